@@ -1,0 +1,71 @@
+"""DiT and SiT, class-conditional diffusion transformers (arXiv 2212.09748, 2401.08740), with TREAD routes.
+
+Keys are those of facebookresearch/DiT, SiT and CompVis/tread checkpoints.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..branches import DENSE, Evaluation, run_layers
+from ..sparsity import Sparsity
+from .layers import AdaLNBlock, AdaLNLinear, Backend, LabelEmbedder, PatchEmbed, TimestepEmbedder
+from .layers import sincos_positions, unpatchify
+
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    input_size: int = 32
+    patch_size: int = 2
+    in_channels: int = 4
+    width: int = 1152
+    depth: int = 28
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    learn_sigma: bool = False
+
+    @classmethod
+    def named(cls, name: str, **changes) -> "DiTConfig":
+        """The published sizes: `named("XL/2")`, `named("B/4", input_size=64)`."""
+        size, patch = name.split("/")
+        width, depth, heads = SIZES[size]
+        return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
+
+    @property
+    def grid(self) -> int:
+        return self.input_size // self.patch_size
+
+
+class DiT(nn.Module):
+    def __init__(self, config: DiTConfig, sparsity: Sparsity = Sparsity(), backend: Backend = Backend()):
+        super().__init__()
+        self.config, self.sparsity = config, sparsity
+        width, patch = config.width, config.patch_size
+        self.x_embedder = PatchEmbed(backend, config.in_channels, patch, width)
+        self.t_embedder = TimestepEmbedder(backend, width)
+        self.y_embedder = LabelEmbedder(backend, config.num_classes, width)
+        self.pos_embed = backend.parameter(1, config.grid**2, width)
+        self.blocks = nn.ModuleList(
+            AdaLNBlock(backend, width, config.heads, config.mlp_ratio, width) for _ in range(config.depth)
+        )
+        outputs = config.in_channels * (2 if config.learn_sigma else 1)
+        self.final_layer = AdaLNLinear(backend, width, patch**2 * outputs, width)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
+        """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W]; a learned variance is dropped."""
+        patch, channels = self.config.patch_size, x.shape[1]
+        height, length = x.shape[2] // patch, x.shape[3] // patch
+        h = self.x_embedder(x) + self.positions(height, length).to(x)  # [N, T, D]
+        c = self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)  # [N, D]
+        h = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
+        return unpatchify(self.final_layer(h, c), height, length, patch)[:, :channels]
+
+    def positions(self, height: int, length: int) -> Tensor:
+        """[1, height * length, D]: the checkpoint's own table at its own size, computed for any other."""
+        grid = self.config.grid
+        if height == length == grid:
+            return self.pos_embed
+        return sincos_positions(self.config.width, height, length, grid)

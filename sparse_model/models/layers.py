@@ -1,0 +1,168 @@
+"""Layers that the architectures share: patching, positions, time and label embeddings, attention, adaLN blocks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention over [B, T, heads * d] by PyTorch's scaled dot product."""
+    q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where layers come from and live: torch.nn, or a host's offloading and casting counterpart of it.
+
+    `ops` has Linear, Conv2d, LayerNorm and Embedding; `attention(q, k, v, heads)` works on [B, T, heads * d].
+    """
+
+    ops: object = nn
+    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+        return self.ops.Linear(inputs, outputs, bias=bias, device=self.device, dtype=self.dtype)
+
+    def norm(self, width: int) -> nn.Module:
+        return self.ops.LayerNorm(width, elementwise_affine=False, eps=1e-6, device=self.device, dtype=self.dtype)
+
+    def embedding(self, rows: int, width: int) -> nn.Module:
+        return self.ops.Embedding(rows, width, device=self.device, dtype=self.dtype)
+
+    def parameter(self, *shape: int) -> nn.Parameter:
+        """A frozen tensor that a checkpoint fills (position tables, mask tokens)."""
+        return nn.Parameter(torch.zeros(*shape, device=self.device, dtype=self.dtype), requires_grad=False)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: x [B, T, D] scaled and shifted by [B, D] (arXiv 2212.09748, fig. 3)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:
+    """The 2-D sine-cosine table of MAE and DiT for a height x length grid: [1, height * length, width].
+
+    Coordinates are stretched to the grid that the network was trained with (`native` a side), so another size or
+    aspect keeps the picture's layout.
+    """
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+
+    def table(count: int) -> Tensor:
+        angles = torch.outer(torch.arange(count, dtype=torch.float64) * (native / count), omega)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)  # [count, width / 2]
+
+    rows, columns = table(height), table(length)
+    grid = torch.cat([columns.repeat(height, 1), rows.repeat_interleave(length, dim=0)], dim=1)
+    return grid.float().unsqueeze(0)
+
+
+def unpatchify(x: Tensor, height: int, length: int, patch: int) -> Tensor:
+    """[B, height * length, patch * patch * C] -> [B, C, height * patch, length * patch]."""
+    return rearrange(x, "b (h w) (p q c) -> b c (h p) (w q)", h=height, w=length, p=patch, q=patch)
+
+
+class PatchEmbed(nn.Module):
+    """[B, C, H, W] -> [B, H / patch * W / patch, D]."""
+
+    def __init__(self, backend: Backend, channels: int, patch: int, width: int):
+        super().__init__()
+        self.proj = backend.ops.Conv2d(
+            channels, width, kernel_size=patch, stride=patch, device=backend.device, dtype=backend.dtype
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class TimestepEmbedder(nn.Module):
+    """t [B] -> [B, D]: cosines and sines of 128 frequencies from 1 to 1e-4, then an MLP."""
+
+    def __init__(self, backend: Backend, width: int, frequencies: int = 256):
+        super().__init__()
+        self.mlp = nn.Sequential(backend.linear(frequencies, width), nn.SiLU(), backend.linear(width, width))
+        self.frequencies = frequencies
+
+    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.frequencies // 2
+        scale = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+        angles = t.float()[:, None] * scale
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Label weights y [B, classes] -> [B, D]: the weighted sum of label embeddings; no label is the null condition.
+
+    One-hot weights are the class-conditional case. Whatever is missing to a total weight of 1 is filled with the null
+    embedding (the table's last row), so that blending a condition into the null condition is continuous.
+    """
+
+    def __init__(self, backend: Backend, classes: int, width: int):
+        super().__init__()
+        self.classes = classes
+        self.embedding_table = backend.embedding(classes + 1, width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        null = (1 - y.sum(dim=1, keepdim=True)).clamp(min=0)
+        # Looking every row up is how the layer hands out its table in the right dtype and on the right device.
+        table = self.embedding_table(torch.arange(self.classes + 1, device=y.device))
+        return torch.cat([y, null], dim=1).to(table.dtype) @ table
+
+
+class Attention(nn.Module):
+    def __init__(self, backend: Backend, width: int, heads: int):
+        super().__init__()
+        self.heads, self.attend = heads, backend.attention
+        self.qkv = backend.linear(width, 3 * width)
+        self.proj = backend.linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.attend(*self.qkv(x).chunk(3, dim=-1), self.heads))
+
+
+class Mlp(nn.Module):
+    def __init__(self, backend: Backend, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = backend.linear(width, hidden)
+        self.fc2 = backend.linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class AdaLNBlock(nn.Module):
+    """A DiT block with adaLN-Zero: x [B, T, width], c [B, condition] -> [B, T, width]."""
+
+    def __init__(self, backend: Backend, width: int, heads: int, mlp_ratio: float, condition: int):
+        super().__init__()
+        self.norm1 = backend.norm(width)
+        self.attn = Attention(backend, width, heads)
+        self.norm2 = backend.norm(width)
+        self.mlp = Mlp(backend, width, int(width * mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = x + gate_a.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_a, scale_a))
+        return x + gate_m.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+
+
+class AdaLNLinear(nn.Module):
+    """Modulated norm, then a linear layer: the last layer of a DiT. Names of the norm differ between checkpoints."""
+
+    def __init__(self, backend: Backend, width: int, outputs: int, condition: int):
+        super().__init__()
+        self.norm = backend.norm(width)
+        self.linear = backend.linear(width, outputs)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm(x), shift, scale))

@@ -1,0 +1,101 @@
+"""What a network predicts, and how its output becomes D, the prediction of the clean image.
+
+Every kind works on x = signal + sigma * noise in its own units (`Flow`: signal scaled by 1 - sigma), and an Euler step
+is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def column(sigma: Tensor, x: Tensor) -> Tensor:
+    """sigma [N] shaped to multiply x [N, ...]."""
+    return sigma.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Flow matching: x = (1 - sigma) * data + sigma * noise, sigma in [0, 1] (arXiv 2601.01608, eq. 1-2).
+
+    `output`: "velocity" (along growing time) or "data". `clean_time`: the network's time at the data; SiT and the
+    paper count from noise 0 to data 1, CompVis/tread from data 0 to noise 1. `time_scale` multiplies that time.
+    """
+
+    output: str = "velocity"
+    clean_time: int = 0
+    time_scale: float = 1.0
+
+    def sigmas(self, steps: int) -> Tensor:
+        return torch.linspace(1, 0, steps + 1)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return (sigma if self.clean_time == 0 else 1 - sigma) * self.time_scale
+
+    def velocity(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The network's output as noise - data, for x [N, ...] at sigma [N]."""
+        if self.output == "data":
+            return (x - output) / column(sigma, x).clamp(min=1e-4)
+        return output if self.clean_time == 0 else -output
+
+    def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
+        output = network(x, self.time(sigma), *inputs)
+        return output if self.output == "data" else x - column(sigma, x) * self.velocity(output, x, sigma)
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """Noise prediction over 1,000 steps of a linear beta schedule (facebookresearch/DiT): x = data + sigma * noise."""
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    timesteps: int = 1000
+
+    def table(self) -> Tensor:
+        """sigma of every timestep, rising: [timesteps]."""
+        betas = torch.linspace(self.beta_start, self.beta_end, self.timesteps, dtype=torch.float64)
+        remaining = torch.cumprod(1 - betas, dim=0)
+        return ((1 - remaining) / remaining).sqrt().float()
+
+    def sigmas(self, steps: int) -> Tensor:
+        index = torch.linspace(self.timesteps - 1, 0, steps).round().long()
+        return torch.cat([self.table()[index], torch.zeros(1)])
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The fractional timestep of sigma, interpolated over log sigma."""
+        table = self.table().log().to(sigma.device)
+        log = sigma.float().log().clamp(table[0], table[-1])
+        low = torch.searchsorted(table, log, right=True).sub(1).clamp(0, len(table) - 2)
+        return low + (log - table[low]) / (table[low + 1] - table[low])
+
+    def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
+        level = column(sigma, x)
+        return x - level * network(x / (level**2 + 1).sqrt(), self.time(sigma), *inputs)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Preconditioned denoising (arXiv 2206.00364, table 1): x = data + sigma * noise."""
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def sigmas(self, steps: int) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return torch.cat([torch.linspace(high, low, steps) ** self.rho, torch.zeros(1)])
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma.log() / 4
+
+    def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
+        level, data = column(sigma, x), self.sigma_data
+        total = level**2 + data**2
+        output = network(x / total.sqrt(), self.time(sigma), *inputs)
+        return x * data**2 / total + output * level * data / total.sqrt()
+
+
+Prediction = Flow | Epsilon | EDM
+KINDS: dict[str, type] = {"flow": Flow, "eps": Epsilon, "edm": EDM}

@@ -1,0 +1,86 @@
+"""Sampling without a host: one Euler loop, guided by any rule under any schedule."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .branches import Branch, Evaluation
+from .guidance import RULES, guide
+from .prediction import Prediction
+from .schedule import Schedule
+from .tokens import SubsetSeed
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network with its prediction kind: D(x, sigma; condition) on any number of branches at once."""
+
+    network: nn.Module
+    prediction: Prediction
+
+    def __call__(self, x: Tensor, sigma: float, conditions: Sequence[Tensor], evaluation: Evaluation) -> list[Tensor]:
+        """x [B, C, H, W] and one condition [B, classes] per branch -> one D [B, C, H, W] per branch."""
+        count = len(conditions)
+        batch = x.repeat(count, 1, 1, 1)
+        level = torch.full((len(batch),), float(sigma), device=x.device, dtype=x.dtype)
+        return list(
+            self.prediction.denoise(self.network, batch, level, torch.cat(list(conditions)), evaluation).chunk(count)
+        )
+
+
+def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
+    """Starting noise [batch, *shape]; sample i depends on seed + i alone, whatever the batch."""
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)])
+
+
+@torch.inference_mode()
+def sample(
+    model: Denoiser,
+    condition: Tensor,
+    schedule: Schedule,
+    *,
+    shape: Sequence[int],
+    steps: int = 40,
+    seed: int = 0,
+    auxiliary: Denoiser | None = None,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Guided Euler sampling from noise: condition [B, classes] -> clean [B, *shape] in the network's own range.
+
+    `auxiliary` is the weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
+    """
+    rule = RULES[schedule.rule]
+    if rule.auxiliary != (auxiliary is not None):
+        raise ValueError(f"{schedule.rule} {'needs a' if rule.auxiliary else 'takes no'} weaker second checkpoint.")
+    sigmas = model.prediction.sigmas(steps).tolist()
+    x = noise(seed, len(condition), shape).to(condition) * sigmas[0]
+    weak_condition = {
+        "same": lambda: condition,
+        "null": lambda: torch.zeros_like(condition),
+        "random": lambda: independent_condition(condition, seed),
+    }[rule.condition]()
+    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        now = schedule.at(step / steps)
+        subset = SubsetSeed(seed, step, schedule.selection)
+        strong, weak = Branch(now.gamma_strong, 0), Branch(now.gamma_weak, 1)
+        if now.omega == 1:
+            (clean,) = model(x, sigma, [condition], Evaluation((strong,), subset))
+        elif auxiliary is None:
+            clean = guide(*model(x, sigma, [condition, weak_condition], Evaluation((strong, weak), subset)), now.omega)
+        else:
+            (main,) = model(x, sigma, [condition], Evaluation((strong,), subset))
+            (other,) = auxiliary(x, sigma, [weak_condition], Evaluation((weak,), subset))
+            clean = guide(main, other, now.omega)
+        x = x + (x - clean) / sigma * (following - sigma)
+        if callback:
+            callback(step, clean)
+    return x
+
+
+def independent_condition(condition: Tensor, seed: int) -> Tensor:
+    """ICG's condition: one random label per sample, independent of the sample's own (arXiv 2407.02687)."""
+    batch, classes = condition.shape
+    labels = [torch.randint(classes, (), generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)]
+    return torch.nn.functional.one_hot(torch.stack(labels), classes).to(condition)

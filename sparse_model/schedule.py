@@ -1,0 +1,176 @@
+"""gamma_strong, gamma_weak and omega as functions of sampling progress (0 at noise, 1 at the end)."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .tokens import SELECTIONS
+
+INTERPOLATIONS: dict[str, Callable[[float], float]] = {
+    "linear": lambda u: u,
+    "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
+    "step": lambda u: 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value over progress: keyframes ((progress, value), ...) joined by straight lines, half cosines or steps.
+
+    Before the first and after the last keyframe the value stays what it is there.
+    """
+
+    keyframes: tuple[tuple[float, float], ...]
+    interpolation: str = "linear"
+
+    def __post_init__(self):
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation '{self.interpolation}' is unknown; use one of {', '.join(INTERPOLATIONS)}."
+            )
+        if not self.keyframes:
+            raise ValueError("a curve needs at least one keyframe, such as 0:0.5.")
+        if not all(math.isfinite(number) for keyframe in self.keyframes for number in keyframe):
+            raise ValueError(f"a curve's keyframes must be finite numbers, not {self.keyframes}.")
+        times = [time for time, _ in self.keyframes]
+        if min(times) < 0 or max(times) > 1 or any(a >= b for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError(f"keyframe times must rise within [0, 1], not {', '.join(f'{time:g}' for time in times)}.")
+
+    def __call__(self, progress: float) -> float:
+        after = bisect_right([time for time, _ in self.keyframes], progress)
+        if after == 0 or after == len(self.keyframes):
+            return self.keyframes[max(after - 1, 0)][1]
+        (t0, v0), (t1, v1) = self.keyframes[after - 1], self.keyframes[after]
+        return v0 + (v1 - v0) * INTERPOLATIONS[self.interpolation]((progress - t0) / (t1 - t0))
+
+    @property
+    def low(self) -> float:
+        return min(value for _, value in self.keyframes)
+
+    @property
+    def high(self) -> float:
+        return max(value for _, value in self.keyframes)
+
+    @classmethod
+    def constant(cls, value: float) -> "Curve":
+        return cls(((0.0, value),))
+
+    @classmethod
+    def linear(cls, start: float, end: float) -> "Curve":
+        return cls(((0.0, start), (1.0, end)))
+
+    @classmethod
+    def cosine(cls, start: float, end: float) -> "Curve":
+        """Half a period of a cosine from start to end."""
+        return cls(((0.0, start), (1.0, end)), "cosine")
+
+    @classmethod
+    def step(cls, start: float, end: float, at: float = 0.5) -> "Curve":
+        """`start` before progress `at`, `end` from there on."""
+        return cls(((0.0, start), (at, end)), "step")
+
+    @classmethod
+    def parse(cls, text: str) -> "Curve":
+        """`0.5`, `cosine 0 0.6`, `linear 0.2 0.8`, `step 0.5 0.2 0.7`, or keyframes `0:0.5, 0.3:0.2, 1:0`."""
+        words = text.replace(",", " ").split()
+        try:
+            if words and words[0] in INTERPOLATIONS:
+                numbers = [float(word) for word in words[1:] if ":" not in word]
+                if not numbers:
+                    return cls(_keyframes(words[1:]), words[0])
+                return getattr(cls, words[0])(*numbers)
+            if len(words) == 1 and ":" not in words[0]:
+                return cls.constant(float(words[0]))
+            keyframes = _keyframes(words)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{text!r} is not a curve; write 0.5, 'cosine 0 0.6' or '0:0.5, 0.3:0.2, 1:0'.") from error
+        return cls(keyframes)
+
+
+def _keyframes(words: list[str]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(time), float(value)) for time, value in (word.split(":") for word in words))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A schedule's values at one moment. Outside the active interval only the strong branch runs and omega is 1."""
+
+    gamma_strong: float
+    gamma_weak: float
+    omega: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The whole of a guidance plan: which rule, how sparse each branch is, and how strongly it guides, over progress.
+
+    `rule` names the weak branch (guidance.RULES); `start` and `end` bound the active interval of progress, both
+    included.
+    """
+
+    gamma_strong: Curve
+    gamma_weak: Curve
+    omega: Curve
+    rule: str = "SG"
+    start: float = 0.0
+    end: float = 1.0
+    selection: str = "exact"
+
+    def __post_init__(self):
+        if not (0 <= self.gamma_strong.low and self.gamma_strong.high < 1):
+            value = self.gamma_strong.low if self.gamma_strong.low < 0 else self.gamma_strong.high
+            raise ValueError(f"gamma_strong {value:g} is outside [0, 1): the strong branch must keep some tokens.")
+        if not (0 <= self.gamma_weak.low and self.gamma_weak.high <= 1):
+            value = self.gamma_weak.low if self.gamma_weak.low < 0 else self.gamma_weak.high
+            raise ValueError(f"gamma_weak {value:g} is outside [0, 1]: it is the fraction of tokens left out.")
+        if not 0 <= self.start <= self.end <= 1:
+            raise ValueError(f"the active interval {self.start:g} to {self.end:g} must rise within [0, 1].")
+        if self.selection not in SELECTIONS:
+            raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
+        if self.rule == "SG":
+            for progress in self._moments():
+                if self.gamma_strong(progress) >= self.gamma_weak(progress):
+                    raise ValueError(
+                        f"gamma_strong {self.gamma_strong(progress):g} is not below gamma_weak "
+                        f"{self.gamma_weak(progress):g} at progress {progress:g}: in SG the weak branch must be "
+                        "sparser than the strong one."
+                    )
+
+    def _moments(self) -> list[float]:
+        """Progress values at which two curves of straight lines, half cosines and steps can change their order."""
+        inner = [time for curve in (self.gamma_strong, self.gamma_weak) for time, _ in curve.keyframes]
+        grid = [self.start + (self.end - self.start) * i / 256 for i in range(257)]
+        return sorted(grid + [time for time in inner if self.start <= time <= self.end])
+
+    def at(self, progress: float) -> Settings:
+        active = self.start <= progress <= self.end
+        omega = self.omega(progress) if active else 1.0
+        return Settings(self.gamma_strong(progress), self.gamma_weak(progress), omega)
+
+    def with_scale(self, omega: float) -> "Schedule":
+        """The same shape of omega with another maximum: its excess over 1 is stretched to reach `omega`."""
+        if self.omega.high == self.omega.low:
+            return replace(self, omega=Curve.constant(omega))
+        stretch = (omega - 1) / (self.omega.high - 1)
+        keyframes = tuple((time, 1 + (value - 1) * stretch) for time, value in self.omega.keyframes)
+        return replace(self, omega=replace(self.omega, keyframes=keyframes))
+
+    @property
+    def sparse(self) -> bool:
+        return self.gamma_strong.high > 0 or self.gamma_weak.high > 0
+
+
+def constant(gamma_strong: float, gamma_weak: float, omega: float, rule: str = "SG") -> Schedule:
+    """A schedule that stays the same from noise to end."""
+    return Schedule(Curve.constant(gamma_strong), Curve.constant(gamma_weak), Curve.constant(omega), rule)
+
+
+# arXiv 2601.01608: SG_FLOPS and SG_FID in table 2 (omega within the range of its heatmaps), HPSv3 and GenEval settings
+# of its text-to-image model.
+PRESETS: dict[str, Schedule] = {
+    "SG_FLOPS": constant(0.5, 0.9, 1.5),
+    "SG_FID": Schedule(Curve.cosine(0.0, 0.6), Curve.cosine(0.6, 0.0), Curve.constant(1.5), "AG + SG"),
+    "HPSv3": constant(0.1, 0.8, 1.8),
+    "GenEval": constant(0.2, 0.7, 2.5, "CFG + SG"),
+}

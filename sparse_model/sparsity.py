@@ -1,0 +1,80 @@
+"""Where a network is token-sparse: routes (TREAD) and masks (MaskDiT), and the JSON that records them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A stretch of layers that only kept tokens run through: r_{start->end}, both ends inside the route.
+
+    Negative ends count from the network's last layer, as in Python. `ratio` is the sparsity rate in training.
+    """
+
+    start: int
+    end: int
+    ratio: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"route ratio {self.ratio} is outside [0, 1): it is the fraction of tokens left out.")
+
+    def layers(self, depth: int) -> range:
+        """The routed layers of a network of `depth` layers; ValueError if the route does not fit it."""
+        start, end = (layer + depth if layer < 0 else layer for layer in (self.start, self.end))
+        if not (0 <= start < depth and 0 <= end < depth):
+            raise ValueError(
+                f"route {self.start} -> {self.end} leaves the network: it has layers 0 to {depth - 1} "
+                f"(or {-depth} to -1 counted from the end)."
+            )
+        if start > end:
+            raise ValueError(
+                f"route {self.start} -> {self.end} is reversed: in a network of {depth} layers it would start at layer "
+                f"{start} and end at layer {end}."
+            )
+        return range(start, end + 1)
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """How a network was trained to be token-sparse: by routes, or by a mask in front of its encoder."""
+
+    routes: tuple[Route, ...] = ()
+    mask: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.routes) or self.mask is not None
+
+    def stretches(self, depth: int) -> Iterator[tuple[range, int | None]]:
+        """(layers, route number or None) over all layers in order; ValueError if routes overlap."""
+        layer = 0
+        placed = sorted((route.layers(depth) for route in self.routes), key=lambda layers: layers.start)
+        for number, layers in enumerate(placed):
+            if layers.start < layer:
+                raise ValueError(f"two routes overlap at layer {layers.start}; routes must follow one another.")
+            yield range(layer, layers.start), None
+            yield layers, number
+            layer = layers.stop
+        yield range(layer, depth), None
+
+    def to_json(self) -> str:
+        """The trainers' JSON: {"routes": [{"start_layer_idx", "end_layer_idx", "selection_ratio"}]}."""
+        if self.mask is not None:
+            return json.dumps({"mask_ratio": self.mask})
+        return json.dumps({"routes": [dict(zip(KEYS, (r.start, r.end, r.ratio), strict=True)) for r in self.routes]})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Sparsity":
+        """Reads what `to_json` or a trainer's config wrote; ValueError in one sentence for anything else."""
+        try:
+            data = json.loads(text)
+            if "mask_ratio" in data:
+                return cls(mask=float(data["mask_ratio"]))
+            routes = [[route[key] for key in KEYS] for route in data["routes"]]
+            return cls(tuple(Route(int(start), int(end), float(ratio)) for start, end, ratio in routes))
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
+            raise ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.") from error

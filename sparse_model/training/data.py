@@ -1,0 +1,115 @@
+"""Training pictures in memory: a packed .npz, or any folder of images in class subfolders."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names."""
+
+    images: Tensor
+    labels: Tensor
+    offsets: Tensor
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """[B] -> [B, C, H, W] float in [-1, 1]."""
+        return self.images[index].permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def weights(self, index: Tensor) -> Tensor:
+        """[B] -> label weights [B, classes]: 1 for every label that the picture carries."""
+        y = torch.zeros(len(index), len(self.label_names))
+        for row, i in enumerate(index.tolist()):
+            y[row, self.labels[self.offsets[i] : self.offsets[i + 1]]] = 1
+        return y
+
+    def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Indices for (training, validation): a fixed random `held_out` pictures are kept for validation."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return order[held_out:], order[:held_out]
+
+
+def load(path: Path, size: int | None = None, **filters) -> Pictures:
+    """Pictures of a packed .npz (see icons.py), or of FOLDER/class/*.png cropped and resized to `size`."""
+    if path.is_dir():
+        return load_folder(path, size or 32)
+    if path.suffix != ".npz" or not path.is_file():
+        raise ValueError(f"no training data at '{path}': expected a packed .npz or a folder of class subfolders.")
+    return load_packed(path, **filters)
+
+
+def load_packed(
+    path: Path, sets: Iterable[str] = (), categories: Iterable[str] = (), min_sets: int = 1, min_count: int = 1
+) -> Pictures:
+    """A packed .npz, filtered.
+
+    `sets` and `categories` name what to keep (all if empty), `min_sets` asks that as many of the kept sets draw the
+    same subject, `min_count` drops labels with fewer pictures.
+    """
+    data = np.load(path, allow_pickle=False)
+    sources, subjects = np.array([name.split(":", 1) for name in data["names"]]).T
+    keep = np.ones(len(subjects), dtype=bool)
+    if sets := list(sets):
+        keep &= np.isin(sources, sets)
+    if categories := list(categories):
+        keep &= np.isin(data["categories"], categories)
+    kept_subjects, counts = np.unique(subjects[keep], return_counts=True)
+    keep &= np.isin(subjects, kept_subjects[counts >= min_sets])
+    chosen = np.flatnonzero(keep)
+    if not len(chosen):
+        raise ValueError(f"no picture of '{path}' passes the filters.")
+    labels, offsets = data["labels"], data["label_offsets"]
+    rows = [labels[offsets[i] : offsets[i + 1]] for i in chosen]
+    ids, counts = np.unique(np.concatenate(rows), return_counts=True)
+    ids = ids[counts >= min_count]
+    rows = [np.searchsorted(ids, row[np.isin(row, ids)]) for row in rows]
+    return Pictures(
+        torch.from_numpy(data["images"][chosen]),
+        torch.from_numpy(np.concatenate(rows)),
+        torch.from_numpy(np.cumsum([0] + [len(row) for row in rows])),
+        tuple(str(name) for name in data["label_names"][ids]),
+    )
+
+
+def load_folder(path: Path, size: int) -> Pictures:
+    """Pictures of FOLDER/class/*: centre-cropped to a square, resized to `size`, on white; one label each."""
+    classes = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
+    if not classes:
+        raise ValueError(f"'{path}' has no class subfolders; put the images of a class into a folder of its name.")
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((path / name).iterdir())
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise ValueError(f"the class subfolders of '{path}' hold no images ({', '.join(sorted(SUFFIXES))}).")
+    images = np.stack([_square(file, size) for file, _ in tqdm(files, desc="reading images")])
+    labels = torch.tensor([label for _, label in files])
+    return Pictures(torch.from_numpy(images), labels, torch.arange(len(files) + 1), tuple(classes))
+
+
+def _square(file: Path, size: int) -> np.ndarray:
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGBA")
+    except OSError as error:
+        raise ValueError(f"'{file}' cannot be read as an image: {error}.") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BOX)
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))

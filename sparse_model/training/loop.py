@@ -1,0 +1,224 @@
+"""Training a token-sparse network: routed flow matching on accelerate, resumable to the step."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..checkpoints import save
+from ..models.dit import DiT
+from ..models.layers import sincos_positions
+from ..prediction import Flow
+from ..spec import ModelSpec
+from .config import TrainConfig
+from .data import Pictures
+from .grid import save_grid
+from .loss import flow_loss, noise_levels
+from .muon import Muon
+
+VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
+
+
+def initialise(network: DiT) -> None:
+    """DiT's initialisation (arXiv 2212.09748): Xavier layers, adaLN-Zero, sine-cosine positions."""
+    config = network.config
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias") or "adaLN_modulation" in name or name.startswith("final_layer.linear"):
+            nn.init.zeros_(parameter)
+        elif "embedding_table" in name or name.startswith("t_embedder"):
+            nn.init.normal_(parameter, std=0.02)
+        elif name == "pos_embed":
+            parameter.data.copy_(sincos_positions(config.width, config.grid, config.grid, config.grid))
+        else:
+            nn.init.xavier_uniform_(parameter.view(len(parameter), -1))
+
+
+def optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for embeddings, modulation, biases and the two ends."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in named if "blocks." in name and p.ndim == 2 and "adaLN" not in name]
+    chosen = {id(p) for p in hidden}
+    others = [p for _, p in named if id(p) not in chosen]
+    muon = Muon(hidden, lr=config.rate, weight_decay=config.weight_decay)
+    return [muon, torch.optim.AdamW(others, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0)]
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """Warm-up, then constant, then a linear fall to zero over the last `decay` steps."""
+    return min(1.0, (step + 1) / max(config.warmup, 1), (config.steps - step) / max(config.decay, 1))
+
+
+class Ema:
+    """A running mean of the weights, quick at first: decay min(ema, (1 + n) / (10 + n)) after n steps."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, step: int, decay: float) -> None:
+        decay = min(decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.network.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+
+
+def spec_of(config: TrainConfig, pictures: Pictures) -> ModelSpec:
+    return ModelSpec(
+        "dit", config.network, Flow(config.output, 0, config.time_scale), config.sparsity, pictures.label_names,
+        latent="pixels", title=config.title, license="Apache-2.0",
+    )  # fmt: skip
+
+
+class Run:
+    """One training run in a folder: state/ to resume from, log.jsonl, grids, and the exported checkpoints."""
+
+    def __init__(self, config: TrainConfig, pictures: Pictures, out: Path):
+        self.accelerator = Accelerator(mixed_precision=config.precision)
+        self.config, self.pictures, self.out = config, pictures, out
+        self.train_index, self.held_out = pictures.split(config.held_out, config.seed)
+        self.spec = spec_of(config, pictures)
+        torch.manual_seed(config.seed)
+        network = DiT(config.network, config.sparsity)
+        initialise(network)
+        self.ema = Ema(DiT(config.network, config.sparsity).to(self.accelerator.device))
+        self.ema.network.load_state_dict(network.state_dict())
+        if config.compile:
+            for block in network.blocks:
+                block.compile(dynamic=False)
+        self.network, *self.optimizers = self.accelerator.prepare(network, *optimizers(network, config))
+        self.accelerator.register_for_checkpointing(_Held(self.ema.network))
+        self.step = 0
+
+    @property
+    def state(self) -> Path:
+        return self.out / "state"
+
+    def resume(self) -> None:
+        if not self.state.is_dir():
+            return
+        self.accelerator.load_state(str(self.state))
+        self.step = json.loads((self.state / "step.json").read_text())
+
+    def checkpoint(self) -> None:
+        """The whole state, replaced only once the new one is complete."""
+        fresh = self.out / "state.new"
+        self.accelerator.save_state(str(fresh))
+        if self.accelerator.is_main_process:
+            (fresh / "step.json").write_text(json.dumps(self.step))
+            old = self.out / "state.old"
+            if self.state.is_dir():
+                os.replace(self.state, old)
+            os.replace(fresh, self.state)
+            shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def export(self, name: str) -> None:
+        """The averaged weights in half precision, as artists get them."""
+        if self.accelerator.is_main_process:
+            save(self.ema.network.state_dict(), self.spec, self.out / name, torch.float16)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(x, y, sigma, z) of a step: decided by (seed, step, process) alone, so a resumed run repeats it."""
+        config, rank = self.config, self.accelerator.process_index
+        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
+        chosen = self.train_index[torch.randint(len(self.train_index), (config.batch,), generator=generator)]
+        x, y = self.pictures.pixels(chosen), self.pictures.weights(chosen)
+        y *= torch.rand(config.batch, 1, generator=generator) >= config.label_drop
+        sigma = noise_levels(config.batch, config.noise_mean, config.noise_spread, generator)
+        z = torch.randn(x.shape, generator=generator)
+        torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
+        return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
+
+    def gamma(self) -> float:
+        sparsity = self.config.sparsity
+        return sparsity.mask if sparsity.mask is not None else (sparsity.routes[0].ratio if sparsity.routes else 0.0)
+
+    def train_step(self) -> float:
+        factor = rate_factor(self.step, self.config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.rate * factor
+        x, y, sigma, z = self.batch(self.step)
+        with self.accelerator.autocast():
+            loss = flow_loss(self.network, self.spec.prediction, x, y, sigma, z, self.gamma()).mean()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self.ema.update(self.accelerator.unwrap_model(self.network), self.step, self.config.ema)
+        return loss.item() if self.step % 20 == 0 else math.nan
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of the averaged weights on the held-out pictures at several sparsity rates, always the same noise."""
+        generator = torch.Generator().manual_seed(1)
+        losses: dict[str, float] = {}
+        x, y = self.pictures.pixels(self.held_out), self.pictures.weights(self.held_out)
+        sigma = noise_levels(len(x), self.config.noise_mean, self.config.noise_spread, generator)
+        z = torch.randn(x.shape, generator=generator)
+        values = [value.to(self.accelerator.device) for value in (x, y, sigma, z)]
+        for gamma in VALIDATION_GAMMAS:
+            torch.manual_seed(2)
+            losses[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
+        return losses
+
+
+class _Held:
+    """Lets accelerate save the averaged weights with the rest of the state."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(state)
+
+
+def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float = math.inf, every: int = 500) -> None:
+    """Trains until `config.steps` or for `minutes`; the same call again goes on where the last one stopped.
+
+    Every `every` steps: state, validation losses (log.jsonl) and a sample grid. SIGTERM and Ctrl-C save before they
+    end the run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(config, pictures, out)
+    run.resume()
+    (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    stopping: list[int] = []
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda number, _: stopping.append(number))
+    started, first = time.monotonic(), run.step
+    bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
+    mean = math.nan
+    while run.step < config.steps and not stopping and time.monotonic() - started < 60 * minutes:
+        loss = run.train_step()
+        bar.update()
+        if math.isfinite(loss):
+            mean = loss if math.isnan(mean) else 0.9 * mean + 0.1 * loss
+            bar.set_postfix(loss=f"{mean:.4f}")
+        if run.step == config.early:
+            run.export("early.safetensors")
+        if run.step % every == 0 or run.step == config.steps:
+            run.checkpoint()
+            if run.accelerator.is_main_process:
+                speed = (run.step - first) * config.batch / (time.monotonic() - started)
+                record = {"step": run.step, "loss": mean, "pictures/s": speed, **run.validate()}
+                with open(out / "log.jsonl", "a") as log:
+                    log.write(json.dumps(record) + "\n")
+                tqdm.write(json.dumps(record))
+                save_grid(run.ema.network, run.spec, pictures, run.held_out, out / f"grid-{run.step:06d}.png")
+                run.export("model.safetensors")
+    bar.close()
+    run.checkpoint()
+    run.export("model.safetensors")

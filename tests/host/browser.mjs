@@ -1,0 +1,148 @@
+// Opens the editor of a running ComfyUI host in a headless browser, loads a workflow into it and prints what it sees.
+//
+//   node browser.mjs '{"url": "http://127.0.0.1:8188", "task": "check", "workflow": "flow.json"}'
+//
+// task "check":   loads the file as a user who drops it on the canvas does (editor form or API form).
+// task "convert": loads an API-form file and lays it out; the report then holds its editor form as `workflow`.
+// Optional: "screenshot" (a PNG path), "chromium" (the browser's path), "seconds" (to wait for the editor).
+// Output: one JSON object, see `inspectGraph` below; exit status 1 and {"failure": ...} when the editor did not come up.
+// playwright-core is found beside this file or through NODE_PATH.
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { basename } from "node:path";
+
+const { chromium } = createRequire(import.meta.url)("playwright-core");
+
+const FLAGS = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+/** Runs in the page: what the editor made of the workflow. */
+async function inspectGraph() {
+  const app = window.app;
+  const nodes = [];
+  const visit = (graph) => {
+    for (const node of graph.nodes ?? graph._nodes) {
+      nodes.push(node);
+      if (node.subgraph) visit(node.subgraph);
+    }
+  };
+  visit(app.rootGraph ?? app.graph);
+
+  const invalid = (widget) => {
+    const { type, value, options } = widget;
+    if (type === "combo") {
+      const values = typeof options?.values === "function" ? options.values(widget) : options?.values;
+      const known = Array.isArray(values) ? values : Object.keys(values ?? {});
+      return !known.includes(value);
+    }
+    if (type === "number") {
+      return typeof value !== "number" || !(value >= (options?.min ?? -Infinity) && value <= (options?.max ?? Infinity));
+    }
+    return value === undefined;
+  };
+  const known = (node) => node.type in window.LiteGraph.registered_node_types || node.isVirtualNode || node.subgraph;
+  const { output: prompt } = await app.graphToPrompt();
+  return {
+    frontend: window.__COMFYUI_FRONTEND_VERSION__ ?? null,
+    nodes: nodes.map((node) => ({ id: String(node.id), type: node.type, title: node.title })),
+    links: nodes.flatMap((node) => node.inputs ?? []).filter((input) => input.link != null).length,
+    missing: [...new Set(nodes.filter((node) => !known(node)).map((node) => node.type))],
+    errored: nodes.filter((node) => node.has_errors).map((node) => String(node.id)),
+    widgets: nodes.flatMap((node) => (node.widgets ?? []).filter(invalid).map(
+      (widget) => ({ node: String(node.id), type: node.type, widget: widget.name, value: widget.value ?? null }),
+    )),
+    dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
+    prompt,
+  };
+}
+
+/**
+ * Runs in the page: an API-form workflow becomes a graph, laid out in columns, with fixed seeds.
+ * A node's `_meta` may hold "size" and "pos" beside the usual "title"; the editor's own MarkdownNote and Note work too.
+ */
+async function convert({ workflow, name }) {
+  const app = window.app;
+  await app.loadApiJson(workflow, name);
+  const graph = app.rootGraph ?? app.graph;
+  const nodes = graph.nodes ?? graph._nodes;
+  for (const node of nodes) {
+    for (const widget of node.widgets ?? []) {
+      if (widget.name === "control_after_generate") widget.value = "fixed";
+    }
+    const [width, height] = node.computeSize();
+    const picture = /^(Save|Preview)Image/.test(node.type) ? 270 : 0;
+    node.setSize(workflow[node.id]._meta?.size ?? [Math.max(Math.ceil(width) + 40, 230 + picture / 3), height + picture]);
+  }
+  graph.arrange();
+  for (const node of nodes) {
+    if (workflow[node.id]._meta?.pos) node.pos = workflow[node.id]._meta.pos;
+  }
+  return graph.serialize();
+}
+
+/** Runs in the page: show all of the graph. */
+function fit() {
+  const { canvas, graph } = window.app;
+  const boxes = (graph.nodes ?? graph._nodes).map((node) => [...node.getBounding()]);
+  if (!boxes.length) return;
+  const left = Math.min(...boxes.map((b) => b[0])), right = Math.max(...boxes.map((b) => b[0] + b[2]));
+  const top = Math.min(...boxes.map((b) => b[1])), bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
+  const { clientWidth: width, clientHeight: height } = canvas.canvas;
+  const scale = Math.min(1, (width - 160) / (right - left), (height - 200) / (bottom - top));
+  canvas.ds.scale = scale;
+  canvas.ds.offset[0] = width / scale / 2 - (left + right) / 2;
+  canvas.ds.offset[1] = height / scale / 2 - (top + bottom) / 2;
+  canvas.setDirty(true, true);
+}
+
+async function main(job) {
+  const text = readFileSync(job.workflow, "utf8");
+  const browser = await chromium.launch({ executablePath: job.chromium ?? "/usr/bin/chromium", args: FLAGS });
+  const messages = [];
+  try {
+    const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+    page.setDefaultTimeout(1000 * (job.seconds ?? 120));
+    // The editor asks services on the internet for news and accounts; a test must neither need nor touch them.
+    const own = (url) => url.startsWith(job.url) || url.startsWith("data:") || url.startsWith("blob:");
+    await page.route((url) => !own(url.href), (route) => route.abort());
+    page.on("pageerror", (error) => messages.push(String(error)));
+    page.on("console", (message) => {
+      const foreign = !own(message.location().url || job.url) || /https:\/\/[a-z.]*comfy\.org/.test(message.text());
+      if (message.type() === "error" && !foreign) messages.push(message.text());
+    });
+    await fetch(`${job.url}/settings`, {
+      method: "POST",
+      body: JSON.stringify({ "Comfy.TutorialCompleted": true, "Comfy.InstalledVersion": "1.0.0" }),
+    });
+    await page.goto(job.url);
+    await page.waitForFunction(() => window.app?.canvas && window.app.graph && window.LiteGraph
+      && Object.keys(window.LiteGraph.registered_node_types).length > 100);
+    await page.waitForTimeout(2000);  // startup restores or clears the last graph after the above is true
+    messages.length = 0;
+    let workflow;
+    if (job.task === "convert") {
+      workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name: basename(job.workflow) });
+    } else {
+      await page.evaluate(async ({ text, name }) => {
+        await window.app.handleFile(new File([text], name, { type: "application/json" }));
+      }, { text, name: basename(job.workflow) });
+    }
+    await page.evaluate(fit);
+    await page.waitForTimeout(1500);
+    const report = await page.evaluate(inspectGraph);
+    if (job.screenshot) await page.screenshot({ path: job.screenshot });
+    return { ...report, console: messages, ...(workflow && { workflow }) };
+  } finally {
+    await browser.close();
+  }
+}
+
+try {
+  console.log(JSON.stringify(await main(JSON.parse(process.argv[2]))));
+} catch (error) {
+  console.log(JSON.stringify({ failure: String(error?.stack ?? error) }));
+  process.exitCode = 1;
+}

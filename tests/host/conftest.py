@@ -1,0 +1,64 @@
+"""Fixtures that start real ComfyUI servers. Without a checkout (see hosts.py) every test here is skipped, loudly."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from editor import Editor, why_no_editor
+from host import Host
+from hosts import MEMORY_FLAGS, Checkout, find_checkouts, has_accelerator
+
+CHECKOUTS = find_checkouts()
+NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
+
+StartHost = Callable[..., Host]
+
+
+@pytest.fixture(scope="session", params=CHECKOUTS or [None], ids=lambda checkout: checkout.version if checkout else "none")
+def checkout(request: pytest.FixtureRequest) -> Checkout:
+    """Each ComfyUI version in turn."""
+    if request.param is None:
+        pytest.skip(NO_HOST)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def host(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A running server of each version; one server at a time, shared by all tests of the session."""
+    with Host(checkout, tmp_path_factory.mktemp(f"host-{checkout.version}")) as running:
+        yield running
+
+
+@pytest.fixture
+def start_host(checkout: Checkout, tmp_path: Path) -> Iterator[StartHost]:
+    """`start_host("--novram")` -> another server with these flags, until the test ends."""
+    started: list[Host] = []
+
+    def start(*flags: str) -> Host:
+        if MEMORY_FLAGS.intersection(flags) - {"--cpu"} and not has_accelerator(checkout.python):
+            pytest.skip(f"{' '.join(flags)} needs an accelerator")
+        started.append(Host(checkout, tmp_path / f"host-{len(started)}", flags).__enter__())
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def editor(host: Host) -> Editor:
+    """The editor of the running host in a headless browser."""
+    reason = why_no_editor()
+    if reason:
+        pytest.skip(reason)
+    return Editor(host)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line each what was not tested, so that a green run without a host is not mistaken for a full one."""
+    reasons = [reason for reason in (None if CHECKOUTS else NO_HOST, why_no_editor()) if reason]
+    for reason in reasons:
+        terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", red=True, bold=True)
+    if CHECKOUTS:
+        versions = ", ".join(checkout.version for checkout in CHECKOUTS)
+        terminalreporter.write_line(f"host tests used ComfyUI {versions}")

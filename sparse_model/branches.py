@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .sparsity import Sparsity
-from .tokens import SubsetSeed, gather, random_subset, keep_count, scatter
+from .tokens import SubsetSeed, gather, keep_count, random_subset, scatter
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,30 @@ def run_layers(
             parts.append(part)
         x = torch.cat(parts)
     return x
+
+
+def run_masked(
+    layers: Sequence[nn.Module] | Sequence[Callable],
+    evaluation: Evaluation,
+    x: Tensor,
+    fill: Tensor,
+    per_sample: Sequence[Tensor] = (),
+) -> Tensor:
+    """Each branch's kept tokens through all layers, and `fill` in the place of the others (arXiv 2601.01608, eq. 4).
+
+    x [N, T, D], fill [1, 1, E], per_sample [N, ...] -> [N, T, E]; the layers may change the width from D to E.
+    """
+    if not evaluation.sparse:
+        for layer in layers:
+            x = layer(x, *per_sample)
+        return x
+    parts = []
+    for rows, index in evaluation.subsets(x):
+        part, samples = fill.to(x).expand(len(index), x.shape[1], -1), [value[rows] for value in per_sample]
+        if index.shape[1]:
+            kept = gather(x[rows], index)  # [n, T, D] -> [n, K, D]
+            for layer in layers:
+                kept = layer(kept, *samples)
+            part = scatter(part.to(kept), index, kept)
+        parts.append(part)
+    return torch.cat(parts)

@@ -1,5 +1,6 @@
 """Sampling without a host: one Euler loop, guided by any rule under any schedule."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def sample(
         "null": lambda: torch.zeros_like(condition),
         "random": lambda: independent_condition(condition, seed),
     }[rule.condition]()
-    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         now = schedule.at(step / steps)
         subset = SubsetSeed(seed, step, schedule.selection)
         strong, weak = Branch(now.gamma_strong, 0), Branch(now.gamma_weak, 1)

@@ -1,10 +1,12 @@
 """gamma_strong, gamma_weak and omega as functions of sampling progress (0 at noise, 1 at the end)."""
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .guidance import RULES
 from .tokens import SELECTIONS
 
 INTERPOLATIONS: dict[str, Callable[[float], float]] = {
@@ -34,7 +36,7 @@ class Curve:
         if not all(math.isfinite(number) for keyframe in self.keyframes for number in keyframe):
             raise ValueError(f"a curve's keyframes must be finite numbers, not {self.keyframes}.")
         times = [time for time, _ in self.keyframes]
-        if min(times) < 0 or max(times) > 1 or any(a >= b for a, b in zip(times, times[1:], strict=False)):
+        if min(times) < 0 or max(times) > 1 or any(a >= b for a, b in itertools.pairwise(times)):
             raise ValueError(f"keyframe times must rise within [0, 1], not {', '.join(f'{time:g}' for time in times)}.")
 
     def __call__(self, progress: float) -> float:
@@ -118,16 +120,18 @@ class Schedule:
     selection: str = "exact"
 
     def __post_init__(self):
-        if not (0 <= self.gamma_strong.low and self.gamma_strong.high < 1):
+        if not (self.gamma_strong.low >= 0 and self.gamma_strong.high < 1):
             value = self.gamma_strong.low if self.gamma_strong.low < 0 else self.gamma_strong.high
             raise ValueError(f"gamma_strong {value:g} is outside [0, 1): the strong branch must keep some tokens.")
-        if not (0 <= self.gamma_weak.low and self.gamma_weak.high <= 1):
+        if not (self.gamma_weak.low >= 0 and self.gamma_weak.high <= 1):
             value = self.gamma_weak.low if self.gamma_weak.low < 0 else self.gamma_weak.high
             raise ValueError(f"gamma_weak {value:g} is outside [0, 1]: it is the fraction of tokens left out.")
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(f"the active interval {self.start:g} to {self.end:g} must rise within [0, 1].")
         if self.selection not in SELECTIONS:
             raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
+        if self.rule not in RULES:
+            raise ValueError(f"guidance rule '{self.rule}' is unknown; use one of {', '.join(RULES)}.")
         if self.rule == "SG":
             for progress in self._moments():
                 if self.gamma_strong(progress) >= self.gamma_weak(progress):
@@ -149,8 +153,11 @@ class Schedule:
         return Settings(self.gamma_strong(progress), self.gamma_weak(progress), omega)
 
     def with_scale(self, omega: float) -> "Schedule":
-        """The same shape of omega with another maximum: its excess over 1 is stretched to reach `omega`."""
-        if self.omega.high == self.omega.low:
+        """The same shape of omega with another maximum: its excess over 1 is stretched to reach `omega`.
+
+        A flat curve, or one that never exceeds 1, becomes constant.
+        """
+        if self.omega.high == self.omega.low or self.omega.high <= 1:
             return replace(self, omega=Curve.constant(omega))
         stretch = (omega - 1) / (self.omega.high - 1)
         keyframes = tuple((time, 1 + (value - 1) * stretch) for time, value in self.omega.keyframes)

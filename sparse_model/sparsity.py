@@ -45,6 +45,12 @@ class Sparsity:
     routes: tuple[Route, ...] = ()
     mask: float | None = None
 
+    def __post_init__(self):
+        if self.mask is not None and not 0 <= self.mask < 1:
+            raise ValueError(f"mask ratio {self.mask} is outside [0, 1): it is the fraction of tokens left out.")
+        if self.mask is not None and self.routes:
+            raise ValueError("a network is either routed or masked; give routes or a mask ratio.")
+
     def __bool__(self) -> bool:
         return bool(self.routes) or self.mask is not None
 
@@ -71,10 +77,10 @@ class Sparsity:
         """Reads what `to_json` or a trainer's config wrote; ValueError in one sentence for anything else."""
         try:
             data = json.loads(text)
-            if "mask_ratio" in data:
-                return cls(mask=float(data["mask_ratio"]))
-            routes = [[route[key] for key in KEYS] for route in data["routes"]]
-            return cls(tuple(Route(int(start), int(end), float(ratio)) for start, end, ratio in routes))
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            mask = float(data["mask_ratio"]) if "mask_ratio" in data else None
+            routes = [[route[key] for key in KEYS] for route in data["routes"]] if mask is None else []
+            numbers = [(int(start), int(end), float(ratio)) for start, end, ratio in routes]
+        except (TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
             example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
             raise ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.") from error
+        return cls(tuple(Route(*values) for values in numbers), mask)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .models import ARCHITECTURES
-from .prediction import KINDS, Prediction
+from .models.dit import DiTConfig
+from .prediction import KINDS, Epsilon, Flow, Prediction
 from .schedule import Curve, Schedule
 from .sparsity import Sparsity
 
@@ -27,6 +28,14 @@ class ModelSpec:
     steps: int = 40
     title: str = ""
     license: str = ""
+
+    @classmethod
+    def published(cls, name: str, sparsity: Sparsity = Sparsity()) -> "ModelSpec":
+        """The spec of a published size, "SiT-XL/2" or "DiT-B/4", for arithmetic without a checkpoint."""
+        family, _, size = name.partition("-")
+        if family not in ("DiT", "SiT"):
+            raise ValueError(f"architecture '{name}' is unknown; use a name such as SiT-XL/2 or DiT-B/4.")
+        return cls("dit", DiTConfig.named(size), Flow() if family == "SiT" else Epsilon(), sparsity)
 
     def to_metadata(self) -> dict[str, str]:
         """String keys and values for a safetensors header: one JSON record and the ModelSpec 1.0 keys."""
@@ -75,8 +84,23 @@ class ModelSpec:
                 title=metadata.get("modelspec.title", ""),
                 license=metadata.get("modelspec.license", ""),
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"its '{KEY}' metadata is damaged ({type(error).__name__}: {error})") from error
+
+    def describe(self) -> str:
+        """One line for people: architecture, sizes, route, prediction and labels."""
+        config = self.config
+        where = ", ".join(f"layers {r.start} to {r.end} routed at ratio {r.ratio:g}" for r in self.sparsity.routes)
+        if self.sparsity.mask is not None:
+            where = f"tokens masked at ratio {self.sparsity.mask:g}"
+        kind = type(self.prediction).__name__.lower()
+        output = f" of {self.prediction.output}" if hasattr(self.prediction, "output") else ""
+        return (
+            f"{self.architecture}, {config.depth} layers of width {config.width}, patch {config.patch_size}, input "
+            f"{config.in_channels} x {config.input_size} x {config.input_size} ({self.latent}), "
+            f"{(config.input_size // config.patch_size) ** 2} tokens; {where or 'no token route'}; {kind}{output}; "
+            f"{config.num_classes} labels"
+        )
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:

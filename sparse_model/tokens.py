@@ -45,7 +45,7 @@ class SubsetSeed:
 
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
-    with that seed.
+    with that seed (of a Bernoulli subset the same order of tokens; their count is the batch's).
     """
 
     seed: int = 0
@@ -57,13 +57,13 @@ class SubsetSeed:
 
         `exact` keeps T - int(T * gamma) tokens per sample (CompVis/tread). `bernoulli` keeps each token with
         probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is drawn from the binomial once per evaluation
-        and shared by the samples, so that a batch stays rectangular.
+        and shared by the samples and by branches of one gamma, so that a batch stays rectangular.
         """
         if self.selection not in SELECTIONS:
             raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
         keep = keep_count(tokens, gamma)
         if self.selection == "bernoulli":
-            count = torch.rand(tokens, generator=_generator(self.seed, self.evaluation, branch, route))
+            count = torch.rand(tokens, generator=_generator(self.seed, self.evaluation, route))
             keep = int((count >= gamma).sum())
         scores = torch.stack([
             torch.rand(tokens, generator=_generator(self.seed + i, self.evaluation, branch, route, 1))

@@ -3,16 +3,30 @@
 Keys are those of facebookresearch/DiT, SiT and CompVis/tread checkpoints.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..branches import DENSE, Evaluation, run_layers
-from ..sparsity import Sparsity
-from .layers import AdaLNBlock, AdaLNLinear, Backend, LabelEmbedder, PatchEmbed, TimestepEmbedder
-from .layers import sincos_positions, unpatchify
+from ..prediction import Epsilon, Flow
+from ..sparsity import Route, Sparsity
+from .layers import (
+    TORCH,
+    AdaLNBlock,
+    AdaLNLinear,
+    Backend,
+    LabelEmbedder,
+    PatchEmbed,
+    TimestepEmbedder,
+    sincos_positions,
+    unpatchify,
+)
 
-SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
+# width, depth, heads; and the routes of TREAD's published configurations (arXiv 2501.04765) for two of the sizes
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+TREAD_ROUTES = {1152: Route(2, 24, 0.5), 768: Route(2, 8, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,9 @@ class DiTConfig:
     @classmethod
     def named(cls, name: str, **changes) -> "DiTConfig":
         """The published sizes: `named("XL/2")`, `named("B/4", input_size=64)`."""
-        size, patch = name.split("/")
+        size, _, patch = name.partition("/")
+        if size not in SIZES or not patch.isdigit() or int(patch) < 1:
+            raise ValueError(f"'{name}' is not a published size; write {', '.join(SIZES)} and a patch, such as XL/2.")
         width, depth, heads = SIZES[size]
         return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
 
@@ -40,7 +56,7 @@ class DiTConfig:
 
 
 class DiT(nn.Module):
-    def __init__(self, config: DiTConfig, sparsity: Sparsity = Sparsity(), backend: Backend = Backend()):
+    def __init__(self, config: DiTConfig, sparsity: Sparsity = Sparsity(), backend: Backend = TORCH):
         super().__init__()
         self.config, self.sparsity = config, sparsity
         width, patch = config.width, config.patch_size
@@ -69,3 +85,36 @@ class DiT(nn.Module):
         if height == length == grid:
             return self.pos_embed
         return sincos_positions(self.config.width, height, length, grid)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
+    """Sizes from shapes. A learned variance means DiT (noise prediction), or SiT if the file is called so; without
+    one it is a CompVis/tread model, which counts time from the data."""
+    wanted = ("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight", "final_layer.linear.weight")
+    if any(key not in shapes for key in wanted) or "decoder_pos_embed" in shapes:
+        return None
+    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    outputs = shapes["final_layer.linear.weight"][0] // patch**2
+    known = {size[0]: size[2] for size in SIZES.values()}
+    config = DiTConfig(
+        input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
+        patch_size=patch,
+        in_channels=channels,
+        width=width,
+        depth=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")),
+        heads=known.get(width, max(width // 64, 1)),
+        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        num_classes=shapes["y_embedder.embedding_table.weight"][0] - 1,
+        learn_sigma=outputs == 2 * channels,
+    )
+    latent = "pixels" if channels == 3 else "sd"
+    if not config.learn_sigma:
+        route = TREAD_ROUTES.get(width)
+        return {
+            "config": config,
+            "prediction": Flow(),
+            "sparsity": Sparsity((route,) if route else ()),
+            "latent": latent,
+        }
+    prediction = Flow(clean_time=1) if "sit" in name.lower() else Epsilon()
+    return {"config": config, "prediction": prediction, "latent": latent}

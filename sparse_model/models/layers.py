@@ -38,8 +38,11 @@ class Backend:
         return self.ops.Embedding(rows, width, device=self.device, dtype=self.dtype)
 
     def parameter(self, *shape: int) -> nn.Parameter:
-        """A frozen tensor that a checkpoint fills (position tables, mask tokens)."""
+        """A tensor that a checkpoint fills and training leaves alone (position tables)."""
         return nn.Parameter(torch.zeros(*shape, device=self.device, dtype=self.dtype), requires_grad=False)
+
+
+TORCH = Backend()
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -114,6 +117,17 @@ class LabelEmbedder(nn.Module):
         # Looking every row up is how the layer hands out its table in the right dtype and on the right device.
         table = self.embedding_table(torch.arange(self.classes + 1, device=y.device))
         return torch.cat([y, null], dim=1).to(table.dtype) @ table
+
+
+class LabelProjection(nn.Module):
+    """Label weights y [B, classes] -> [B, D], linear and without a bias: no label at all is the null condition."""
+
+    def __init__(self, backend: Backend, classes: int, width: int):
+        super().__init__()
+        self.embedding_table = backend.linear(classes, width, bias=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)
 
 
 class Attention(nn.Module):

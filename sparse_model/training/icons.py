@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--source", type=Path, help=f"a folder or .tgz of {PACKAGE.rpartition('@')[0]}; downloaded by npm if not given"
     )
-    parser.add_argument("--min-count", type=int, default=8, help="keep words found in this many pictures (%(default)s)")
+    parser.add_argument("--min-count", type=int, default=4, help="keep words found in this many pictures (%(default)s)")
     args = parser.parse_args(argv)
     source = args.source or download(Path(tempfile.gettempdir()) / "iconify-json")
     arrays, skipped = build(source, args.size, args.min_count)

@@ -1,4 +1,4 @@
-"""Training a token-sparse network: routed flow matching on accelerate, resumable to the step."""
+"""Training a token-sparse network: routed or masked flow matching on accelerate, resumable to the step."""
 
 import json
 import math
@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,30 +16,30 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import save
-from ..models.dit import DiT
-from ..models.layers import sincos_positions
+from ..checkpoints import build, save
+from ..models import ARCHITECTURES
+from ..models.layers import AdaLNBlock, sincos_positions
 from ..prediction import Flow
 from ..spec import ModelSpec
 from .config import TrainConfig
 from .data import Pictures
 from .grid import save_grid
-from .loss import flow_loss, noise_levels
+from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
 
 
-def initialise(network: DiT) -> None:
+def initialise(network: nn.Module) -> None:
     """DiT's initialisation (arXiv 2212.09748): Xavier layers, adaLN-Zero, sine-cosine positions."""
-    config = network.config
+    grid = network.config.grid
     for name, parameter in network.named_parameters():
         if name.endswith("bias") or "adaLN_modulation" in name or name.startswith("final_layer.linear"):
             nn.init.zeros_(parameter)
-        elif "embedding_table" in name or name.startswith("t_embedder"):
+        elif "embedding_table" in name or name.startswith("t_embedder") or name == "mask_token":
             nn.init.normal_(parameter, std=0.02)
-        elif name == "pos_embed":
-            parameter.data.copy_(sincos_positions(config.width, config.grid, config.grid, config.grid))
+        elif name.endswith("pos_embed"):
+            parameter.data.copy_(sincos_positions(parameter.shape[2], grid, grid, grid))
         else:
             nn.init.xavier_uniform_(parameter.view(len(parameter), -1))
 
@@ -70,8 +72,9 @@ class Ema:
 
 
 def spec_of(config: TrainConfig, pictures: Pictures) -> ModelSpec:
+    name = next(name for name, entry in ARCHITECTURES.items() if isinstance(config.network, entry.config))
     return ModelSpec(
-        "dit", config.network, Flow(config.output, 0, config.time_scale), config.sparsity, pictures.label_names,
+        name, config.network, Flow(config.output, 0, config.time_scale), config.sparsity, pictures.label_names,
         latent="pixels", title=config.title, license="Apache-2.0",
     )  # fmt: skip
 
@@ -85,13 +88,14 @@ class Run:
         self.train_index, self.held_out = pictures.split(config.held_out, config.seed)
         self.spec = spec_of(config, pictures)
         torch.manual_seed(config.seed)
-        network = DiT(config.network, config.sparsity)
+        network = build(self.spec)
         initialise(network)
-        self.ema = Ema(DiT(config.network, config.sparsity).to(self.accelerator.device))
+        self.ema = Ema(build(self.spec).to(self.accelerator.device))
         self.ema.network.load_state_dict(network.state_dict())
         if config.compile:
-            for block in network.blocks:
-                block.compile(dynamic=False)
+            for module in network.modules():
+                if isinstance(module, AdaLNBlock):
+                    module.compile(dynamic=False)
         self.network, *self.optimizers = self.accelerator.prepare(network, *optimizers(network, config))
         self.accelerator.register_for_checkpointing(_Held(self.ema.network))
         self.step = 0
@@ -100,7 +104,14 @@ class Run:
     def state(self) -> Path:
         return self.out / "state"
 
+    @property
+    def replaced(self) -> Path:
+        return self.out / "state.old"
+
     def resume(self) -> None:
+        if not self.state.is_dir() and self.replaced.is_dir() and self.accelerator.is_main_process:
+            os.replace(self.replaced, self.state)  # the last run was killed in the middle of `checkpoint`
+        self.accelerator.wait_for_everyone()
         if not self.state.is_dir():
             return
         self.accelerator.load_state(str(self.state))
@@ -112,11 +123,11 @@ class Run:
         self.accelerator.save_state(str(fresh))
         if self.accelerator.is_main_process:
             (fresh / "step.json").write_text(json.dumps(self.step))
-            old = self.out / "state.old"
             if self.state.is_dir():
-                os.replace(self.state, old)
+                shutil.rmtree(self.replaced, ignore_errors=True)
+                os.replace(self.state, self.replaced)
             os.replace(fresh, self.state)
-            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(self.replaced, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def export(self, name: str) -> None:
@@ -140,6 +151,12 @@ class Run:
         sparsity = self.config.sparsity
         return sparsity.mask if sparsity.mask is not None else (sparsity.routes[0].ratio if sparsity.routes else 0.0)
 
+    def loss(self, x: Tensor, y: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
+        config, inputs = self.config, (self.network, self.spec.prediction, x, y, sigma, z, self.gamma())
+        if config.sparsity.mask is None:
+            return flow_loss(*inputs)
+        return masked_flow_loss(*inputs, config.network.patch_size, config.mae)
+
     def train_step(self) -> float:
         factor = rate_factor(self.step, self.config)
         for optimizer in self.optimizers:
@@ -147,7 +164,7 @@ class Run:
                 group["lr"] = self.config.rate * factor
         x, y, sigma, z = self.batch(self.step)
         with self.accelerator.autocast():
-            loss = flow_loss(self.network, self.spec.prediction, x, y, sigma, z, self.gamma()).mean()
+            loss = self.loss(x, y, sigma, z).mean()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -156,6 +173,17 @@ class Run:
         self.step += 1
         self.ema.update(self.accelerator.unwrap_model(self.network), self.step, self.config.ema)
         return loss.item() if self.step % 20 == 0 else math.nan
+
+    def report(self, record: dict[str, float]) -> None:
+        """The record with the validation losses into log.jsonl, a sample grid, and the averaged weights so far."""
+        if not self.accelerator.is_main_process:
+            return
+        record |= self.validate()
+        with open(self.out / "log.jsonl", "a") as log:
+            log.write(json.dumps(record) + "\n")
+        tqdm.write(json.dumps(record))
+        save_grid(self.ema.network, self.spec, self.pictures, self.held_out, self.out / f"grid-{self.step:06d}.png")
+        self.export("model.safetensors")
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -195,30 +223,35 @@ def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float 
     run = Run(config, pictures, out)
     run.resume()
     (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
-    stopping: list[int] = []
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda number, _: stopping.append(number))
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
     mean = math.nan
-    while run.step < config.steps and not stopping and time.monotonic() - started < 60 * minutes:
-        loss = run.train_step()
-        bar.update()
-        if math.isfinite(loss):
-            mean = loss if math.isnan(mean) else 0.9 * mean + 0.1 * loss
-            bar.set_postfix(loss=f"{mean:.4f}")
-        if run.step == config.early:
-            run.export("early.safetensors")
-        if run.step % every == 0 or run.step == config.steps:
-            run.checkpoint()
-            if run.accelerator.is_main_process:
+    with bar, stop_signals() as stopping:
+        while run.step < config.steps and not stopping and time.monotonic() - started < 60 * minutes:
+            loss = run.train_step()
+            bar.update()
+            if math.isfinite(loss):
+                mean = loss if math.isnan(mean) else 0.9 * mean + 0.1 * loss
+                bar.set_postfix(loss=f"{mean:.4f}")
+            if run.step == config.early:
+                run.export("early.safetensors")
+            if run.step % every == 0 or run.step == config.steps:
+                run.checkpoint()
                 speed = (run.step - first) * config.batch / (time.monotonic() - started)
-                record = {"step": run.step, "loss": mean, "pictures/s": speed, **run.validate()}
-                with open(out / "log.jsonl", "a") as log:
-                    log.write(json.dumps(record) + "\n")
-                tqdm.write(json.dumps(record))
-                save_grid(run.ema.network, run.spec, pictures, run.held_out, out / f"grid-{run.step:06d}.png")
-                run.export("model.safetensors")
-    bar.close()
-    run.checkpoint()
-    run.export("model.safetensors")
+                run.report({"step": run.step, "loss": mean, "pictures/s": speed})
+        run.checkpoint()
+        run.export("model.safetensors")
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT in a list instead of ending the process."""
+    received: list[int] = []
+    before = {
+        kind: signal.signal(kind, lambda number, _: received.append(number)) for kind in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -1,12 +1,13 @@
-// Opens the editor of a running ComfyUI host in a headless browser, loads a workflow into it and prints what it sees.
+// Opens the editor of a running ComfyUI host in a headless browser, loads workflows into it and prints what it sees.
 //
-//   node browser.mjs '{"url": "http://127.0.0.1:8188", "task": "check", "workflow": "flow.json"}'
+//   node browser.mjs '{"url": "http://127.0.0.1:8188", "task": "check", "workflows": [{"path": "flow.json"}]}'
 //
-// task "check":   loads the file as a user who drops it on the canvas does (editor form or API form).
-// task "convert": loads an API-form file and lays it out; the report then holds its editor form as `workflow`.
-// Optional: "screenshot" (a PNG path), "chromium" (the browser's path), "seconds" (to wait for the editor).
-// Output: one JSON object, see `inspectGraph` below; exit status 1 and {"failure": ...} when the editor did not come up.
-// playwright-core is found beside this file or through NODE_PATH.
+// task "check":   loads each file as a user who drops it on the canvas does (editor form or API form).
+// task "convert": loads API-form files and lays them out; each report then holds the editor form as `workflow`.
+// Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), and for each workflow
+// "screenshot" (a PNG path).
+// Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
+// the editor did not come up. playwright-core is found beside this file or through NODE_PATH.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -17,6 +18,8 @@ const { chromium } = createRequire(import.meta.url)("playwright-core");
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  // The editor asks services on the internet for news and accounts; a test must neither need nor touch them.
+  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ];
 
 /** Runs in the page: what the editor made of the workflow. */
@@ -98,43 +101,55 @@ function fit() {
   canvas.setDirty(true, true);
 }
 
+/** Opens the editor in a profile of its own (it restores its last graph) and waits until it can load a workflow. */
+async function openEditor(browser, job, messages) {
+  const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+  page.setDefaultTimeout(1000 * (job.seconds ?? 120));
+  page.on("pageerror", (error) => messages.push(String(error.stack ?? error)));
+  page.on("console", (message) => {
+    const source = message.location().url;
+    const foreign = (source && !source.startsWith(job.url)) || /https:\/\/[a-z.]*comfy\.org/.test(message.text());
+    if (message.type() === "error" && !foreign) messages.push(`${message.text()} (${source})`);
+  });
+  await page.goto(job.url);
+  await page.waitForFunction(() => window.app?.canvas && window.app.graph && window.LiteGraph
+    && Object.keys(window.LiteGraph.registered_node_types).length > 100);
+  await page.waitForTimeout(2000);  // startup clears the graph after the above is true
+  // Of the complaints while starting, only those about custom nodes' scripts count: the editor has some of its own.
+  messages.splice(0, Infinity, ...messages.filter((text) => /\/extensions\/(?!core\/)/.test(text)));
+  return page;
+}
+
 async function main(job) {
-  const text = readFileSync(job.workflow, "utf8");
   const browser = await chromium.launch({ executablePath: job.chromium ?? "/usr/bin/chromium", args: FLAGS });
   const messages = [];
+  const reports = [];
+  let page;
   try {
-    const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-    page.setDefaultTimeout(1000 * (job.seconds ?? 120));
-    // The editor asks services on the internet for news and accounts; a test must neither need nor touch them.
-    const own = (url) => url.startsWith(job.url) || url.startsWith("data:") || url.startsWith("blob:");
-    await page.route((url) => !own(url.href), (route) => route.abort());
-    page.on("pageerror", (error) => messages.push(String(error)));
-    page.on("console", (message) => {
-      const foreign = !own(message.location().url || job.url) || /https:\/\/[a-z.]*comfy\.org/.test(message.text());
-      if (message.type() === "error" && !foreign) messages.push(message.text());
-    });
-    await fetch(`${job.url}/settings`, {
-      method: "POST",
-      body: JSON.stringify({ "Comfy.TutorialCompleted": true, "Comfy.InstalledVersion": "1.0.0" }),
-    });
-    await page.goto(job.url);
-    await page.waitForFunction(() => window.app?.canvas && window.app.graph && window.LiteGraph
-      && Object.keys(window.LiteGraph.registered_node_types).length > 100);
-    await page.waitForTimeout(2000);  // startup restores or clears the last graph after the above is true
-    messages.length = 0;
-    let workflow;
-    if (job.task === "convert") {
-      workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name: basename(job.workflow) });
-    } else {
-      await page.evaluate(async ({ text, name }) => {
-        await window.app.handleFile(new File([text], name, { type: "application/json" }));
-      }, { text, name: basename(job.workflow) });
+    await fetch(`${job.url}/settings`, { method: "POST", body: JSON.stringify({ "Comfy.TutorialCompleted": true }) });
+    for (const { path, screenshot } of job.workflows) {
+      const last = reports.at(-1);
+      if (!last || last.dialogs.length) {  // a dialog would hide the next workflow
+        await page?.close();
+        page = await openEditor(browser, job, messages);
+      }
+      const text = readFileSync(path, "utf8");
+      const name = basename(path);
+      let workflow;
+      if (job.task === "convert") {
+        workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name });
+      } else {
+        await page.evaluate(async ({ text, name }) => {
+          await window.app.handleFile(new File([text], name, { type: "application/json" }));
+        }, { text, name });
+      }
+      await page.evaluate(fit);
+      await page.waitForTimeout(1500);
+      const report = await page.evaluate(inspectGraph);
+      if (screenshot) await page.screenshot({ path: screenshot });
+      reports.push({ ...report, console: messages.splice(0), ...(workflow && { workflow }) });
     }
-    await page.evaluate(fit);
-    await page.waitForTimeout(1500);
-    const report = await page.evaluate(inspectGraph);
-    if (job.screenshot) await page.screenshot({ path: job.screenshot });
-    return { ...report, console: messages, ...(workflow && { workflow }) };
+    return reports;
   } finally {
     await browser.close();
   }

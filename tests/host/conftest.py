@@ -12,20 +12,25 @@ CHECKOUTS = find_checkouts()
 NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
 
 StartHost = Callable[..., Host]
+READY_AFTER = pytest.StashKey[dict[str, float]]()
+"""Seconds each version took to start."""
 
 
-@pytest.fixture(scope="session", params=CHECKOUTS or [None], ids=lambda checkout: checkout.version if checkout else "none")
+@pytest.fixture(
+    scope="session", params=CHECKOUTS or [None], ids=lambda checkout: checkout.version if checkout else "none"
+)
 def checkout(request: pytest.FixtureRequest) -> Checkout:
-    """Each ComfyUI version in turn."""
+    """Give each ComfyUI version in turn."""
     if request.param is None:
         pytest.skip(NO_HOST)
     return request.param
 
 
 @pytest.fixture(scope="session")
-def host(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A running server of each version; one server at a time, shared by all tests of the session."""
+def host(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Host]:
+    """Start a server of each version in turn, shared by all tests of the session."""
     with Host(checkout, tmp_path_factory.mktemp(f"host-{checkout.version}")) as running:
+        pytestconfig.stash.setdefault(READY_AFTER, {})[checkout.version] = running.start_seconds
         yield running
 
 
@@ -47,7 +52,7 @@ def start_host(checkout: Checkout, tmp_path: Path) -> Iterator[StartHost]:
 
 @pytest.fixture(scope="session")
 def editor(host: Host) -> Editor:
-    """The editor of the running host in a headless browser."""
+    """Give the editor of the running host in a headless browser."""
     reason = why_no_editor()
     if reason:
         pytest.skip(reason)
@@ -59,6 +64,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = [reason for reason in (None if CHECKOUTS else NO_HOST, why_no_editor()) if reason]
     for reason in reasons:
         terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", red=True, bold=True)
-    if CHECKOUTS:
-        versions = ", ".join(checkout.version for checkout in CHECKOUTS)
-        terminalreporter.write_line(f"host tests used ComfyUI {versions}")
+    for version, seconds in terminalreporter.config.stash.get(READY_AFTER, {}).items():
+        terminalreporter.write_line(f"host tests used ComfyUI {version}, ready after {seconds:.0f} s")

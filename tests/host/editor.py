@@ -1,7 +1,7 @@
-"""The host's real editor in a headless browser: does it accept a workflow, and what is a workflow's editor form?
+"""The host's real editor in a headless browser: it says what is wrong with a workflow, or lays one out.
 
-    python tests/host/editor.py install                      fetch playwright-core, about 14 MB, into a cache folder
-    python tests/host/editor.py convert API.json... --into workflows    editor forms of API-form workflows
+    python tests/host/editor.py install                              fetch playwright-core into a cache folder (14 MB)
+    python tests/host/editor.py convert API.json... --into FOLDER    write the editor form of API-form workflows
 
 Needs node, a Chromium or Chrome (`CHROMIUM` names one that is not on PATH) and playwright-core.
 """
@@ -54,39 +54,44 @@ class Report:
 
 
 class Editor:
-    """The editor of one running host."""
+    """The editor of one running host. Opening it takes seconds: hand over all workflows of a test at once."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def check(self, workflow: Path, screenshot: Path | None = None) -> Report:
-        """Open a workflow file, in either form, as a user does."""
-        return self._browse("check", workflow, screenshot)
+    def check(self, workflows: list[Path], screenshots: Path | None = None) -> list[Report]:
+        """Open workflow files, in either form, as a user does. Pictures go into the folder `screenshots`, if given."""
+        return self._browse("check", workflows, screenshots)
 
-    def convert(self, workflow: Workflow, screenshot: Path | None = None) -> dict[str, Any]:
-        """API form -> editor form, laid out, with fixed seeds. Raises ValueError if the editor finds fault with it."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "workflow.json"
-            path.write_text(json.dumps(workflow))
-            report = self._browse("convert", path, screenshot)
-        if report.problems or report.workflow is None:
-            raise ValueError("; ".join(report.problems) or "the editor returned no workflow")
-        return report.workflow
+    def convert(self, workflows: list[Path], screenshots: Path | None = None) -> list[dict[str, Any]]:
+        """API form -> editor form, laid out, with fixed seeds.
 
-    def _browse(self, task: str, workflow: Path, screenshot: Path | None) -> Report:
+        Raises ValueError if the editor finds fault with one of them.
+        """
+        converted = []
+        for path, report in zip(workflows, self._browse("convert", workflows, screenshots), strict=True):
+            if report.problems or report.workflow is None:
+                raise ValueError(f"{path.name}: {'; '.join(report.problems)}")
+            converted.append(report.workflow)
+        return converted
+
+    def _browse(self, task: str, workflows: list[Path], screenshots: Path | None) -> list[Report]:
         reason = why_no_editor()
         if reason:
             raise RuntimeError(reason)
-        job = {"url": self.host.url, "task": task, "workflow": str(workflow.resolve()), "chromium": _chromium()}
-        if screenshot is not None:
-            job["screenshot"] = str(screenshot)
+        jobs = [{"path": str(path.resolve())} for path in workflows]
+        if screenshots is not None:
+            for job, path in zip(jobs, workflows, strict=True):
+                job["screenshot"] = str((screenshots / path.with_suffix(".png").name).resolve())
+        order = {"url": self.host.url, "task": task, "workflows": jobs, "chromium": _chromium()}
         environment = {**os.environ, "NODE_PATH": str(CACHE / "node_modules")}
-        command = ["node", str(SCRIPT), json.dumps(job)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        answer = json.loads(done.stdout) if done.stdout.strip() else {"failure": done.stderr}
-        if "failure" in answer:
-            raise RuntimeError(f"the editor did not open {workflow.name}: {answer['failure']}")
-        return Report(**{field.name: answer.get(field.name) for field in fields(Report)})
+        command = ["node", str(SCRIPT), json.dumps(order)]
+        timeout = 180 + 30 * len(jobs)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"the editor did not open: {done.stdout}{done.stderr}")
+        names = [field.name for field in fields(Report)]
+        return [Report(**{name: answer.get(name) for name in names}) for answer in json.loads(done.stdout)]
 
 
 def why_no_editor() -> str | None:
@@ -111,14 +116,13 @@ def _chromium() -> str | None:
     return named if named else next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def _convert(paths: list[Path], folder: Path) -> None:
+def _convert(paths: list[Path], folder: Path, pictures: Path | None) -> None:
     """Write the editor form of each API-form file, under the same name, into `folder`.
 
     The oldest host does it: newer editors open what older ones wrote, not always the other way round.
     """
     with tempfile.TemporaryDirectory() as directory, Host(find_checkouts()[0], Path(directory)) as host:
-        for path in paths:
-            workflow = Editor(host).convert(json.loads(path.read_text()), folder / f"{path.stem}.png")
+        for path, workflow in zip(paths, Editor(host).convert(paths, pictures), strict=True):
             (folder / path.name).write_text(json.dumps(workflow, indent=2) + "\n")
             print(folder / path.name)
 
@@ -131,11 +135,12 @@ def main(arguments: list[str]) -> None:
     convert = commands.add_parser("convert")
     convert.add_argument("paths", type=Path, nargs="+")
     convert.add_argument("--into", type=Path, required=True)
+    convert.add_argument("--pictures", type=Path, help="folder for a picture of the editor with each workflow")
     options = parser.parse_args(arguments)
     if options.command == "install":
         install()
     else:
-        _convert(options.paths, options.into)
+        _convert(options.paths, options.into, options.pictures)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import requests
@@ -48,7 +47,7 @@ class Result:
         return [(event["data"]["value"], event["data"]["max"]) for event in self.named("progress")]
 
     def named(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind, in order."""
+        """List the events of one kind, in order."""
         return [event for event in self.events if event["type"] == kind]
 
     def pixels(self, node: str | None = None) -> np.ndarray:
@@ -75,7 +74,7 @@ class Host:
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Host":
         nodes = self.directory / "custom_nodes"
         nodes.mkdir(parents=True, exist_ok=True)
         for folder in ("user", "input", "output", "models"):
@@ -92,7 +91,6 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
         try:
             self._wait_until_ready(started + START_SECONDS)
@@ -112,7 +110,7 @@ class Host:
             return None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
-                os.killpg(process.pid, number)
+                process.send_signal(number)
             try:
                 return process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -123,6 +121,17 @@ class Host:
     def log(self) -> str:
         """Everything the server has printed so far."""
         return self._log.read_text(errors="replace")
+
+    @property
+    def load_errors(self) -> list[str]:
+        """The server's complaints about custom nodes; empty when the pack was imported and named its nodes."""
+        signs = (
+            "Cannot import",
+            "IMPORT FAILED",
+            "Error while calling comfy_entrypoint",
+            "module for custom nodes due to",
+        )
+        return [line for line in self.log.splitlines() if any(sign in line for sign in signs)]
 
     def object_info(self, node_id: str | None = None) -> dict[str, Any]:
         """Schemas of all nodes, or of one."""

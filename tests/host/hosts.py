@@ -4,7 +4,7 @@
 `COMFYUI_PYTHON`  the Python they run in. Default: the checkout's own `venv` or `.venv`, then that of `~/ComfyUI`.
 `COMFYUI_FLAGS`   flags of every server that name its device. Default: `--cpu`.
 
-A checkout may hold a folder `pins`: packages of other versions than the shared environment has, put first on PYTHONPATH.
+A checkout may hold a folder `pins` with packages of other versions than its environment has: first on PYTHONPATH.
 """
 
 import functools
@@ -60,7 +60,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def device_flags(extra: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The flags that choose the device, unless `extra` chooses a memory mode itself."""
+    """List the flags that choose the device, unless `extra` chooses a memory mode itself."""
     if MEMORY_FLAGS.intersection(extra):
         return ()
     return tuple(os.environ.get("COMFYUI_FLAGS", "--cpu").split())

@@ -1,4 +1,4 @@
-"""The browser harness itself, on stock nodes: the editor opens good workflows and names what is wrong with bad ones."""
+"""The browser harness itself, on stock nodes: the editor opens good workflows and says what is wrong with bad ones."""
 
 import json
 from pathlib import Path
@@ -17,31 +17,37 @@ GOOD: Workflow = {
 }
 
 
-def test_api_form_to_editor_form_and_back(editor: Editor, host: Host, tmp_path: Path) -> None:
-    picture = tmp_path / "editor.png"
-    path = tmp_path / "good.json"
-    path.write_text(json.dumps(editor.convert(GOOD, picture)))
-    assert Image.open(picture).convert("L").getextrema()[1] > 200, "something is drawn"
-
-    report = editor.check(path)
-    assert report.problems == []
-    assert report.links == 4
-    assert {node["title"] for node in report.nodes} >= {"Pixels"}
-    stripped = {id_: {key: node[key] for key in ("class_type", "inputs")} for id_, node in report.prompt.items()}
-    assert stripped == {id_: {key: node[key] for key in ("class_type", "inputs")} for id_, node in GOOD.items()}
-    assert host.run(report.prompt).pixels().shape == (1, 48, 64, 3)
+def core(workflow: Workflow) -> Workflow:
+    """An API form without what the editor adds to it."""
+    return {id_: {key: node[key] for key in ("class_type", "inputs")} for id_, node in workflow.items()}
 
 
-def test_editor_names_what_is_wrong(editor: Editor, tmp_path: Path) -> None:
-    workflow = editor.convert(GOOD)
+def test_editor(editor: Editor, host: Host, tmp_path: Path) -> None:
+    api = tmp_path / "api.json"
+    api.write_text(json.dumps(GOOD))
+    (workflow,) = editor.convert([api])
+    good = tmp_path / "good.json"
+    good.write_text(json.dumps(workflow))
     for node in workflow["nodes"]:
         if node["type"] == "ImageInvert":
             node["type"] = "NodeThatDoesNotExist"
         if node["type"] == "VAELoader":
             node["widgets_values"] = ["absent.safetensors"]
-    path = tmp_path / "bad.json"
-    path.write_text(json.dumps(workflow))
-    report = editor.check(path)
-    assert report.missing == ["NodeThatDoesNotExist"]
-    assert [(found["type"], found["widget"]) for found in report.widgets] == [("VAELoader", "vae_name")]
-    assert len(report.problems) >= 2
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(workflow))
+
+    first, second, third = editor.check([good, bad, api], screenshots=tmp_path)
+
+    assert first.problems == []
+    assert first.links == 4
+    assert "Pixels" in [node["title"] for node in first.nodes]
+    assert core(first.prompt) == core(GOOD)
+    assert host.run(first.prompt).pixels().shape == (1, 48, 64, 3)
+    assert Image.open(tmp_path / "good.png").convert("L").getextrema()[1] > 200, "something is drawn"
+
+    assert second.missing == ["NodeThatDoesNotExist"]
+    assert [(found["type"], found["widget"]) for found in second.widgets] == [("VAELoader", "vae_name")]
+    assert len(second.problems) >= 2
+
+    assert third.problems == [], "what was wrong with one workflow does not stick to the next"
+    assert core(third.prompt) == core(GOOD)

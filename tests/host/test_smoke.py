@@ -1,6 +1,5 @@
 """The harness itself, on stock nodes only: a host starts, runs, fails, is interrupted and is read back."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,6 @@ def solid(color: int, width: int = 64, height: int = 48, batch: int = 2) -> Work
 
 def test_saved_images_come_back(host: Host) -> None:
     result = host.run(solid(0x2040F0))
-    print(f"ComfyUI {host.version}: ready after {host.start_seconds:.1f} s, ran in {result.seconds:.2f} s")
     pixels = result.pixels("2")
     assert pixels.shape == (2, 48, 64, 3)
     assert np.array_equal(pixels[0, 0, 0], [0x20, 0x40, 0xF0])
@@ -77,9 +75,7 @@ def test_interrupt(host: Host) -> None:
 
 
 def test_start_with_other_flags(start_host: Callable[..., Host]) -> None:
-    started = time.monotonic()
     other = start_host("--cache-none")
     assert "--cache-none" in other.flags
     assert other.run(solid(0)).error is None
     assert other.stop() == 0
-    print(f"one more server: {time.monotonic() - started:.1f} s")

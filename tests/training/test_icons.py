@@ -1,4 +1,5 @@
 """The icon dataset, on a made-up folder of icon sets."""
+
 import json
 import tarfile
 
@@ -35,7 +36,11 @@ def source(tmp_path):
     for prefix in infos:
         icon_set = {"prefix": prefix, "icons": {name: {"body": RED} for name in names.get(prefix, ["cat"])}}
         if prefix == "faces":
-            icon_set["icons"] |= {"old": {"body": RED, "hidden": True}, "broken": {"body": "<path"}, "empty": {"body": ""}}
+            icon_set["icons"] |= {
+                "old": {"body": RED, "hidden": True},
+                "broken": {"body": "<path"},
+                "empty": {"body": ""},
+            }
             icon_set["aliases"] = {"kitten": {"parent": "cat-face"}}
             icon_set["categories"] = {"Nature": ["cat-face"]}
         (folder / "json" / f"{prefix}.json").write_text(json.dumps(icon_set), encoding="utf-8")
@@ -45,7 +50,7 @@ def source(tmp_path):
 def labels_of(data, name):
     """The label names of one picture, read as a user of the file would."""
     i = list(data["names"]).index(name)
-    return list(data["label_names"][data["labels"][data["label_offsets"][i]:data["label_offsets"][i + 1]]])
+    return list(data["label_names"][data["labels"][data["label_offsets"][i] : data["label_offsets"][i + 1]]])
 
 
 def test_select_sets_excludes_logos_share_alike_outlines_and_unknown_licences(source):
@@ -53,18 +58,21 @@ def test_select_sets_excludes_logos_share_alike_outlines_and_unknown_licences(so
     assert list(icons.select_sets(infos)) == ["faces", "other-emoji", "flag"]
 
 
-@pytest.mark.parametrize(("name", "prefix", "words"), [
-    ("cat-face-with-tears-of-joy", "noto", ["cat", "face", "tears", "joy"]),
-    ("cloud-2", "streamline-color", ["cloud"]),
-    ("add-layer-2-flat", "streamline-color", ["add", "layer", "flat"]),
-    ("hundred-100-points", "noto", ["hundred", "100", "points"]),
-    ("keycap-10", "noto", ["keycap", "10"]),
-    ("boat-boat", "noto", ["boat"]),
-    ("blacktelephone", "fxemoji", ["blacktelephone"]),
-    ("to-4x3", "flag", ["flag", "to"]),
-    ("gb-eng", "cif", ["flag", "gb", "eng"]),
-    ("flag-germany", "twemoji", ["flag", "germany"]),
-])
+@pytest.mark.parametrize(
+    ("name", "prefix", "words"),
+    [
+        ("cat-face-with-tears-of-joy", "noto", ["cat", "face", "tears", "joy"]),
+        ("cloud-2", "streamline-color", ["cloud"]),
+        ("add-layer-2-flat", "streamline-color", ["add", "layer", "flat"]),
+        ("hundred-100-points", "noto", ["hundred", "100", "points"]),
+        ("keycap-10", "noto", ["keycap", "10"]),
+        ("boat-boat", "noto", ["boat"]),
+        ("blacktelephone", "fxemoji", ["blacktelephone"]),
+        ("to-4x3", "flag", ["flag", "to"]),
+        ("gb-eng", "cif", ["flag", "gb", "eng"]),
+        ("flag-germany", "twemoji", ["flag", "germany"]),
+    ],
+)
 def test_words_of(name, prefix, words):
     assert icons.words_of(name, prefix) == words
 
@@ -95,13 +103,31 @@ def test_file(source, tmp_path, capsys):
     icons.main(["--source", str(source), "--out", str(out), "--size", "8", "--min-count", "2"])
     with np.load(out, allow_pickle=False) as file:
         data = dict(file)
-    assert list(data["names"]) == ["faces:cat-face", "faces:cook", "faces:traffic-light", "other-emoji:cat-face",
-                                   "other-emoji:cook", "other-emoji:traffic-light", "flag:to-1x1", "flag:to-4x3"]
+    assert list(data["names"]) == [
+        "faces:cat-face",
+        "faces:cook",
+        "faces:traffic-light",
+        "other-emoji:cat-face",
+        "other-emoji:cook",
+        "other-emoji:traffic-light",
+        "flag:to-1x1",
+        "flag:to-4x3",
+    ]
     assert data["images"].shape == (8, 8, 8, 3)
     assert data["images"].dtype == np.uint8
     assert (data["images"] == (255, 0, 0)).all()
-    assert list(data["label_names"]) == ["faces", "other-emoji", "flag-set",
-                                         "cat", "cook", "face", "flag", "light", "to", "traffic"]
+    assert list(data["label_names"]) == [
+        "faces",
+        "other-emoji",
+        "flag-set",
+        "cat",
+        "cook",
+        "face",
+        "flag",
+        "light",
+        "to",
+        "traffic",
+    ]
     assert data["labels"].dtype == np.int32
     assert data["label_offsets"].dtype == np.int64
     assert list(data["label_offsets"]) == [0, 3, 5, 8, 11, 13, 16, 19, 22]

@@ -1,0 +1,16 @@
+"""Sparse Guidance for ComfyUI: token-sparse diffusion models, guided by their own sparsity."""
+
+from pathlib import Path
+
+WEB_DIRECTORY = "./web"
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
+
+
+async def comfy_entrypoint():
+    """What the host calls once: names the nodes and adds the bundled models to its lists."""
+    import folder_paths
+
+    from .nodes import SparseGuidanceExtension
+
+    folder_paths.add_model_folder_path("diffusion_models", str(Path(__file__).parent / "models"))
+    return SparseGuidanceExtension()

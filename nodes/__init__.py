@@ -1,0 +1,24 @@
+"""The nodes, one file per family: schemas, tooltips and a few lines that call inward."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .guidance import SparseGuidance, SparseGuider
+from .inputs import EmptySparseLatent, SparseClassCondition
+from .loader import SparseModelLoader
+from .sampler import SparseKSampler
+from .scheduler import SparsityScheduler
+
+NODES = [
+    SparseModelLoader,
+    SparseClassCondition,
+    EmptySparseLatent,
+    SparsityScheduler,
+    SparseGuidance,
+    SparseGuider,
+    SparseKSampler,
+]
+
+
+class SparseGuidanceExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

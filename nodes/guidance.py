@@ -1,0 +1,77 @@
+"""Sparse Guidance for stock samplers: as a patch on the model, and as a guider."""
+
+from comfy_api.latest import io
+
+from ..sparse_model.schedule import Schedule
+from .host.guider import SparseGuider as Guider
+from .host.patch import guided
+from .sockets import CATEGORY, Sparsity
+
+
+class SparseGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseGuidance",
+            display_name="Sparse Guidance",
+            category=CATEGORY,
+            description="Makes any stock sampler guide with Sparse Guidance instead of CFG. The sampler's cfg is the "
+            "guidance scale omega; at cfg 1 only the strong branch runs.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A model with a token route, from Sparse Model Loader; a LoRA may come between."
+                ),
+                Sparsity.Input("sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The model for KSampler or CFGGuider. Under SG the negative input is ignored; CFG + SG "
+                    "uses it as the null condition.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: object, sparsity: Schedule) -> io.NodeOutput:
+        return io.NodeOutput(guided(model, sparsity))
+
+
+class SparseGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseGuider",
+            display_name="Sparse Guider",
+            category=CATEGORY,
+            description="A guider for SamplerCustomAdvanced that follows the schedule's own omega, and that can take a "
+            "second, weaker checkpoint as the weak branch.",
+            inputs=[
+                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader."),
+                io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
+                Sparsity.Input("sparsity", tooltip="Sparsity, omega and rule over progress, from Sparsity Scheduler."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What CFG and CFG + SG guide away from. Left open it is the null condition; SG, AG and ICG "
+                    "do not use it.",
+                ),
+                io.Model.Input(
+                    "weak_model",
+                    optional=True,
+                    tooltip="An earlier checkpoint of the same training, for the rules AG and AG + SG only.",
+                ),
+            ],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        positive: list,
+        sparsity: Schedule,
+        negative: list | None = None,
+        weak_model: object | None = None,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(Guider(model, sparsity, positive, negative, weak_model))

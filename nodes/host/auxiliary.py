@@ -1,0 +1,60 @@
+"""A second, weaker model beside the one that is sampled (AutoGuidance, arXiv 2406.02507)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .run import Mark, with_entry
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """The weak model's patcher. The host has loaded it with the main model when `sampling` is entered."""
+
+    patcher: ModelPatcher
+
+    @contextmanager
+    def sampling(
+        self,
+        conditions: list[dict[str, Any]],
+        noise: Tensor,
+        latent_image: Tensor,
+        device: torch.device,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None,
+        seed: int | None,
+        shapes: dict[str, Any],
+    ) -> Iterator[Callable[[dict[str, Any], Mark], Tensor]]:
+        """A function (args of the host's hook, mark) -> the weak prediction; the model is let go however it ends.
+
+        `shapes` is what the running host passes about packed latents, if it does.
+        """
+        # Weight hooks are registered on the main model's patcher; this one would look for them in vain.
+        own = [{key: value for key, value in condition.items() if key != "hooks"} for condition in conditions]
+        options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
+        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
+        comfy.sampler_helpers.prepare_model_patcher(self.patcher, {"positive": own}, options)
+        model = self.patcher.model
+        self.patcher.pre_run()
+        try:
+            own = comfy.samplers.process_conds(
+                model, noise, {"positive": own}, device, latent_image, denoise_mask, seed, **shapes
+            )["positive"]
+
+            def predict(args: dict[str, Any], mark: Mark) -> Tensor:
+                # Second of two entries, because that is the weak branch's place.
+                return comfy.samplers.calc_cond_batch(
+                    model, [None, own], args["input"], args["sigma"], with_entry(options, mark)
+                )[1]
+
+            yield predict
+        finally:
+            self.patcher.cleanup()

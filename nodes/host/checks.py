@@ -1,0 +1,61 @@
+"""Which plans a model can be sampled with. Everything here is found out before sampling starts."""
+
+from typing import Any
+
+from ...sparse_model.guidance import RULES
+from ...sparse_model.schedule import Schedule
+from .model import spec_of
+
+
+def check_plan(model: Any, schedule: Schedule) -> None:
+    """ValueError if a model cannot be sampled under a schedule."""
+    spec = spec_of(model)
+    if schedule.sparse and (spec is None or not spec.sparsity):
+        raise ValueError(
+            "This model has no token route, so nothing can be dropped: load a token-sparse checkpoint that records its "
+            "route with Sparse Model Loader, or use a schedule whose gammas are 0."
+        )
+    if spec is not None and schedule.sparse:
+        list(spec.sparsity.stretches(spec.config.depth))
+    if RULES[schedule.rule].condition == "random" and spec is None:
+        raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
+
+
+def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
+    """ValueError unless a weak model is there exactly when the rule wants one, and predicts the same quantity."""
+    if not RULES[rule].auxiliary:
+        if weak_model is not None:
+            raise ValueError(
+                f"The rule {rule} guides with the model itself and takes no weak model; disconnect it or "
+                "choose AG + SG."
+            )
+        return
+    if weak_model is None:
+        raise ValueError(
+            f"The rule {rule} guides with a second, weaker model: connect an earlier checkpoint of the same training "
+            "as weak_model (Sparse Guider, Sparse KSampler), or choose the rule SG."
+        )
+    if weak_model.model is model.model:
+        raise ValueError(
+            "The weak model is the same loaded checkpoint as the model; connect an earlier checkpoint, or choose SG, "
+            "which needs no second model."
+        )
+    main, weak = spec_of(model), spec_of(weak_model)
+    if main is None or weak is None:
+        if type(model.model) is not type(weak_model.model):
+            raise ValueError(
+                f"The weak model ({type(weak_model.model).__name__}) is of another architecture than the model "
+                f"({type(model.model).__name__}); connect an earlier checkpoint of the same training."
+            )
+        return
+    for name in ("architecture", "config", "prediction", "latent", "labels"):
+        if getattr(main, name) != getattr(weak, name):
+            raise ValueError(
+                f"The weak model does not fit the model, their {name} differs ({_short(getattr(weak, name))} against "
+                f"{_short(getattr(main, name))}); connect an earlier checkpoint of the same training."
+            )
+
+
+def _short(value: object) -> str:
+    text = f"{len(value)} names" if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 160 else text[:157] + "…"

@@ -1,0 +1,98 @@
+"""The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
+
+from typing import Any, ClassVar
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.supported_models_base
+import torch
+from comfy.model_base import ModelType
+
+from ...sparse_model.prediction import EDM, Epsilon, Flow, Prediction
+from ...sparse_model.spec import ModelSpec
+from .network import hosted
+
+
+class Pixels(comfy.latent_formats.LatentFormat):
+    """Pictures in [-1, 1] instead of latents: nothing to scale, and a preview is the picture itself."""
+
+    latent_channels = 3
+    spacial_downscale_ratio = 1
+    latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+LATENT_FORMATS = {"pixels": Pixels, "sd": comfy.latent_formats.SD15}
+MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
+
+
+class Config(comfy.supported_models_base.BASE):
+    """What the host wants to know of a model before it makes one."""
+
+    unet_extra_config: ClassVar = {}
+
+    def __init__(self, spec: ModelSpec):
+        self.latent_format = LATENT_FORMATS[spec.latent]
+        super().__init__({"spec": spec})
+        self.sampling_settings = _sampling_settings(spec.prediction)
+        # The host's estimate is per latent pixel; relative to Flux, whose factor is 2.8 at width 3072 and patch 2.
+        self.memory_usage_factor = 2.8 * spec.config.width / 3072 * 4 / spec.config.patch_size**2
+
+    def get_model(self, state_dict: dict, prefix: str = "", device: Any = None) -> "SparseModel":
+        return SparseModel(self, device)
+
+
+class SparseModel(comfy.model_base.BaseModel):
+    """A token-sparse network as the host samples it; `spec` says what it is."""
+
+    def __init__(self, config: Config, device: Any = None):
+        spec = config.unet_config["spec"]
+        super().__init__(config, MODEL_TYPES[type(spec.prediction)], device, hosted(spec.architecture))
+        self.spec = spec
+        self.eval().requires_grad_(False)
+        if isinstance(spec.prediction, Epsilon):
+            self.model_sampling.set_sigmas(spec.prediction.table())
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
+        check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
+        check_condition(self.spec, kwargs.get("cross_attn"))
+        return super().extra_conds(**kwargs)
+
+
+def spec_of(model: Any) -> ModelSpec | None:
+    """The spec of a MODEL's checkpoint, or None for a MODEL that Sparse Model Loader did not make."""
+    return model.model.spec if isinstance(model.model, SparseModel) else None
+
+
+def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
+    """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
+    channels, patch = spec.config.in_channels, spec.config.patch_size
+    unit = "pixels" if spec.latent == "pixels" else "latent pixels (8 image pixels each)"
+    if len(shape) != 4 or shape[1] != channels:
+        raise ValueError(
+            f"The latent has {shape[1]} channels in {len(shape)} dimensions but this model works on {channels} in 4; "
+            "make it with Empty Sparse Latent, or encode an image with a VAE of this model."
+        )
+    sizes = [("latent", shape[2:])] + ([("area of a condition", area[:2])] if area is not None else [])
+    for name, (height, width) in sizes:
+        if height % patch or width % patch:
+            raise ValueError(
+                f"The {name} is {width} x {height} but this model cuts it into patches of {patch}; use a width and "
+                f"height that are multiples of {patch} {unit}."
+            )
+
+
+def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:
+    """ValueError unless a condition is label weights [B, n, classes] of this model, or None, the null condition."""
+    classes = spec.config.num_classes
+    if condition is not None and (condition.ndim != 3 or condition.shape[-1] != classes):
+        raise ValueError(
+            f"The conditioning has {condition.shape[-1]} channels but this class-conditional model knows {classes} "
+            "labels; make it with Sparse Class Condition from this model."
+        )
+
+
+def _sampling_settings(prediction: Prediction) -> dict[str, Any]:
+    if isinstance(prediction, EDM):
+        return {name: getattr(prediction, name) for name in ("sigma_data", "sigma_min", "sigma_max")}
+    return {}

@@ -1,0 +1,90 @@
+"""A network of `sparse_model` as the host calls it: forward(x, t, context, transformer_options)."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor, nn
+
+from ...sparse_model.branches import DENSE, Branch, Evaluation
+from ...sparse_model.models import ARCHITECTURES
+from ...sparse_model.models.layers import Backend
+from ...sparse_model.prediction import Flow
+from ...sparse_model.spec import ModelSpec
+from .run import current_mark
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """The host's choice of attention kernel over [B, T, heads * d]."""
+    return optimized_attention(q, k, v, heads)
+
+
+@cache
+def hosted(architecture: str) -> type[nn.Module]:
+    """The class of an architecture's network with the host's forward in front of its own.
+
+    A subclass instead of a wrapper module, so that parameter names are those of the checkpoint and LoRA keys fit.
+    """
+    network = ARCHITECTURES[architecture].network
+    return type(f"Hosted{network.__name__}", (HostForward, network), {})
+
+
+class HostForward:
+    """The host's calling convention on top of a network's own forward(x, t, y, evaluation)."""
+
+    def __init__(self, spec: ModelSpec, dtype: torch.dtype | None = None, device: Any = None, operations: Any = nn):
+        super().__init__(spec.config, spec.sparsity, Backend(operations, attend, device, dtype))
+        self.spec, self.dtype = spec, dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
+        **kwargs: Any,
+    ) -> Tensor:
+        """x [N, C, H, W], context [N, n, classes] -> what the host's model sampling expects, [N, C, H, W]."""
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
+        executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
+        return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
+
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        control: Any,
+        transformer_options: dict[str, Any],
+        **kwargs: Any,
+    ) -> Tensor:
+        # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
+        sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
+        sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
+        prediction, labels = self.spec.prediction, self._labels(context, x)
+        output = super().forward(x, prediction.time(sigma), labels, evaluation(transformer_options)).float()
+        return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
+
+    def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
+        """[N, n, classes] -> [N, classes]. The largest of n: the host repeats shorter conditions along that axis."""
+        if context is None:
+            return x.new_zeros(len(x), self.spec.config.num_classes)
+        return context.amax(dim=1)
+
+
+def evaluation(transformer_options: dict[str, Any]) -> Evaluation:
+    """Which branch each chunk of the host's batch answers: the host labels chunks by their place in its list."""
+    mark = current_mark(transformer_options)
+    if mark is None:
+        return DENSE
+    chunks, sources = transformer_options["cond_or_uncond"], transformer_options["uuids"]
+    return Evaluation(
+        tuple(
+            Branch(mark.gamma(index), mark.branch(index), source if mark.shared else (source, index))
+            for index, source in zip(chunks, sources, strict=True)
+        ),
+        mark.seed,
+    )

@@ -1,0 +1,63 @@
+"""Loading a checkpoint."""
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from .host.loading import WEIGHT_TYPES, load
+from .host.model import spec_of
+
+
+class SparseModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseModelLoader",
+            display_name="Sparse Model Loader",
+            category="loaders",
+            description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT), with the token route "
+            "that its file records.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="A checkpoint in models/diffusion_models. The small demo models of this pack are listed "
+                    "without copying them.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_TYPES),
+                    default="default",
+                    tooltip="Precision of the weights in memory. default: what the file and your device suit best; "
+                    "fp8 halves the memory of a large model at some loss of quality.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, with its token route."),
+                io.String.Output(
+                    display_name="about",
+                    tooltip="Architecture, sizes, route, and the labels it knows; connect Preview as Text to read it.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
+        model = load(folder_paths.get_full_path_or_raise("diffusion_models", model_name), weight_dtype)
+        about = description(spec_of(model))
+        return io.NodeOutput(model, about, ui=ui.PreviewText(about))
+
+
+def description(spec) -> str:
+    """Some lines for people: what the model is, its recommended settings, the labels it knows."""
+    lines = [f"{spec.title or 'Untitled'}: {spec.describe()}."]
+    if spec.schedule is not None:
+        now = spec.schedule.at(spec.schedule.start)
+        lines.append(
+            f"Recommended: {spec.schedule.rule}, gamma strong {now.gamma_strong:g}, gamma weak {now.gamma_weak:g}, "
+            f"omega {now.omega:g} at the start, {spec.steps} steps."
+        )
+    if spec.labels:
+        lines.append(f"Labels: {', '.join(spec.labels)}")
+    if spec.license:
+        lines.append(f"License: {spec.license}")
+    return "\n".join(lines)

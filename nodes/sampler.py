@@ -1,0 +1,119 @@
+"""The all-in-one sampler."""
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..sparse_model.schedule import Schedule
+from .host.guider import SparseGuider
+from .host.sampling import sample_latent
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
+
+
+class SparseKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseKSampler",
+            display_name="Sparse KSampler",
+            category=CATEGORY,
+            description="Samples a token-sparse model with Sparse Guidance in one box.",
+            inputs=[
+                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader."),
+                io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
+                io.Latent.Input("latent_image", tooltip="The latent to denoise, from Empty Sparse Latent or an image."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Decides the noise and which tokens are dropped.",
+                ),
+                io.Int.Input(
+                    "steps", default=20, min=1, max=10000, tooltip="Denoising steps; more are slower and finer."
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=PRESET_NAMES,
+                    default="SG_FLOPS",
+                    tooltip=f"{PRESET_HELP} Not used when sparsity is connected.",
+                ),
+                io.Float.Input(
+                    "omega",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance scale: 1 is no guidance, more follows the labels harder. 0 leaves it to the "
+                    "preset or the connected sparsity.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
+                    tooltip="The algorithm that removes the noise.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="simple",
+                    tooltip="How noise levels are spread over the steps.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the latent is drawn anew; below 1 it keeps the structure of an image.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What CFG and CFG + SG guide away from; left open it is the null condition. SG ignores it.",
+                ),
+                io.Model.Input(
+                    "weak_model",
+                    optional=True,
+                    tooltip="An earlier checkpoint of the same training, for AG and AG + SG (the preset SG_FID).",
+                ),
+                Sparsity.Input(
+                    "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The denoised latent.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        positive: list,
+        latent_image: dict,
+        seed: int,
+        steps: int,
+        preset: str,
+        omega: float,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        negative: list | None = None,
+        weak_model: object | None = None,
+        sparsity: Schedule | None = None,
+    ) -> io.NodeOutput:
+        schedule = sparsity if sparsity is not None else preset_schedule(preset, model)
+        if omega > 0:
+            schedule = schedule.with_scale(omega)
+        guider = SparseGuider(model, schedule, positive, negative, weak_model)
+        return io.NodeOutput(
+            sample_latent(
+                guider,
+                latent_image,
+                seed=seed,
+                steps=steps,
+                sampler_name=sampler_name,
+                scheduler=scheduler,
+                denoise=denoise,
+            )
+        )

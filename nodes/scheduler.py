@@ -1,0 +1,148 @@
+"""Building a SPARSITY schedule and looking at it."""
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..sparse_model.guidance import RULES
+from ..sparse_model.plotting import schedule_plot
+from ..sparse_model.schedule import Curve, Schedule
+from ..sparse_model.tokens import SELECTIONS
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
+
+CUSTOM = "custom"
+SHAPES = {
+    "constant": lambda start, end: Curve.constant(start),
+    "linear": Curve.linear,
+    "cosine": Curve.cosine,
+    "step": Curve.step,
+}
+CURVES = {
+    "gamma_strong": (0.5, 0.5, 0.99, "tokens that the strong branch leaves out of the route"),
+    "gamma_weak": (0.9, 0.9, 1.0, "tokens that the weak branch leaves out; 1 drops the whole routed path"),
+    "omega": (
+        1.5,
+        1.5,
+        100.0,
+        "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value)",
+    ),
+}
+
+
+def curve_inputs(name: str, start: float, end: float, highest: float, meaning: str) -> list[io.Input]:
+    kind = "Fraction of " if name != "omega" else "Value of "
+    number = {"min": 0.0, "max": highest, "step": 0.05, "round": 0.001}
+    return [
+        io.Float.Input(
+            f"{name}_start", default=start, **number, tooltip=f"{kind}{meaning}. At the first step (preset custom)."
+        ),
+        io.Float.Input(
+            f"{name}_end",
+            default=end,
+            **number,
+            tooltip=f"{kind}{meaning}. At the last step; not used by the shape constant (preset custom).",
+        ),
+        io.Combo.Input(
+            f"{name}_shape",
+            options=list(SHAPES),
+            default="constant",
+            tooltip=f"How {name} goes from start to end; step changes half way (preset custom).",
+        ),
+    ]
+
+
+class SparsityScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        percent = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}
+        return io.Schema(
+            node_id="SparsityScheduler",
+            display_name="Sparsity Scheduler",
+            category=CATEGORY,
+            description="How sparse the strong and the weak branch are, and how strongly they guide, over the progress "
+            "of sampling. Shows the curves.",
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=[CUSTOM, *PRESET_NAMES],
+                    default="SG_FLOPS",
+                    tooltip=f"{PRESET_HELP} custom: everything below. A preset uses nothing of what is below.",
+                ),
+                io.Combo.Input(
+                    "rule",
+                    options=list(RULES),
+                    default="SG",
+                    tooltip="What the weak branch is (preset custom). SG: the same condition, sparser. CFG, CFG + SG: "
+                    "the null condition. ICG: a random label. AG, AG + SG: an earlier checkpoint.",
+                ),
+                *[field for name, values in CURVES.items() for field in curve_inputs(name, *values)],
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    **percent,
+                    tooltip="Progress at which guidance begins; before it only the strong branch runs (preset custom).",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    **percent,
+                    tooltip="Progress at which guidance ends; after it only the strong branch runs (preset custom).",
+                ),
+                io.Combo.Input(
+                    "selection",
+                    options=list(SELECTIONS),
+                    default="exact",
+                    tooltip="exact: each step keeps exactly the given fraction of tokens. bernoulli: every token stays "
+                    "by chance, as in the paper (preset custom).",
+                ),
+                *[
+                    io.String.Input(
+                        f"{name}_keyframes",
+                        default="",
+                        multiline=True,
+                        optional=True,
+                        placeholder="0:0.5, 0.3:0.2, 1:0",
+                        tooltip=f"{name} as progress:value pairs joined by straight lines, such as 0:0.5, 0.3:0.2; "
+                        "'cosine' or 'step' in front joins them so. Replaces start, end and shape (preset custom).",
+                    )
+                    for name in CURVES
+                ],
+                io.Model.Input(
+                    "model", optional=True, tooltip="Only for the preset 'from the model': whose settings to take."
+                ),
+            ],
+            outputs=[
+                Sparsity.Output(
+                    display_name="sparsity", tooltip="For Sparse Guidance, Sparse Guider, Sparse KSampler."
+                ),
+                io.Image.Output(display_name="plot", tooltip="The curves, as an image."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, preset: str, model: object | None = None, **values: object) -> io.NodeOutput:
+        schedule = custom_schedule(values) if preset == CUSTOM else preset_schedule(preset, model)
+        picture = np.asarray(schedule_plot(schedule), dtype=np.float32) / 255
+        plot = torch.from_numpy(picture).unsqueeze(0)  # [1, H, W, 3]
+        return io.NodeOutput(schedule, plot, ui=ui.PreviewImage(plot, cls=cls))
+
+
+def custom_schedule(values: dict) -> Schedule:
+    """The schedule of the widgets' values; ValueError in one sentence if they contradict each other."""
+    curves = {}
+    for name in CURVES:
+        keyframes = (values.get(f"{name}_keyframes") or "").strip()
+        shape = SHAPES[values[f"{name}_shape"]]
+        try:
+            curves[name] = (
+                Curve.parse(keyframes) if keyframes else shape(values[f"{name}_start"], values[f"{name}_end"])
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return Schedule(
+        **curves,
+        rule=values["rule"],
+        start=values["start_percent"],
+        end=values["end_percent"],
+        selection=values["selection"],
+    )

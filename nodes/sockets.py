@@ -1,0 +1,29 @@
+"""What several nodes share: the SPARSITY socket, categories, and choices that a widget offers."""
+
+from comfy_api.latest import io
+
+from ..sparse_model.schedule import PRESETS, Schedule
+from .host.model import spec_of
+
+Sparsity = io.Custom("SPARSITY")
+"""Carries an immutable `Schedule`."""
+
+CATEGORY = "sampling/sparse guidance"
+FROM_MODEL = "from the model"
+PRESET_NAMES = [FROM_MODEL, *PRESETS]
+PRESET_HELP = (
+    "SG_FLOPS: fastest, both predictions drop tokens. SG_FID: best quality, needs an earlier checkpoint as weak model. "
+    "HPSv3, GenEval: the paper's text-to-image settings (GenEval also uses the null condition). from the model: what "
+    "the checkpoint's author recommends."
+)
+
+
+def preset_schedule(name: str, model: object | None) -> Schedule:
+    """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
+    if name != FROM_MODEL:
+        return PRESETS[name]
+    spec = None if model is None else spec_of(model)
+    if spec is None or spec.schedule is None:
+        what = "no model is connected" if model is None else "this model's file recommends no settings"
+        raise ValueError(f"The preset '{FROM_MODEL}' cannot be used because {what}; choose another preset.")
+    return spec.schedule

@@ -1,0 +1,109 @@
+"""Multiply-adds of a network under a plan, counted while its own forward runs on shapes."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from .branches import Branch, Evaluation
+from .checkpoints import build
+from .models.layers import Backend
+from .schedule import Schedule
+from .spec import ModelSpec
+from .tokens import keep_count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one step for one picture. `total` is what the guided step runs: both branches, or one."""
+
+    unguided: float
+    cfg: float
+    strong: float
+    weak: float
+
+    @property
+    def total(self) -> float:
+        return self.strong + self.weak
+
+
+def branch_cost(spec: ModelSpec, gamma: float, attention: bool = False, size: int | None = None) -> int:
+    """Multiply-adds of one branch at sparsity rate `gamma`, for one picture.
+
+    Linear layers and convolutions; with `attention` its two products as well (the paper leaves them out). `size` is
+    the side of the network's input, its own if not given.
+    """
+    size = size or spec.config.input_size
+    tokens = (size // spec.config.patch_size) ** 2
+    keep = keep_count(tokens, gamma)
+    if keep == 0:
+        return _counted(spec, 1.0, attention, size)
+    # Layers cost in proportion to the kept tokens, attention to their square: three counts give every other.
+    known = (tokens, (tokens + 1) // 2, 1)
+    cost = 0.0
+    for k in known:
+        others = [j for j in dict.fromkeys(known) if j != k]
+        cost += _counted(spec, 1 - k / tokens, attention, size) * math.prod((keep - j) / (k - j) for j in others)
+    return round(cost)
+
+
+@lru_cache(maxsize=1024)
+def _counted(spec: ModelSpec, gamma: float, attention: bool, size: int) -> int:
+    """Runs the network on shapes without data, its layers replaced by ones that only count."""
+    count = Counter()
+    network = build(spec, Backend(_counting_layers(count), _counting_attention(count), device="meta"))
+    with torch.no_grad():
+        network(
+            torch.empty(1, spec.config.in_channels, size, size, device="meta"),
+            torch.empty(1, device="meta"),
+            torch.empty(1, spec.config.num_classes, device="meta"),
+            Evaluation((Branch(gamma),)),
+        )
+    return count["linear"] + attention * count["attention"]
+
+
+def _counting_layers(count: Counter) -> SimpleNamespace:
+    class Linear(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            count["linear"] += x.numel() * self.out_features
+            return x.new_empty(*x.shape[:-1], self.out_features)
+
+    class Conv2d(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            height, width = (side // stride for side, stride in zip(x.shape[2:], self.stride, strict=True))
+            count["linear"] += len(x) * height * width * self.weight.numel()
+            return x.new_empty(len(x), self.out_channels, height, width)
+
+    return SimpleNamespace(Linear=Linear, Conv2d=Conv2d, LayerNorm=nn.LayerNorm, Embedding=nn.Embedding)
+
+
+def _counting_attention(count: Counter) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        count["attention"] += 2 * q.numel() * k.shape[1]
+        return torch.empty_like(q)
+
+    return attend
+
+
+def step_cost(
+    spec: ModelSpec, schedule: Schedule, steps: int, attention: bool = False, size: int | None = None
+) -> Cost:
+    """The mean cost of a step over `steps` Euler steps of a schedule, beside no guidance and CFG, both dense."""
+
+    def mean(costs: Iterable[float]) -> float:
+        return sum(costs) / steps
+
+    dense = branch_cost(spec, 0.0, attention, size)
+    moments = [schedule.at(step / steps) for step in range(steps)]
+    guided = [now for now in moments if now.omega != 1]
+    return Cost(
+        unguided=dense,
+        cfg=2 * dense,
+        strong=mean(branch_cost(spec, now.gamma_strong, attention, size) for now in moments),
+        weak=mean(branch_cost(spec, now.gamma_weak, attention, size) for now in guided),
+    )

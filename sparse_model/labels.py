@@ -1,0 +1,43 @@
+"""From what a person types to the label weights that a class-conditional network takes."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+
+def label_weights(text: str, labels: Sequence[str]) -> Tensor:
+    """Label weights [classes] of a comma-separated list: "twemoji, rocket", "rocket:0.5", or ids such as "207".
+
+    Every name weighs 1 unless a weight follows its colon. Empty text is the null condition, all zeros. ValueError for
+    a name that is not a label, with the nearest ones.
+    """
+    weights = torch.zeros(len(labels))
+    known = {label.lower(): i for i, label in enumerate(labels)}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, weight = entry.rpartition(":") if ":" in entry and entry.lower() not in known else (entry, "", "1")
+        weights[_find(name.strip().lower(), known)] = _number(weight, entry)
+    return weights
+
+
+def _find(name: str, known: dict[str, int]) -> int:
+    if name in known:
+        return known[name]
+    if name.isdigit():
+        if int(name) < len(known):
+            return int(name)
+        raise ValueError(f"class id {name} is past the end: the model has {len(known)} classes, 0 to {len(known) - 1}.")
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [label for label in known if name in label.split() and label not in near][: 3 - len(near)]
+    hint = f"did you mean {', '.join(near)}?" if near else f"it knows {', '.join(list(known)[:8])}, …"
+    raise ValueError(f"'{name}' is not a label of this model; {hint}")
+
+
+def _number(weight: str, entry: str) -> float:
+    try:
+        return float(weight)
+    except ValueError:
+        raise ValueError(
+            f"'{entry}' has no number after the colon; write a label as 'rocket' or 'rocket:0.5'."
+        ) from None

@@ -1,0 +1,48 @@
+"""Multiply-adds against the paper's table 2, against PyTorch's own counter, and across sparsity rates."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparse_model.branches import Branch, Evaluation
+from sparse_model.cost import branch_cost, step_cost
+from sparse_model.models.dit import DiT, DiTConfig
+from sparse_model.prediction import Flow
+from sparse_model.schedule import PRESETS, constant
+from sparse_model.sparsity import Route, Sparsity
+from sparse_model.spec import ModelSpec
+
+XL = ModelSpec.published("SiT-XL/2", Sparsity((Route(2, 24),)))
+SMALL = ModelSpec(
+    "dit", DiTConfig(16, 2, 4, 64, 5, 2, num_classes=9), Flow(), Sparsity((Route(1, 1), Route(2, -2, 0.5)))
+)
+
+
+@pytest.mark.parametrize(
+    "schedule, published",
+    [(constant(0, 0, 1, "CFG"), 114.42), (constant(0, 0, 1.5, "CFG"), 228.84)]
+    + [(PRESETS["SG_FLOPS"], 97.67), (PRESETS["SG_FID"], 173.16)],
+    ids=["unguided", "CFG", "SG_FLOPS", "SG_FID"],
+)
+def test_table_2(schedule, published):
+    assert step_cost(XL, schedule, 40).total / 1e9 == pytest.approx(published, rel=0.002)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.3, 0.5, 0.9, 0.99, 1])
+@pytest.mark.parametrize("attention", [False, True])
+def test_against_the_counter_of_pytorch(gamma, attention):
+    network = DiT(SMALL.config, SMALL.sparsity)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, 9), Evaluation((Branch(gamma),)))
+    flops = counter.get_flop_counts()["Global"]
+    expected = sum(n for op, n in flops.items() if attention or not ("attention" in str(op) or "bmm" in str(op)))
+    look_up = 2 * 10 * 64  # the label weights times the table, which the cost leaves out
+    assert branch_cost(SMALL, gamma, attention) == (expected - look_up) // 2
+
+
+def test_outside_the_active_interval_only_the_strong_branch_costs():
+    schedule = PRESETS["SG_FLOPS"]
+    half = type(schedule)(schedule.gamma_strong, schedule.gamma_weak, schedule.omega, start=0.0, end=0.49)
+    assert step_cost(XL, half, 10).weak == pytest.approx(step_cost(XL, schedule, 10).weak / 2)
+    assert step_cost(XL, half, 10).strong == step_cost(XL, schedule, 10).strong

@@ -1,0 +1,153 @@
+"""Token subsets: how many, which ones, and taking them out and putting them back."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_model.tokens import SubsetSeed, gather, keep_count, random_subset, scatter
+
+tokens = st.integers(1, 600)
+rates = st.floats(0, 1)
+seeds = st.integers(0, 2**64 - 1)
+
+
+@given(tokens, rates)
+def test_keep_count_is_treads(count, gamma):
+    kept = keep_count(count, gamma)
+    assert kept == count - int(count * gamma)
+    assert math.ceil(count * (1 - gamma) - 1e-6) <= kept <= count
+
+
+@pytest.mark.parametrize(("count", "gamma", "kept"), [
+    (256, 0, 256), (256, 0.5, 128), (256, 0.9, 26), (256, 1, 0), (16, 0.3, 12), (15, 0.5, 8), (1, 0.99, 1), (1, 1, 0),
+])  # fmt: skip
+def test_keep_count_examples(count, gamma, kept):
+    assert keep_count(count, gamma) == kept
+
+
+@given(seeds, st.integers(0, 1000), st.integers(0, 3), st.integers(1, 4), st.integers(1, 300), rates)
+@settings(max_examples=60)
+def test_an_exact_subset_is_k_ascending_tokens_of_each_sample(seed, evaluation, branch, batch, count, gamma):
+    index = SubsetSeed(seed, evaluation).draw(branch, batch, count, gamma)
+    assert index.shape == (batch, keep_count(count, gamma))
+    assert index.dtype == torch.int64 and index.device.type == "cpu"
+    assert (index.diff(dim=1) > 0).all()
+    assert ((index >= 0) & (index < count)).all()
+
+
+@given(seeds, st.integers(0, 1000), st.integers(0, 3), st.integers(0, 3), st.integers(2, 4), rates)
+@settings(max_examples=60)
+def test_sample_i_is_a_batch_of_one_with_seed_plus_i(seed, evaluation, branch, route, batch, gamma):
+    together = SubsetSeed(seed, evaluation).draw(branch, batch, 64, gamma, route)
+    alone = [SubsetSeed(seed + i, evaluation).draw(branch, 1, 64, gamma, route) for i in range(batch)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_the_subset_depends_on_every_part_of_the_key():
+    def draw(seed=1, evaluation=2, branch=0, route=0):
+        return tuple(SubsetSeed(seed, evaluation).draw(branch, 1, 64, 0.5, route)[0].tolist())
+
+    drawn = [draw(), draw(seed=10), draw(seed=1 + 2**32), draw(evaluation=3), draw(branch=1), draw(route=1)]
+    assert len(set(drawn)) == len(drawn)
+    assert draw() == draw()
+
+
+def test_the_tokens_of_a_seed_are_a_file_format():
+    """A shared workflow promises its picture to everyone: these numbers never change."""
+    assert SubsetSeed(42, 4).draw(1, 2, 16, 0.75).tolist() == [[3, 8, 10, 13], [1, 3, 10, 11]]
+    assert SubsetSeed(42, 4, "bernoulli").draw(1, 2, 16, 0.75).tolist() == [
+        [3, 8, 10, 11, 12, 13],
+        [1, 3, 6, 8, 10, 11],
+    ]
+
+
+def test_drawing_leaves_torchs_own_generator_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    SubsetSeed(7).draw(0, 4, 64, 0.5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("selection", ["exact", "bernoulli"])
+def test_every_token_is_kept_equally_often(selection):
+    kept = torch.zeros(32)
+    for evaluation in range(100):
+        index = SubsetSeed(1, evaluation, selection).draw(0, 10, 32, 0.75)
+        kept += torch.zeros(10, 32).scatter(1, index, 1).sum(0)
+    assert (kept / 1000 - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 1000)
+
+
+@pytest.mark.parametrize("gamma", [0.2, 0.5, 0.9])
+def test_bernoulli_counts_have_the_binomials_mean_and_spread(gamma):
+    counts = torch.tensor([
+        SubsetSeed(5, evaluation, "bernoulli").draw(0, 1, 100, gamma).shape[1] for evaluation in range(600)
+    ]).float()  # fmt: skip
+    spread = math.sqrt(100 * gamma * (1 - gamma))
+    assert abs(counts.mean() - 100 * (1 - gamma)) < 5 * spread / math.sqrt(600)
+    assert 0.85 < counts.std() / spread < 1.15
+
+
+@pytest.mark.parametrize("selection", ["exact", "bernoulli"])
+def test_the_ends_of_the_range(selection):
+    assert SubsetSeed(3, 4, selection).draw(0, 2, 9, 1.0).shape == (2, 0)
+    assert SubsetSeed(3, 4, selection).draw(0, 2, 9, 0.0).tolist() == [list(range(9))] * 2
+
+
+@given(seeds, st.integers(0, 50), rates, rates)
+@settings(max_examples=40)
+def test_bernoulli_branches_share_their_count(seed, evaluation, gamma, other):
+    """Branches of one gamma stay rectangular, and a sparser branch never keeps more."""
+    draw = SubsetSeed(seed, evaluation, "bernoulli").draw
+    first, second = draw(0, 3, 50, gamma), draw(1, 3, 50, gamma)
+    assert first.shape == second.shape
+    assert (draw(1, 3, 50, other).shape[1] <= first.shape[1]) or other < gamma
+
+
+def test_an_unknown_selection_is_named():
+    with pytest.raises(ValueError, match=r"'random' is unknown; use one of exact, bernoulli"):
+        SubsetSeed(selection="random").draw(0, 1, 4, 0.5)
+
+
+def test_random_subset_follows_torchs_seed():
+    torch.manual_seed(1)
+    first = random_subset(3, 50, 20)
+    torch.manual_seed(1)
+    assert torch.equal(first, random_subset(3, 50, 20))
+    assert not torch.equal(first, random_subset(3, 50, 20))
+    assert not torch.equal(first[0], first[1])
+    assert first.shape == (3, 20) and (first.diff(dim=1) > 0).all()
+
+
+@given(st.integers(1, 4), st.integers(1, 20), rates, st.lists(st.integers(1, 3), max_size=2))
+def test_gather_takes_and_scatter_puts_back(batch, count, gamma, rest):
+    x = torch.arange(batch * count * math.prod(rest)).reshape(batch, count, *rest)
+    index = SubsetSeed(9).draw(0, batch, count, gamma)
+    kept = gather(x, index)
+    assert kept.shape == (batch, index.shape[1], *rest)
+    for i in range(batch):
+        for place, token in enumerate(index[i].tolist()):
+            assert torch.equal(kept[i, place], x[i, token])
+    assert torch.equal(scatter(x, index, kept), x)
+
+    before = x.clone()
+    changed = scatter(x, index, -1 - kept)
+    assert torch.equal(x, before)
+    outside = torch.ones(batch, count, dtype=torch.bool).scatter(1, index, False)
+    assert torch.equal(changed[outside], x[outside])
+    assert torch.equal(gather(changed, index), -1 - kept)
+
+
+def test_gather_takes_different_tokens_of_one_shared_table():
+    table, index = torch.randn(1, 5, 2, 3), torch.tensor([[0, 4], [1, 2], [3, 4]])
+    assert torch.equal(gather(table, index), table[0][index])
+
+
+def test_gradients_flow_through_both_ways():
+    x = torch.randn(1, 4, 2, requires_grad=True)
+    index = torch.tensor([[1, 3]])
+    scatter(x, index, 3 * gather(x, index)).sum().backward()
+    assert x.grad[0, :, 0].tolist() == [1, 3, 1, 3]

@@ -1,0 +1,251 @@
+"""The training loop on tiny networks: it learns, resumes exactly, and saves when it is told to stop."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+from sparse_model.branches import Branch, Evaluation
+from sparse_model.checkpoints import load
+from sparse_model.models.dit import DiTConfig
+from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.prediction import Flow
+from sparse_model.sparsity import Route, Sparsity
+from sparse_model.tokens import SubsetSeed
+from sparse_model.training import loop
+from sparse_model.training.config import TrainConfig
+from sparse_model.training.data import Pictures
+from sparse_model.training.loop import Run, train
+from sparse_model.training.loss import CLEANEST, flow_loss, masked_flow_loss
+
+NETWORKS = {
+    "dit": (DiTConfig(8, 2, 3, 32, 3, 2, 2.0, num_classes=2), Sparsity((Route(1, 1, 0.5),))),
+    "maskdit": (MaskDiTConfig(8, 2, 3, 32, 2, 2, 16, 2, 2, 2.0, num_classes=2), Sparsity(mask=0.5)),
+}
+
+
+@pytest.fixture
+def pictures():
+    """Two classes: something bright on the left, something dark on the right."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    images = torch.randint(0, 60, (40, 8, 8, 3), generator=generator, dtype=torch.uint8)
+    images[labels == 0, :, :4] += 190
+    images[labels == 1, :, 4:] += 90
+    return Pictures(images, labels, torch.arange(41), ("left", "right"))
+
+
+@pytest.fixture(params=NETWORKS)
+def config(request):
+    network, sparsity = NETWORKS[request.param]
+    return TrainConfig(
+        network, sparsity, steps=6, batch=8, rate=3e-3, warmup=2, decay=2, ema=0.9, mae=0.1, held_out=8, early=2
+    )
+
+
+@pytest.fixture
+def no_grid(monkeypatch):
+    monkeypatch.setattr(loop, "save_grid", lambda *_: None)
+
+
+def weights(run_folder, config, pictures):
+    """Everything that a run would go on from: weights and averaged weights, full precision."""
+    run = Run(config, pictures, run_folder)
+    run.resume()
+    return {"step": torch.tensor(run.step)} | {
+        f"{part}.{name}": value.clone()
+        for part, network in (("network", run.network), ("ema", run.ema.network))
+        for name, value in network.state_dict().items()
+    }
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+def test_loss_falls(config, pictures, tmp_path):
+    run = Run(TrainConfig(**{**vars(config), "steps": 40}), pictures, tmp_path)
+    before = run.validate()
+    start = {name: value.clone() for name, value in run.network.state_dict().items()}
+    for _ in range(40):
+        run.train_step()
+    after = run.validate()
+    assert list(before) == ["gamma 0", "gamma 0.5", "gamma 0.9"]
+    assert after["gamma 0"] < 0.8 * before["gamma 0"]
+    still = {name for name, value in run.network.state_dict().items() if torch.equal(value, start[name])}
+    assert still <= {"pos_embed", "decoder_pos_embed"}
+
+
+def test_a_run_writes_what_it_promises(config, pictures, tmp_path):
+    train(config, pictures, tmp_path, every=3)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6]
+    assert all(record.keys() >= {"gamma 0", "gamma 0.5", "gamma 0.9", "loss"} for record in records)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "log.jsonl", "state", "early.safetensors", "model.safetensors",
+        "grid-000003.png", "grid-000006.png",
+    }  # fmt: skip
+    network, spec = load(tmp_path / "model.safetensors")
+    assert type(network).__name__.lower() == spec.architecture
+    assert (spec.config, spec.sparsity, spec.labels) == (config.network, config.sparsity, ("left", "right"))
+    early, _ = load(tmp_path / "early.safetensors")
+    assert any(not torch.equal(a, b) for a, b in zip(early.parameters(), network.parameters(), strict=True))
+
+
+def test_resuming_after_a_kill_changes_nothing(config, pictures, tmp_path, no_grid, monkeypatch):
+    train(config, pictures, tmp_path / "whole", every=3)
+    step = Run.train_step
+
+    def killed(run):
+        if run.step == 5:
+            raise KeyboardInterrupt  # two steps past the last state, which must be repeated
+        return step(run)
+
+    monkeypatch.setattr(Run, "train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, pictures, tmp_path / "halves", every=3)
+    assert json.loads((tmp_path / "halves/state/step.json").read_text()) == 3
+    monkeypatch.setattr(Run, "train_step", step)
+    train(config, pictures, tmp_path / "halves", every=3)
+
+    whole, halves = (weights(tmp_path / name, config, pictures) for name in ("whole", "halves"))
+    assert whole["step"] == 6
+    assert_same(whole, halves)
+    exported = [load(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("whole", "halves")]
+    assert_same(*exported)
+
+
+def test_a_finished_run_goes_on_with_more_steps(config, pictures, tmp_path, no_grid):
+    train(config, pictures, tmp_path, every=6)
+    train(TrainConfig(**{**vars(config), "steps": 8}), pictures, tmp_path, every=8)
+    assert json.loads((tmp_path / "state/step.json").read_text()) == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_saves(config, pictures, tmp_path, no_grid, monkeypatch, number):
+    step = Run.train_step
+
+    def interrupted(run):
+        if run.step == 3:
+            os.kill(os.getpid(), number)
+        return step(run)
+
+    monkeypatch.setattr(Run, "train_step", interrupted)
+    handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    train(config, pictures, tmp_path, every=100)
+    assert json.loads((tmp_path / "state/step.json").read_text()) == 4
+    assert (tmp_path / "model.safetensors").is_file()
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+@pytest.mark.parametrize("moment", ["before the new state is in place", "before the old state is gone"])
+def test_a_kill_while_saving_loses_nothing(config, pictures, tmp_path, no_grid, moment):
+    train(config, pictures, tmp_path, every=6)
+    saved = weights(tmp_path, config, pictures)
+    if moment == "before the new state is in place":
+        os.replace(tmp_path / "state", tmp_path / "state.old")
+    else:
+        shutil.copytree(tmp_path / "state", tmp_path / "state.old")
+    assert_same(weights(tmp_path, config, pictures), saved)
+    train(config, pictures, tmp_path, every=6)  # finished, so it only saves
+    assert_same(weights(tmp_path, config, pictures), saved)
+    assert not (tmp_path / "state.old").exists()
+
+
+def test_no_time_is_enough_time_to_save(config, pictures, tmp_path, no_grid):
+    train(config, pictures, tmp_path, minutes=0)
+    assert json.loads((tmp_path / "state/step.json").read_text()) == 0
+
+
+class Constant(torch.nn.Module):
+    """Answers with a fixed picture and remembers its evaluation."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x, t, y, evaluation):
+        self.x, self.t, self.evaluation = x, t, evaluation
+        return self.output
+
+
+@pytest.fixture
+def example():
+    generator = torch.Generator().manual_seed(1)
+    x, z, output = torch.randn(3, 2, 3, 4, 8, generator=generator)
+    return x, torch.zeros(2, 5), torch.tensor([0.02, 0.7]), z, output
+
+
+def by_hand(kind, x, sigma, z, output):
+    """(squared velocity error, sigma^2 |v|^2) at every pixel, written out sample by sample."""
+    errors, velocities = [], []
+    for i, level in enumerate(sigma):
+        noisy = (1 - level) * x[i] + level * z[i]
+        if kind == "data":
+            errors.append(((output[i] - x[i]) / max(level, CLEANEST)) ** 2)
+            velocities.append((noisy - output[i]) ** 2)
+        else:
+            errors.append((output[i] - (z[i] - x[i])) ** 2)
+            velocities.append((level * output[i]) ** 2)
+    return torch.stack(errors), torch.stack(velocities)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "data"])
+def test_flow_loss(example, kind):
+    x, y, sigma, z, output = example
+    network = Constant(output)
+    loss = flow_loss(network, Flow(kind, time_scale=10.0), x, y, sigma, z, 0.5)
+    torch.testing.assert_close(loss, by_hand(kind, x, sigma, z, output)[0].flatten(1).mean(1))
+    torch.testing.assert_close(network.t, 10 * sigma)
+    assert network.evaluation == Evaluation((Branch(0.5),), seed=None)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "data"])
+def test_masked_loss_denoises_what_it_sees_and_reconstructs_what_it_does_not(example, kind):
+    x, y, sigma, z, output = example
+    network = Constant(output)
+    torch.manual_seed(3)
+    loss = masked_flow_loss(network, Flow(kind), x, y, sigma, z, gamma=0.6, patch=2, mae=0.25)
+    error, square = by_hand(kind, x, sigma, z, output)
+    ((_, kept),) = network.evaluation.subsets(torch.empty(2, 8, 1))
+    assert kept.shape == (2, 4)  # 8 tokens of 2 x 2 pixels, int(8 * 0.6) = 4 of them masked
+    for i in range(2):
+        seen, hidden = [], []
+        for token in range(8):
+            row, column = 2 * (token // 4), 2 * (token % 4)
+            patch = (i, slice(None), slice(row, row + 2), slice(column, column + 2))
+            (seen if token in kept[i] else hidden).append((error if token in kept[i] else square)[patch].mean())
+        expected = torch.stack(seen).mean() + 0.25 * torch.stack(hidden).mean()
+        torch.testing.assert_close(loss[i], expected)
+
+
+def test_masked_loss_without_a_masked_token_is_the_flow_loss(example):
+    x, y, sigma, z, output = example
+    arguments = (Constant(output), Flow(), x, y, sigma, z, 0.1)
+    torch.testing.assert_close(masked_flow_loss(*arguments, 2, 0.5), flow_loss(*arguments))
+
+
+def test_masks_follow_torchs_seed(example):
+    x, y, sigma, z, output = example
+    seeds = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        network = Constant(output)
+        masked_flow_loss(network, Flow(), x, y, sigma, z, 0.5, 2, 0.1)
+        seeds.append(network.evaluation.seed)
+    assert isinstance(seeds[0], SubsetSeed)
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_dropped_labels_leave_the_null_condition(config, pictures, tmp_path):
+    dropped = Run(TrainConfig(**{**vars(config), "label_drop": 1.0}), pictures, tmp_path)
+    kept = Run(TrainConfig(**{**vars(config), "label_drop": 0.0}), pictures, tmp_path)
+    assert dropped.batch(0)[1].sum() == 0
+    assert kept.batch(0)[1].sum() == config.batch
+    assert torch.equal(dropped.batch(0)[0], kept.batch(0)[0])
+    assert not torch.equal(kept.batch(0)[3], kept.batch(1)[3])

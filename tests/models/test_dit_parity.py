@@ -14,7 +14,7 @@ from formula import FIXTURES, Chosen, fill, formula, relative_error
 
 from sparse_model.branches import Branch, Evaluation
 from sparse_model.models.dit import DiT, DiTConfig
-from sparse_model.models.layers import sincos_positions
+from sparse_model.models.layers import TORCH, sincos_positions
 from sparse_model.sparsity import Route, Sparsity
 
 X = 4 * formula("x", (2, 4, 8, 8))
@@ -96,3 +96,10 @@ def test_diffusers(patch, size, learn_sigma):
     assert expected.std() > 0.1
     grid = size // patch
     torch.testing.assert_close(ours.pos_embed, sincos_positions(width, grid, grid, grid), rtol=0, atol=1e-6)
+
+
+def test_norms_divide_by_the_published_epsilon():
+    """At ordinary magnitudes 1e-5 would look the same."""
+    x = 1e-3 * formula("faint", (2, 5, 48))
+    expected = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    torch.testing.assert_close(TORCH.norm(48)(x), expected)

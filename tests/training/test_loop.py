@@ -11,6 +11,7 @@ import torch
 from sparse_model.branches import Branch, Evaluation
 from sparse_model.checkpoints import load
 from sparse_model.models.dit import DiTConfig
+from sparse_model.models.layers import sincos_positions
 from sparse_model.models.maskdit import MaskDiTConfig
 from sparse_model.prediction import Flow
 from sparse_model.sparsity import Route, Sparsity
@@ -249,3 +250,30 @@ def test_dropped_labels_leave_the_null_condition(config, pictures, tmp_path):
     assert kept.batch(0)[1].sum() == config.batch
     assert torch.equal(dropped.batch(0)[0], kept.batch(0)[0])
     assert not torch.equal(kept.batch(0)[3], kept.batch(1)[3])
+
+
+def test_only_masked_training_reconstructs(config, pictures, tmp_path):
+    losses = []
+    for mae in (0.0, 5.0):
+        run = Run(TrainConfig(**{**vars(config), "mae": mae}), pictures, tmp_path)
+        losses.append(run.loss(*run.batch(0)).detach())
+    assert torch.equal(*losses) == (config.sparsity.mask is None)
+
+
+def test_networks_start_as_dit_does(config, pictures, tmp_path):
+    """Blocks start as the identity (adaLN-Zero) and the output as 0; small embeddings, sine-cosine positions."""
+    network = Run(config, pictures, tmp_path).network
+    state = network.state_dict()
+    zero = {name for name, value in state.items() if not value.any()}
+    assert zero == {
+        name for name in state if "bias" in name or "adaLN_modulation" in name or name == "final_layer.linear.weight"
+    }
+    for name in zero ^ state.keys():
+        if "embedding_table" in name or "t_embedder" in name or name == "mask_token":
+            assert 0.01 < state[name].std() < 0.03, name
+        elif name.endswith("pos_embed"):
+            assert torch.equal(state[name], sincos_positions(state[name].shape[2], 4, 4, 4))
+        else:
+            matrix = state[name].flatten(1)
+            assert matrix.abs().max() <= (6 / sum(matrix.shape)) ** 0.5, name
+            assert matrix.std() > 0.7 * (2 / sum(matrix.shape)) ** 0.5, name

@@ -141,7 +141,7 @@ def add_convert(commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="any known checkpoint to safetensors with metadata",
-        description="Writes a checkpoint as safetensors that carries its architecture, prediction kind, route and labels.",
+        description="Writes safetensors that carry the architecture, prediction kind, route and labels.",
     )
     parser.add_argument("source", type=Path, help=".pt, .pth, .ckpt, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
@@ -200,7 +200,7 @@ def add_cost(commands) -> None:
     parser = commands.add_parser(
         "cost",
         help="multiply-adds per sampling step of an architecture under a plan",
-        description="Prints GMACs per sampling step: no guidance, CFG (both dense), and the guided step's two branches.",
+        description="GMACs per sampling step: no guidance, CFG (both dense), and the two branches of a guided step.",
     )
     parser.add_argument(
         "--arch", default="SiT-XL/2", help="DiT or SiT by its published name: SiT-XL/2, DiT-B/4 (%(default)s)"

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, network, s
     before = path.read_bytes()
 
     def full(tensors, name, metadata):
-        open(name, "wb").write(b"half")
+        Path(name).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", full)

@@ -21,8 +21,12 @@ SMALL = ModelSpec(
 
 @pytest.mark.parametrize(
     "schedule, published",
-    [(constant(0, 0, 1, "CFG"), 114.42), (constant(0, 0, 1.5, "CFG"), 228.84)]
-    + [(PRESETS["SG_FLOPS"], 97.67), (PRESETS["SG_FID"], 173.16)],
+    [
+        (constant(0, 0, 1, "CFG"), 114.42),
+        (constant(0, 0, 1.5, "CFG"), 228.84),
+        (PRESETS["SG_FLOPS"], 97.67),
+        (PRESETS["SG_FID"], 173.16),
+    ],
     ids=["unguided", "CFG", "SG_FLOPS", "SG_FID"],
 )
 def test_table_2(schedule, published):

@@ -31,9 +31,11 @@ class Pictures:
 
     def weights(self, index: Tensor) -> Tensor:
         """[B] -> label weights [B, classes]: 1 for every label that the picture carries."""
+        first, count = self.offsets[index], self.offsets[index + 1] - self.offsets[index]
+        rows = torch.repeat_interleave(torch.arange(len(index)), count)
+        within = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
         y = torch.zeros(len(index), len(self.label_names))
-        for row, i in enumerate(index.tolist()):
-            y[row, self.labels[self.offsets[i] : self.offsets[i + 1]]] = 1
+        y[rows, self.labels[first[rows] + within].long()] = 1
         return y
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A picture dataset of permissively licensed, coloured icons and emoji: Iconify's sets, rasterised on white, with words.
+"""A dataset of permissively licensed, coloured icons and emoji: Iconify's sets, rasterised on white, with words.
 
     python -m sparse_model.training.icons --out icons-32.npz --size 32
 
@@ -98,14 +98,15 @@ def svg_of(icon: dict, icon_set: dict) -> str:
     if "<animate" in body:  # drops and sparks of an animation start invisible; a still picture shows them
         body = body.replace(' opacity="0"', "")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {side} {side}"'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {side} {side}"'
         f' width="{side}" height="{side}" color="black"><svg x="{(side - width) / 2}" y="{(side - height) / 2}"'
         f' width="{width}" height="{height}" viewBox="{left} {top} {width} {height}">{body}</svg></svg>'
     )
 
 
 def icons_of(sets: dict[str, dict], infos: dict[str, dict]) -> list[Icon]:
-    """Every icon to draw. An emoji set without categories takes those which the other emoji sets give to the same name."""
+    """Every icon to draw. An emoji set without categories takes those of the same name in other sets."""
     categories = {
         prefix: {name: category for category, names in icon_set.get("categories", {}).items() for name in names}
         for prefix, icon_set in sets.items()
@@ -154,7 +155,7 @@ def rasterise_all(icons: list[Icon], size: int, workers: int | None = None) -> l
 
 
 def pack(icons: list[Icon], images: np.ndarray, infos: dict[str, dict], min_count: int) -> dict[str, np.ndarray]:
-    """icons [N], images [N, S, S, 3] -> the arrays of the file; words in fewer than `min_count` pictures are dropped."""
+    """icons [N], images [N, S, S, 3] -> the arrays of the file; words of fewer than `min_count` pictures drop out."""
     words = [words_of(icon.name, icon.prefix) for icon in icons]
     counts = Counter(word for own in words for word in own)
     kept = sorted(
@@ -165,7 +166,8 @@ def pack(icons: list[Icon], images: np.ndarray, infos: dict[str, dict], min_coun
     set_id = {prefix: i for i, prefix in enumerate(prefixes)}
     word_id = {word: len(prefixes) + i for i, word in enumerate(kept)}
     labels = [
-        [set_id[icon.prefix], *(word_id[word] for word in own if word in word_id)] for icon, own in zip(icons, words)
+        [set_id[icon.prefix], *(word_id[word] for word in own if word in word_id)]
+        for icon, own in zip(icons, words, strict=True)
     ]
     licences = {
         prefix: {
@@ -237,7 +239,11 @@ def build(source: Path, size: int, min_count: int, workers: int | None = None) -
             prefix: json.loads((folder / "json" / f"{prefix}.json").read_text(encoding="utf-8")) for prefix in infos
         }
     icons = icons_of(sets, infos)
-    drawn = [(icon, image) for icon, image in zip(icons, rasterise_all(icons, size, workers)) if image is not None]
+    drawn = [
+        (icon, image)
+        for icon, image in zip(icons, rasterise_all(icons, size, workers), strict=True)
+        if image is not None
+    ]
     if not drawn:
         raise SystemExit(f"{source} has no icon that can be drawn.")
     return pack([icon for icon, _ in drawn], np.stack([image for _, image in drawn]), infos, min_count), len(

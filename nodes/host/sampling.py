@@ -39,7 +39,7 @@ def sample_latent(
         seed=seed,
     )
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return {**rest, "samples": samples.to(comfy.model_management.intermediate_device())}
+    return {**rest, "samples": samples.to(comfy.model_management.intermediate_device(), _intermediate_dtype(samples))}
 
 
 def _fitting(model: Any, latent: dict[str, Any]) -> Any:
@@ -48,3 +48,8 @@ def _fitting(model: Any, latent: dict[str, Any]) -> Any:
     known = inspect.signature(fit).parameters
     names = [name for name in ("downscale_ratio_spacial", "downscale_ratio_temporal") if name in known]
     return fit(model, latent["samples"], *(latent.get(name) for name in names))
+
+
+def _intermediate_dtype(samples: Any) -> Any:
+    """New hosts can keep what flows between nodes in half precision."""
+    return getattr(comfy.model_management, "intermediate_dtype", lambda: samples.dtype)()

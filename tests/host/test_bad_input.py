@@ -70,7 +70,7 @@ def end(graph: Graph, *parts: list, **values: Any) -> Graph:
         ("truncated.safetensors", "not a whole safetensors file"),
         ("not-a-model.safetensors", "not a whole safetensors file"),
         ("absurd-header.safetensors", "not a whole safetensors file"),
-        ("code.pt", "."),
+        ("code.pt", "could run code"),
         ("unnamed.pt", "not finite"),
     ],
 )

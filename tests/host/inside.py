@@ -1,0 +1,147 @@
+"""Runs inside a host's Python, without a server: python inside.py CHECKOUT PACK CHECKPOINT, prints JSON.
+
+For what a server cannot be made to do on demand: split a batch for want of memory, or run a node that calls the model
+between our calls. The pack is loaded by path under a name that no import statement could spell, as the host does it.
+"""
+
+import contextlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+checkout, pack, checkpoint = sys.argv[1:4]
+sys.argv = ["main.py", "--cpu", "--preview-method", "latent2rgb"]
+sys.path.insert(0, checkout)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.samplers  # noqa: E402
+import latent_preview  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
+                                              submodule_search_locations=[pack])  # fmt: skip
+module = importlib.util.module_from_spec(spec)
+sys.modules["/a/sparse-guidance"] = module
+spec.loader.exec_module(module)
+
+
+def part(name: str):
+    return importlib.import_module(f"/a/sparse-guidance.{name}")
+
+
+Curve, Schedule = part("sparse_model.schedule").Curve, part("sparse_model.schedule").Schedule
+guided, SparseGuider = part("nodes.host.patch").guided, part("nodes.host.guider").SparseGuider
+progress = part("nodes.host.progress").progress
+
+model = part("nodes.host.loading").load(checkpoint)
+label = torch.tensor([[[1.0, 0.0, 1.0]]])
+positive, negative = [[label, {}]], [[torch.zeros_like(label), {}]]
+noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+batches = []  # how many rows each call of the network had
+
+
+def schedule(rule: str) -> Schedule:
+    return Schedule(Curve.constant(0.25), Curve.linear(0.5, 0.75), Curve.constant(2.0), rule)
+
+
+def sample(patcher, rule: str, seed: int = 9) -> Tensor:
+    """4 Euler steps with the stock guider at cfg 2; the noise is given, so the seed decides the tokens alone."""
+    batches.clear()
+    model.model.diffusion_model.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    guider = comfy.samplers.CFGGuider(guided(patcher, schedule(rule)))
+    guider.set_conds(positive, negative)
+    guider.set_cfg(2.0)
+    sigmas = torch.linspace(1, 0, 5)
+    sampler = comfy.samplers.sampler_object("euler")
+    try:
+        return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=seed)
+    finally:
+        model.model.diffusion_model._forward_pre_hooks.clear()
+
+
+def split(rule: str) -> dict:
+    """The same sampling with room for everything and with room for one chunk at a time; their difference as a share of
+    what keeping other tokens changes."""
+    whole, calls = sample(model, rule), list(batches)
+    model.model.memory_required = lambda *_, **__: 1e30
+    try:
+        apart, counted = sample(model, rule), list(batches)
+    finally:
+        del model.model.memory_required
+    others = (whole - sample(model, rule, seed=10)).abs().max()
+    return {"calls": [calls, counted], "difference": float((whole - apart).abs().max() / others)}
+
+
+def foreign() -> dict:
+    """A node that evaluates the condition again after each step gets the strong prediction again."""
+    differences = []
+
+    def compare(args: dict) -> Tensor:
+        again = comfy.samplers.calc_cond_batch(
+            args["model"], [args["cond"]], args["input"], args["sigma"], args["model_options"]
+        )[0]
+        differences.append(float((again - args["cond_denoised"]).abs().max()))
+        return args["denoised"]
+
+    patched = model.clone()
+    patched.set_model_sampler_post_cfg_function(compare)
+    other = sample(patched, "SG")
+    return {
+        "calls": len(differences),
+        "difference": max(differences),
+        "harmless": bool((other == sample(model, "SG")).all()),
+    }
+
+
+def percents() -> float:
+    """The largest error of progress against the host's own percent_to_sigma, over sampling types."""
+    sampling = comfy.model_sampling
+    kinds = [
+        sampling.ModelSamplingDiscrete(),
+        sampling.ModelSamplingContinuousEDM(),
+        sampling.ModelSamplingDiscreteFlow(),
+    ]
+    shifted = sampling.ModelSamplingDiscreteFlow()
+    shifted.set_parameters(shift=3.0)
+    values = [0.001, 0.1, 0.25, 0.5, 0.8, 0.999]
+    errors = [abs(progress(kind, float(kind.percent_to_sigma(p))) - p) for kind in (*kinds, shifted) for p in values]
+    ends = [progress(kind, s) for kind in kinds for s in (1e9, 0.0)]
+    return max(*errors, *(abs(end - expected) for end, expected in zip(ends, [0.0, 1.0] * 3, strict=True)))
+
+
+def cleanup_after_error() -> dict:
+    """A callback that fails in the middle leaves no state in the model that was patched."""
+    keys = json.dumps(sorted(model.model_options["transformer_options"])), sorted(model.model_options)
+    guider = SparseGuider(model, schedule("SG"), positive)
+
+    def fail(*_):
+        raise RuntimeError("in the middle")
+
+    with contextlib.suppress(RuntimeError):
+        guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), torch.linspace(1, 0, 5),
+                      callback=fail, disable_pbar=True, seed=9)  # fmt: skip
+    after = json.dumps(sorted(model.model_options["transformer_options"])), sorted(model.model_options)
+    return {"clean": keys == after and model.model.current_patcher is None and not model.wrappers}
+
+
+preview = latent_preview.prepare_callback(model, 1)
+previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+picture = previewer.decode_latent_to_preview(torch.full((1, 3, 16, 16), 1.0))
+print(
+    json.dumps(
+        {
+            "SG": split("SG"),
+            "CFG + SG": split("CFG + SG"),
+            "ICG": split("ICG"),
+            "foreign": foreign(),
+            "percents": percents(),
+            "error": cleanup_after_error(),
+            "preview": [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))],
+        }
+    )
+)

@@ -1,0 +1,50 @@
+"""What needs the host's own Python: batches split for want of memory, foreign calls, progress, errors half way."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import write_checkpoint
+from hosts import REPOSITORY, Checkout
+
+
+@pytest.fixture(scope="session")
+def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("inside")
+    write_checkpoint(folder / "tiny.safetensors")
+    script = Path(__file__).with_name("inside.py")
+    command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
+    result = subprocess.run(
+        command, cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("rule", ["SG", "CFG + SG", "ICG"])
+def test_split_batches_keep_the_same_tokens(inside: dict[str, Any], rule: str) -> None:
+    """Two samples, two branches: 4 calls of 4 rows, or 8 calls of 2. Rounding depends on shapes, tokens must not."""
+    assert inside[rule]["calls"] == [[4] * 4, [2] * 8]
+    assert inside[rule]["difference"] < 1e-4
+
+
+def test_calls_of_other_nodes_see_the_strong_branch(inside: dict[str, Any]) -> None:
+    assert inside["foreign"]["calls"] == 4
+    assert inside["foreign"]["difference"] < 1e-5
+    assert inside["foreign"]["harmless"]
+
+
+def test_progress_is_the_hosts_percent(inside: dict[str, Any]) -> None:
+    assert inside["percents"] < 1e-3
+
+
+def test_an_error_half_way_leaves_nothing_behind(inside: dict[str, Any]) -> None:
+    assert inside["error"]["clean"]
+
+
+def test_previews_are_pictures(inside: dict[str, Any]) -> None:
+    size, pixel = inside["preview"]
+    assert size == [16, 16]
+    assert pixel == [255, 255, 255]

@@ -1,5 +1,7 @@
 """Loading a checkpoint."""
 
+from pathlib import Path
+
 import folder_paths
 from comfy_api.latest import io, ui
 
@@ -39,6 +41,12 @@ class SparseModelLoader(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, weight_dtype: str) -> tuple[str, str, int]:
+        """A file that training has written anew is loaded anew."""
+        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        return model_name, weight_dtype, Path(path).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:

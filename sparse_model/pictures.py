@@ -14,15 +14,19 @@ def to_image(x: Tensor) -> Image.Image:
 
 
 def contact_sheet(rows: Mapping[str, Tensor], scale: int = 4, columns: list[str] | None = None) -> Image.Image:
-    """One titled row per entry, rows of pictures [B, 3, H, W] in [-1, 1] enlarged `scale` times without smoothing."""
+    """One titled row per entry, rows of pictures [B, 3, H, W] in [-1, 1] enlarged `scale` times without smoothing.
+
+    `columns` are written above, each comma-separated part on a line of its own.
+    """
     batch, _, height, width = next(iter(rows.values())).shape
     height, width, gap, line = height * scale, width * scale, 6, 18
     font = ImageFont.load_default(13)
-    header = line if columns else 0
+    headers = [text.split(", ") for text in columns or ()]
+    header = line * max(map(len, headers), default=0)
     sheet = Image.new("RGB", (gap + batch * (width + gap), header + len(rows) * (line + height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, text in enumerate(columns or ()):
-        draw.text((gap + column * (width + gap), 2), text, "black", font)
+    for column, parts in enumerate(headers):
+        draw.text((gap + column * (width + gap), 2), "\n".join(parts), "black", font)
     for row, (title, pictures) in enumerate(rows.items()):
         top = header + row * (line + height + gap)
         draw.text((gap, top + 1), title, "black", font)

@@ -16,8 +16,11 @@ from sparse_model.models.dit import DiT, DiTConfig
 from sparse_model.prediction import Flow
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
+from sparse_model.training.icons import Icon, pack
+from sparse_model.training.icons import save as save_arrays
 
 ROOT = Path(__file__).parent.parent
+INFO = {"noto": {"name": "Noto", "author": {"name": "somebody"}, "license": {"spdx": "Apache-2.0"}}}
 
 
 @pytest.fixture
@@ -58,6 +61,13 @@ def test_sample_draws_rows_that_differ_and_repeat(checkpoint, tmp_path, capsys):
 def test_the_bundled_model_makes_its_picture(tmp_path):
     assert run("sample", "twemoji, fox", "--steps", 3, "--out", tmp_path / "out.png") == 0
     assert Image.open(tmp_path / "out.png").size[1] > 300
+
+
+def test_pictures_of_another_size_than_the_network_are_refused(tmp_path, capsys):
+    save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 16, 16, 3), np.uint8), INFO, 1))
+    code = run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}")
+    assert code == 2
+    assert "holds pictures of 16 x 16 pixels, but the network takes 32 x 32" in capsys.readouterr().err
 
 
 def test_convert_and_inspect(checkpoint, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Which plans a model can be sampled with. Everything here is found out before sampling starts."""
 
+from dataclasses import fields
 from typing import Any
 
 from ...sparse_model.guidance import RULES
@@ -51,11 +52,16 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
     for name in ("architecture", "config", "prediction", "latent", "labels"):
         if getattr(main, name) != getattr(weak, name):
             raise ValueError(
-                f"The weak model does not fit the model, their {name} differs ({_short(getattr(weak, name))} against "
-                f"{_short(getattr(main, name))}); connect an earlier checkpoint of the same training."
+                f"The weak model does not fit the model: {_difference(name, getattr(weak, name), getattr(main, name))}; "
+                "connect an earlier checkpoint of the same training."
             )
 
 
-def _short(value: object) -> str:
-    text = f"{len(value)} names" if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 160 else text[:157] + "…"
+def _difference(name: str, weak: Any, main: Any) -> str:
+    """What differs, in a few words: of two sets of sizes only the first one that does."""
+    if name == "config" and type(weak) is type(main):
+        name = next(field.name for field in fields(main) if getattr(weak, field.name) != getattr(main, field.name))
+        weak, main = getattr(weak, name), getattr(main, name)
+    if name == "labels":
+        return "it has other labels"
+    return f"its {name.replace('_', ' ')} is {weak} instead of {main}"

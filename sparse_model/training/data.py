@@ -50,7 +50,11 @@ def load(path: Path, size: int | None = None, **filters) -> Pictures:
         return load_folder(path, size or 32)
     if path.suffix != ".npz" or not path.is_file():
         raise ValueError(f"no training data at '{path}': expected a packed .npz or a folder of class subfolders.")
-    return load_packed(path, **filters)
+    pictures = load_packed(path, **filters)
+    side = pictures.images.shape[1]
+    if size is not None and side != size:
+        raise ValueError(f"'{path}' holds pictures of {side} x {side} pixels, but the network takes {size} x {size}.")
+    return pictures
 
 
 def load_packed(

@@ -1,5 +1,6 @@
 """Workflows in API form, built line by line, and a tiny random checkpoint to run them on."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 from host import Host, Result, Workflow
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparse_model.checkpoints import build, save
@@ -122,3 +123,51 @@ def latents(host: Host, result: Result) -> Mapping[str, Tensor]:
 
 def sampled_latents(host: Host, graph: Graph) -> Mapping[str, Tensor]:
     return latents(host, run(host, graph))
+
+
+def write_models(host: Host) -> None:
+    """The tiny network, a copy of it, an earlier checkpoint, and a LoRA for one of its layers, where the host looks."""
+    folder = host.directory / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / "tiny.safetensors")
+    shutil.copy(folder / "tiny.safetensors", folder / "tiny-copy.safetensors")
+    write_checkpoint(folder / "tiny-early.safetensors", seed=1)
+    loras = host.directory / "models" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    width = SPEC.config.width
+    name = "diffusion_model.blocks.1.attn.qkv"
+    generator = torch.Generator().manual_seed(2)
+    save_file(
+        {
+            f"{name}.lora_up.weight": torch.randn(3 * width, 4, generator=generator),
+            f"{name}.lora_down.weight": torch.randn(4, width, generator=generator),
+        },
+        loras / "tiny-lora.safetensors",
+    )
+
+
+class Scene:
+    """Loader, labels and an empty latent: where every test starts."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.graph = Graph()
+        self.model = self.graph.model()
+        self.positive, self.null = self.graph.labels(self.model)
+        self.latent = self.graph.add("EmptySparseLatent", model=self.model, batch_size=batch, width=0, height=0)
+
+    def guided(self, sparsity: list, model: list | None = None) -> list:
+        return self.graph.add("SparseGuidance", model=model or self.model, sparsity=sparsity)
+
+    def stock(self, model: list | None = None, **values) -> str:
+        latent = values.pop("latent", self.latent)
+        positive = values.pop("positive", self.positive)
+        return self.graph.save(self.graph.sampled(model or self.model, positive, self.null, latent, **values))
+
+    def sparse(self, **values) -> str:
+        latent = values.pop("latent", self.latent)
+        positive = values.pop("positive", self.positive)
+        return self.graph.save(self.graph.sparse_sampled(self.model, positive, latent, **values))
+
+
+def equal(found, *nodes: str) -> bool:
+    return all(torch.equal(found[nodes[0]], found[node]) for node in nodes[1:])

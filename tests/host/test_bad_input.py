@@ -175,8 +175,8 @@ CASES: dict[str, tuple[Callable[[], Graph], str]] = {
     "weak model missing": (lambda: weak_model(None), "connect an earlier checkpoint"),
     "weak model unwanted": (lambda: weak_model("wide.safetensors", "SG"), "takes no weak model"),
     "weak model is the model": (lambda: weak_model("itself"), "same loaded checkpoint"),
-    "weak model of another size": (lambda: weak_model("wide.safetensors"), "config differs"),
-    "weak model of another kind": (lambda: weak_model("edm.safetensors"), "prediction differs"),
+    "weak model of another size": (lambda: weak_model("wide.safetensors"), "its width is 64 instead of 32"),
+    "weak model of another kind": (lambda: weak_model("edm.safetensors"), "its prediction is EDM"),
     "auxiliary rule on a patch": (auxiliary_on_a_stock_sampler, "Sparse Guider"),
     "condition of another model": (foreign_condition, "labels"),
 }

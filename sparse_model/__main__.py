@@ -12,10 +12,11 @@ from .sparsity import Route, Sparsity
 PROMPTS = [
     "twemoji, rocket",
     "noto, fox",
-    "fluent-emoji-flat, pizza",
-    "twemoji, tulip",
+    "twemoji, pizza",
     "noto-v1, owl",
-    "emojione, cat",
+    "emojione, cat, face",
+    "noto, octopus",
+    "twemoji, tulip",
 ]
 
 

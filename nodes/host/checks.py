@@ -50,9 +50,10 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
             )
         return
     for name in ("architecture", "config", "prediction", "latent", "labels"):
-        if getattr(main, name) != getattr(weak, name):
+        theirs, ours = getattr(weak, name), getattr(main, name)
+        if theirs != ours:
             raise ValueError(
-                f"The weak model does not fit the model: {_difference(name, getattr(weak, name), getattr(main, name))}; "
+                f"The weak model does not fit the model: {_difference(name, theirs, ours)}; "
                 "connect an earlier checkpoint of the same training."
             )
 

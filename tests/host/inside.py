@@ -129,6 +129,24 @@ def cleanup_after_error() -> dict:
     return {"clean": keys == after and model.model.current_patcher is None and not model.wrappers}
 
 
+def family_error(path: Path) -> float:
+    """The largest error of the host's denoised prediction against the one without a host, as a share of the picture."""
+    network, about = part("sparse_model.checkpoints").load(path)
+    patcher = part("nodes.host.loading").load(str(path))
+    patcher.pre_run()
+    size, errors = about.config.input_size, []
+    for sigma in (0.05, 0.5, 1.0):
+        level = torch.full((2,), sigma)
+        x = torch.randn(2, about.config.in_channels, size, size, generator=torch.Generator().manual_seed(1))
+        y = torch.eye(about.config.num_classes)[:2]
+        options = {"cond_or_uncond": [0], "uuids": ["a"], "sigmas": level}
+        with torch.no_grad():
+            theirs = patcher.model.apply_model(x, level, c_crossattn=y.unsqueeze(1), transformer_options=options)
+            ours = about.prediction.denoise(network.float(), x, level, y)
+        errors.append(float((theirs - ours).abs().max() / ours.abs().max()))
+    return max(errors)
+
+
 preview = latent_preview.prepare_callback(model, 1)
 previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 picture = previewer.decode_latent_to_preview(torch.full((1, 3, 16, 16), 1.0))
@@ -141,6 +159,7 @@ print(
             "foreign": foreign(),
             "percents": percents(),
             "error": cleanup_after_error(),
+            "families": {path.stem: family_error(path) for path in Path(checkpoint).parent.glob("family-*")},
             "preview": [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))],
         }
     )

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,29 @@ import pytest
 from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
 
+from sparse_model.models.dit import DiTConfig
+from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.prediction import EDM, Epsilon, Flow
+from sparse_model.sparsity import Route, Sparsity
+from sparse_model.spec import ModelSpec
+
+DIT = DiTConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=3)
+FAMILIES = {
+    "dit": ModelSpec("dit", replace(DIT, learn_sigma=True), Epsilon()),
+    "sit": ModelSpec("dit", replace(DIT, learn_sigma=True), Flow(clean_time=1)),
+    "tread": ModelSpec("dit", DIT, Flow(), Sparsity((Route(1, 1),))),
+    "maskdit": ModelSpec(
+        "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), EDM(), Sparsity(mask=0.5)
+    ),
+}
+
 
 @pytest.fixture(scope="session")
 def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("inside")
     write_checkpoint(folder / "tiny.safetensors")
+    for name, spec in FAMILIES.items():
+        write_checkpoint(folder / f"family-{name}.safetensors", spec)
     script = Path(__file__).with_name("inside.py")
     command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
     result = subprocess.run(
@@ -42,6 +61,11 @@ def test_progress_is_the_hosts_percent(inside: dict[str, Any]) -> None:
 
 def test_an_error_half_way_leaves_nothing_behind(inside: dict[str, Any]) -> None:
     assert inside["error"]["clean"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_predicts_in_the_host_what_it_predicts_without(inside: dict[str, Any], family: str) -> None:
+    assert inside["families"][f"family-{family}"] < 1e-4
 
 
 def test_previews_are_pictures(inside: dict[str, Any]) -> None:

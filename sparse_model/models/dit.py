@@ -20,39 +20,18 @@ from .layers import (
     LabelEmbedder,
     PatchEmbed,
     TimestepEmbedder,
+    TransformerConfig,
     sincos_positions,
     unpatchify,
 )
 
-# width, depth, heads; and the routes of TREAD's published configurations (arXiv 2501.04765) for two of the sizes
-SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+# the routes of TREAD's published configurations (arXiv 2501.04765), by width
 TREAD_ROUTES = {1152: Route(2, 24, 0.5), 768: Route(2, 8, 0.5)}
 
 
 @dataclass(frozen=True)
-class DiTConfig:
-    input_size: int = 32
-    patch_size: int = 2
-    in_channels: int = 4
-    width: int = 1152
-    depth: int = 28
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
+class DiTConfig(TransformerConfig):
     learn_sigma: bool = False
-
-    @classmethod
-    def named(cls, name: str, **changes) -> "DiTConfig":
-        """The published sizes: `named("XL/2")`, `named("B/4", input_size=64)`."""
-        size, _, patch = name.partition("/")
-        if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-            raise ValueError(f"'{name}' is not a published size; write {', '.join(SIZES)} and a patch, such as XL/2.")
-        width, depth, heads = SIZES[size]
-        return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
-
-    @property
-    def grid(self) -> int:
-        return self.input_size // self.patch_size
 
 
 class DiT(nn.Module):
@@ -95,7 +74,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         return None
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
     outputs = shapes["final_layer.linear.weight"][0] // patch**2
-    known = {size[0]: size[2] for size in SIZES.values()}
+    known = {size[0]: size[2] for size in DiTConfig.SIZES.values()}
     config = DiTConfig(
         input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
         patch_size=patch,

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+Sized = TypeVar("Sized", bound="TransformerConfig")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -43,6 +46,41 @@ class Backend:
 
 
 TORCH = Backend()
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The sizes that class-conditional diffusion transformers share. `SIZES` names published (width, depth, heads)."""
+
+    SIZES: ClassVar[dict[str, tuple[int, int, int]]] = {
+        "S": (384, 12, 6),
+        "B": (768, 12, 12),
+        "L": (1024, 24, 16),
+        "XL": (1152, 28, 16),
+    }
+    input_size: int = 32
+    patch_size: int = 2
+    in_channels: int = 4
+    width: int = 1152
+    depth: int = 28
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+
+    @classmethod
+    def named(cls: type[Sized], name: str, **changes) -> Sized:
+        """The published sizes: `named("XL/2")`, `named("B/4", input_size=64)`."""
+        size, _, patch = name.partition("/")
+        if size not in cls.SIZES or not patch.isdigit() or int(patch) < 1:
+            sizes = ", ".join(cls.SIZES)
+            raise ValueError(f"'{name}' is not a published size; write {sizes} and a patch, such as XL/2.")
+        width, depth, heads = cls.SIZES[size]
+        return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the native input."""
+        return self.input_size // self.patch_size
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

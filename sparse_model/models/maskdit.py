@@ -5,14 +5,13 @@ Keys are those of Anima-Lab/MaskDiT checkpoints, without the `model.` of their E
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..branches import DENSE, Evaluation, run_layers, run_masked
 from ..prediction import EDM
 from ..sparsity import Sparsity
-from . import dit
 from .layers import (
     TORCH,
     AdaLNBlock,
@@ -21,40 +20,20 @@ from .layers import (
     LabelProjection,
     PatchEmbed,
     TimestepEmbedder,
+    TransformerConfig,
     sincos_positions,
     unpatchify,
 )
 
-SIZES = dit.SIZES | {"H": (1280, 32, 16)}  # width, depth, heads of the encoder; one decoder serves all of them
 MASK_RATIO = 0.5  # of both published pre-trainings, ImageNet 256 and 512
 
 
 @dataclass(frozen=True)
-class MaskDiTConfig:
-    input_size: int = 32
-    patch_size: int = 2
-    in_channels: int = 4
-    width: int = 1152
-    depth: int = 28
-    heads: int = 16
+class MaskDiTConfig(TransformerConfig):
+    SIZES: ClassVar = {**TransformerConfig.SIZES, "H": (1280, 32, 16)}  # of the encoder; one decoder serves all of them
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
-
-    @classmethod
-    def named(cls, name: str, **changes) -> "MaskDiTConfig":
-        """The published sizes: `named("XL/2")` for 256 pixels, `named("XL/2", input_size=64)` for 512."""
-        size, _, patch = name.partition("/")
-        if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-            raise ValueError(f"'{name}' is not a published size; write {', '.join(SIZES)} and a patch, such as XL/2.")
-        width, depth, heads = SIZES[size]
-        return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
-
-    @property
-    def grid(self) -> int:
-        return self.input_size // self.patch_size
 
 
 class MaskDiT(nn.Module):
@@ -116,7 +95,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
     if any(key not in shapes for key in wanted) or "cls_token" in shapes:
         return None
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
-    heads = {size[0]: size[2] for size in SIZES.values()}
+    heads = {size[0]: size[2] for size in MaskDiTConfig.SIZES.values()}
     config = MaskDiTConfig(
         input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
         patch_size=patch,

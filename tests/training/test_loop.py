@@ -24,7 +24,7 @@ from sparse_model.training.loss import CLEANEST, flow_loss, masked_flow_loss
 
 NETWORKS = {
     "dit": (DiTConfig(8, 2, 3, 32, 3, 2, 2.0, num_classes=2), Sparsity((Route(1, 1, 0.5),))),
-    "maskdit": (MaskDiTConfig(8, 2, 3, 32, 2, 2, 16, 2, 2, 2.0, num_classes=2), Sparsity(mask=0.5)),
+    "maskdit": (MaskDiTConfig(8, 2, 3, 32, 2, 2, 2.0, 2, 16, 2, 2), Sparsity(mask=0.5)),
 }
 
 

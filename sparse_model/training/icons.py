@@ -22,7 +22,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -231,10 +231,15 @@ def unpacked(source: Path) -> Iterator[Path]:
         yield Path(folder) / "package"
 
 
-def build(source: Path, size: int, min_count: int, workers: int | None = None) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays of the file, and how many icons could not be drawn."""
+def build(
+    source: Path, size: int, min_count: int, workers: int | None = None, only: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays of the file, and how many icons could not be drawn. `only` names the sets to take, all if empty."""
     with unpacked(source) as folder:
         infos = select_sets(json.loads((folder / "collections.json").read_text(encoding="utf-8")))
+        if unknown := [prefix for prefix in only if prefix not in infos]:
+            raise SystemExit(f"there is no coloured, permissively licensed icon set '{unknown[0]}' in {source}.")
+        infos = {prefix: info for prefix, info in infos.items() if not only or prefix in only}
         sets = {
             prefix: json.loads((folder / "json" / f"{prefix}.json").read_text(encoding="utf-8")) for prefix in infos
         }
@@ -259,9 +264,10 @@ def main(argv: list[str] | None = None) -> None:
         "--source", type=Path, help=f"a folder or .tgz of {PACKAGE.rpartition('@')[0]}; downloaded by npm if not given"
     )
     parser.add_argument("--min-count", type=int, default=4, help="keep words found in this many pictures (%(default)s)")
+    parser.add_argument("--sets", nargs="*", default=(), help="take these icon sets only, such as twemoji noto")
     args = parser.parse_args(argv)
     source = args.source or download(Path(tempfile.gettempdir()) / "iconify-json")
-    arrays, skipped = build(source, args.size, args.min_count)
+    arrays, skipped = build(source, args.size, args.min_count, only=args.sets)
     save(args.out, arrays)
     sets = len(json.loads(arrays["licences"].item()))
     print(

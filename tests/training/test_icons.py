@@ -191,3 +191,10 @@ def test_a_downloaded_package_is_used_again(tmp_path, monkeypatch):
         icons.download(tmp_path)
     (tmp_path / "iconify-json-1.2.3.tgz").touch()
     assert icons.download(tmp_path) == tmp_path / "iconify-json-1.2.3.tgz"
+
+
+def test_only_the_sets_that_are_asked_for(source):
+    packed, _ = icons.build(source, 8, min_count=1, only=["faces"])
+    assert {str(name).split(":")[0] for name in packed["names"]} == {"faces"}
+    with pytest.raises(SystemExit, match="no coloured, permissively licensed icon set 'absent'"):
+        icons.build(source, 8, min_count=1, only=["absent"])

@@ -99,7 +99,6 @@ class SparsityScheduler(io.ComfyNode):
                     io.String.Input(
                         f"{name}_keyframes",
                         default="",
-                        multiline=True,
                         optional=True,
                         placeholder="0:0.5, 0.3:0.2, 1:0",
                         tooltip=f"{name} as progress:value pairs joined by straight lines, such as 0:0.5, 0.3:0.2; "

@@ -59,6 +59,11 @@ def tell(
             "this command shows models that make pixels."
         )
     schedule = schedule or spec.schedule or constant(0.5, 0.9, 1.5)
+    if schedule.sparse and not spec.sparsity:
+        raise CheckpointError(
+            f"{checkpoint.name}: has no token route in its metadata, so nothing can be left out; use gammas of 0, or "
+            "record the route that it was trained with: convert --route START END."
+        )
     helper = _auxiliary(auxiliary, spec, schedule)
     steps = steps or spec.steps
     condition = torch.stack([label_weights(prompt, spec.labels) for prompt in prompts])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_pictures_of_another_size_than_the_network_are_refused(tmp_path, capsys)
     code = run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}")
     assert code == 2
     assert "holds pictures of 16 x 16 pixels, but the network takes 32 x 32" in capsys.readouterr().err
+
+
+def test_sparse_settings_need_a_route(checkpoint, tmp_path, capsys):
+    spec, state = read(checkpoint)
+    save(state, replace(spec, sparsity=Sparsity()), tmp_path / "dense.safetensors")
+    dense = ["sample", "cat", "--checkpoint", tmp_path / "dense.safetensors", "--steps", 2, "--out", tmp_path / "o.png"]
+    assert run(*dense) == 2
+    assert "dense.safetensors: has no token route" in capsys.readouterr().err
+    assert run(*dense, "--rule", "CFG", "--gamma-strong", 0, "--gamma-weak", 0) == 0
 
 
 def test_convert_and_inspect(checkpoint, tmp_path, capsys):

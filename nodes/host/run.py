@@ -44,13 +44,17 @@ class Run:
     cfg: float | None = None
     strong: Mark | None = field(default=None, init=False)
     guided: int = field(default=0, init=False)
+    latest: tuple[float, Settings] | None = field(default=None, init=False)
 
     def __deepcopy__(self, memo: dict) -> "Run":
         """Old hosts copy the options of a model deeply at every clone; a run has one state."""
         return self
 
     def settings(self, model_sampling: Any, sigma: float) -> Settings:
-        return self.schedule.at(progress(model_sampling, sigma))
+        """The schedule at a noise level; a guider and its hook ask for the same one in a row."""
+        if self.latest is None or self.latest[0] != sigma:
+            self.latest = sigma, self.schedule.at(progress(model_sampling, sigma))
+        return self.latest[1]
 
     def next_mark(self, now: Settings, shared: bool) -> Mark:
         """A fresh token subset for every evaluation of the model (arXiv 2601.01608, section 3)."""

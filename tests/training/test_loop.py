@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparse_model.branches import Branch, Evaluation
-from sparse_model.checkpoints import load
+from sparse_model.checkpoints import build, load
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.layers import sincos_positions
 from sparse_model.models.maskdit import MaskDiTConfig
@@ -17,7 +17,7 @@ from sparse_model.prediction import Flow
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.tokens import SubsetSeed
 from sparse_model.training import loop
-from sparse_model.training.config import TrainConfig
+from sparse_model.training.config import CONFIGS, TrainConfig
 from sparse_model.training.data import Pictures
 from sparse_model.training.loop import Run, train
 from sparse_model.training.loss import CLEANEST, flow_loss, masked_flow_loss
@@ -277,3 +277,15 @@ def test_networks_start_as_dit_does(config, pictures, tmp_path):
             matrix = state[name].flatten(1)
             assert matrix.abs().max() <= (6 / sum(matrix.shape)) ** 0.5, name
             assert matrix.std() > 0.7 * (2 / sum(matrix.shape)) ** 0.5, name
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_ready_configurations_are_whole(name, pictures):
+    """Each names a registered network whose sparsity fits it, small enough to bundle in half precision."""
+    spec = loop.spec_of(CONFIGS[name], pictures)
+    with torch.device("meta"):
+        network = build(spec)
+    assert spec.sparsity
+    assert list(spec.sparsity.stretches(spec.config.depth))
+    assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 16e6
+    assert (spec.sparsity.mask is not None) == (CONFIGS[name].mae > 0)

@@ -201,7 +201,8 @@ def add_cost(commands) -> None:
     parser = commands.add_parser(
         "cost",
         help="multiply-adds per sampling step of an architecture under a plan",
-        description="GMACs per sampling step: no guidance, CFG (both dense), and the two branches of a guided step.",
+        description="GMACs per sampling step: no guidance, CFG (both dense), the two branches of a guided step, what "
+        "one pass of both shares, and their total.",
     )
     parser.add_argument(
         "--arch", default="SiT-XL/2", help="DiT or SiT by its published name: SiT-XL/2, DiT-B/4 (%(default)s)"

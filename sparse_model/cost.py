@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .branches import Branch, Evaluation
 from .checkpoints import build
+from .guidance import RULES
 from .models.layers import Backend
 from .schedule import Schedule
 from .spec import ModelSpec
@@ -20,16 +21,19 @@ from .tokens import keep_count
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one step for one picture. `total` is what the guided step runs: both branches, or one."""
+    """Multiply-adds of one step for one picture. `strong` and `weak` are the branches run apart, as the paper counts;
+    `shared` is what one pass of both saves, because they are one until they keep different tokens."""
 
     unguided: float
     cfg: float
     strong: float
     weak: float
+    shared: float
 
     @property
     def total(self) -> float:
-        return self.strong + self.weak
+        """What a guided step runs."""
+        return self.strong + self.weak - self.shared
 
 
 def branch_cost(spec: ModelSpec, gamma: float, attention: bool = False, size: int | None = None) -> int:
@@ -39,30 +43,41 @@ def branch_cost(spec: ModelSpec, gamma: float, attention: bool = False, size: in
     the side of the network's input, its own if not given.
     """
     size = size or spec.config.input_size
-    tokens = (size // spec.config.patch_size) ** 2
+    tokens = spec.config.tokens(size, size)
     keep = keep_count(tokens, gamma)
     if keep == 0:
-        return _counted(spec, 1.0, attention, size)
+        return _counted(spec, (1.0,), attention, size)
     # Layers cost in proportion to the kept tokens, attention to their square: three counts give every other.
     known = (tokens, (tokens + 1) // 2, 1)
     cost = 0.0
     for k in known:
         others = [j for j in dict.fromkeys(known) if j != k]
-        cost += _counted(spec, 1 - k / tokens, attention, size) * math.prod((keep - j) / (k - j) for j in others)
+        cost += _counted(spec, (1 - k / tokens,), attention, size) * math.prod((keep - j) / (k - j) for j in others)
     return round(cost)
 
 
+def shared_cost(spec: ModelSpec, gamma_weak: float, attention: bool = False, size: int | None = None) -> int:
+    """Multiply-adds that a pass of two branches with one input runs once instead of twice, for one picture: everything
+    in front of the first route, and the conditioning of the routed layers."""
+    size = size or spec.config.input_size
+    tokens = spec.config.tokens(size, size)
+    # Any two rates show it, as long as the weak branch keeps no token here exactly if it keeps none there.
+    rates = ((tokens - 1) / tokens, 1.0 if keep_count(tokens, gamma_weak) == 0 else (tokens - 1) / tokens)
+    apart = sum(_counted(spec, (rate,), attention, size) for rate in rates)
+    return apart - _counted(spec, rates, attention, size)
+
+
 @lru_cache(maxsize=1024)
-def _counted(spec: ModelSpec, gamma: float, attention: bool, size: int) -> int:
-    """Runs the network on shapes without data, its layers replaced by ones that only count."""
-    count = Counter()
+def _counted(spec: ModelSpec, gammas: tuple[float, ...], attention: bool, size: int) -> int:
+    """Runs the network on shapes without data, its layers replaced by ones that only count: branches of one input."""
+    count, chunks = Counter(), len(gammas)
     network = build(spec, Backend(_counting_layers(count), _counting_attention(count), device="meta"))
     with torch.no_grad():
         network(
-            torch.empty(1, spec.config.in_channels, size, size, device="meta"),
-            torch.empty(1, device="meta"),
-            torch.empty(1, spec.config.num_classes, device="meta"),
-            Evaluation((Branch(gamma),)),
+            torch.empty(chunks, spec.config.in_channels, size, size, device="meta"),
+            torch.empty(chunks, device="meta"),
+            torch.empty(chunks, spec.config.num_classes, device="meta"),
+            Evaluation(tuple(Branch(gamma, index, "one") for index, gamma in enumerate(gammas))),
         )
     return count["linear"] + attention * count["attention"]
 
@@ -101,9 +116,12 @@ def step_cost(
     dense = branch_cost(spec, 0.0, attention, size)
     moments = [schedule.at(step / steps) for step in range(steps)]
     guided = [now for now in moments if now.omega != 1]
+    rule = RULES[schedule.rule]
+    together = guided if rule.condition == "same" and not rule.auxiliary else []
     return Cost(
         unguided=dense,
         cfg=2 * dense,
         strong=mean(branch_cost(spec, now.gamma_strong, attention, size) for now in moments),
         weak=mean(branch_cost(spec, now.gamma_weak, attention, size) for now in guided),
+        shared=mean(shared_cost(spec, now.gamma_weak, attention, size) for now in together),
     )

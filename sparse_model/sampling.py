@@ -62,10 +62,12 @@ def sample(
         "null": lambda: torch.zeros_like(condition),
         "random": lambda: independent_condition(condition, seed),
     }[rule.condition]()
+    subsets = SubsetSeed(seed, 0, schedule.selection, ahead=steps)
+    shared = "the condition" if rule.condition == "same" else None
     for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         now = schedule.at(step / steps)
-        subset = SubsetSeed(seed, step, schedule.selection)
-        strong, weak = Branch(now.gamma_strong, 0), Branch(now.gamma_weak, 1)
+        subset = subsets.at(step)
+        strong, weak = Branch(now.gamma_strong, 0, shared), Branch(now.gamma_weak, 1, shared)
         if now.omega == 1:
             (clean,) = model(x, sigma, [condition], Evaluation((strong,), subset))
         elif auxiliary is None:

@@ -54,6 +54,11 @@ class Sparsity:
     def __bool__(self) -> bool:
         return bool(self.routes) or self.mask is not None
 
+    @property
+    def count(self) -> int:
+        """How many token subsets one evaluation needs for each branch."""
+        return len(self.routes) + (self.mask is not None)
+
     def stretches(self, depth: int) -> Iterator[tuple[range, int | None]]:
         """(layers, route number or None) over all layers in order; ValueError if routes overlap."""
         layer = 0

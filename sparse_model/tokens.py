@@ -1,6 +1,6 @@
 """Token subsets: how many tokens a sparsity rate keeps, which ones, and how to take them out and put them back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,18 +14,14 @@ def keep_count(tokens: int, gamma: float) -> int:
     return tokens - int(tokens * gamma)
 
 
-def gather(x: Tensor, index: Tensor) -> Tensor:
-    """Take tokens out: x [B or 1, T, ...], index [B, K] -> [B, K, ...]. Works for anything indexed by token."""
-    if x.shape[0] != index.shape[0]:
-        x = x.expand(index.shape[0], *x.shape[1:])
-    index = index.reshape(*index.shape, *(1,) * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
-    return x.gather(1, index)
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens out of rows: x [R, T, ...], index [B, K] of tokens counted through all rows -> [B, K, ...]."""
+    return x.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
-def scatter(x: Tensor, index: Tensor, kept: Tensor) -> Tensor:
-    """Put tokens back: a copy of x [B, T, ...] in which the tokens index [B, K] are replaced by kept [B, K, ...]."""
-    index = index.reshape(*index.shape, *(1,) * (x.ndim - 2)).expand_as(kept)
-    return x.scatter(1, index, kept)
+def put(x: Tensor, index: Tensor, kept: Tensor) -> Tensor:
+    """Tokens back into rows: a copy of x [R, T, ...] with its tokens index [B, K] replaced by kept [B, K, ...]."""
+    return x.flatten(0, 1).index_copy(0, index.flatten(), kept.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def random_subset(batch: int, tokens: int, keep: int, device: torch.device | str | None = None) -> Tensor:
@@ -46,14 +42,31 @@ class SubsetSeed:
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
     with that seed (of a Bernoulli subset the same order of tokens; their count is the batch's).
+
+    A run of known length draws `ahead` evaluations at once and keeps them on the device in `drawn`, which all its
+    evaluations (`at`) share: nothing is uploaded in the middle of a step.
     """
 
     seed: int = 0
     evaluation: int = 0
     selection: str = "exact"
+    ahead: int = field(default=1, compare=False)
+    drawn: dict[tuple, tuple[int, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
-    def draw(self, branch: int, batch: int, tokens: int, gamma: float, route: int = 0) -> Tensor:
-        """The kept tokens of one branch, ascending: [batch, K] int64 on the CPU.
+    def at(self, evaluation: int) -> "SubsetSeed":
+        """The same run's seed at another evaluation."""
+        return replace(self, evaluation=evaluation)
+
+    def draw(
+        self,
+        branch: int,
+        batch: int,
+        tokens: int,
+        gamma: float,
+        route: int = 0,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """The kept tokens of one branch, ascending: [batch, K] int64.
 
         `exact` keeps T - int(T * gamma) tokens per sample (CompVis/tread). `bernoulli` keeps each token with
         probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is drawn from the binomial once per evaluation
@@ -65,8 +78,19 @@ class SubsetSeed:
         if self.selection == "bernoulli":
             count = torch.rand(tokens, generator=_generator(self.seed, self.evaluation, route))
             keep = int((count >= gamma).sum())
-        scores = torch.stack([
-            torch.rand(tokens, generator=_generator(self.seed + i, self.evaluation, branch, route, 1))
-            for i in range(batch)
-        ])  # fmt: skip
-        return scores.argsort(dim=1)[:, :keep].sort(dim=1).values
+        return self._order(branch, batch, tokens, route, device)[:, :keep].sort(dim=1).values
+
+    def _order(self, branch: int, batch: int, tokens: int, route: int, device: torch.device | str | None) -> Tensor:
+        """The order in which tokens are kept, [batch, tokens]: a subset of any size is its beginning."""
+        key = branch, batch, tokens, route, str(device)
+        first, orders = self.drawn.get(key, (self.evaluation, None))
+        if orders is None or not 0 <= self.evaluation - first < len(orders):
+            first = self.evaluation
+            scores = torch.stack([
+                torch.rand(tokens, generator=_generator(self.seed + i, evaluation, branch, route, 1))
+                for evaluation in range(first, first + self.ahead)
+                for i in range(batch)
+            ])  # fmt: skip
+            orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
+            self.drawn[key] = first, orders
+        return orders[self.evaluation - first]

@@ -1,4 +1,6 @@
-"""Branches of one batch, each on its own tokens, against a slow reading of the same rules one sample at a time."""
+"""Branches of one pass, each on its own tokens, against a slow reading of the same rules one sample at a time."""
+
+import itertools
 
 import pytest
 import torch
@@ -6,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparse_model.branches import DENSE, Branch, Evaluation, run_layers, run_masked
+from sparse_model.branches import DENSE, WHOLE, Branch, Evaluation, Packing, run_layers, run_masked
 from sparse_model.models.dit import DiT
+from sparse_model.models.layers import attend
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.tokens import SubsetSeed, keep_count
 
 
 class Mixer(nn.Module):
-    """A layer whose every token depends on all tokens that run with it, its sample's condition and its position."""
+    """A layer whose every token depends on all tokens of its segment, its branch's condition and its position."""
 
     def __init__(self, number: int):
         super().__init__()
@@ -21,8 +24,10 @@ class Mixer(nn.Module):
 
     def forward(self, x, *inputs):
         self.calls.append([x, *inputs])
-        condition, position = inputs[0], inputs[1] if len(inputs) > 1 else torch.zeros_like(x)
-        return torch.tanh(x + x.mean(dim=1, keepdim=True) + condition[:, None] + self.number * position)
+        condition, *positions, packing = inputs
+        mean = packing.spread(torch.stack([part.mean(dim=1) for part in packing.split(x)], dim=1))
+        position = positions[0] if positions else torch.zeros_like(x)
+        return torch.tanh(x + mean + packing.spread(condition) + self.number * position)
 
 
 def mixers(depth: int) -> list[Mixer]:
@@ -30,9 +35,9 @@ def mixers(depth: int) -> list[Mixer]:
 
 
 def inputs(batch: int, tokens: int = 12, width: int = 4, seed: int = 0):
-    """x, condition [batch, width], position [batch, tokens, width]."""
+    """x, condition [batch, 1, width], position [batch, tokens, width]."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = (batch, tokens, width), (batch, width), (batch, tokens, width)
+    shapes = (batch, tokens, width), (batch, 1, width), (batch, tokens, width)
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
@@ -50,35 +55,100 @@ def one_by_one(layers, routes, evaluation, x, condition, position):
                 alone = SubsetSeed(seed.seed + i, seed.evaluation, seed.selection)
                 keep = alone.draw(branch.index, 1, x.shape[1], branch.gamma, route)[0].tolist()
             if keep:
-                current[:, keep] = layer(current[:, keep], condition[i : i + 1], position[i : i + 1, keep])
+                current[:, keep] = layer(current[:, keep], condition[i : i + 1], position[i : i + 1, keep], WHOLE)
         done.append(current)
     return torch.cat(done)
 
 
 @given(
-    gammas=st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=4),
+    chunks=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]), st.sampled_from([None, "a", "b"])),
+        min_size=1,
+        max_size=4,
+    ),
     batch=st.integers(1, 3),
     routes=st.sampled_from([(), ((0, 5),), ((1, 3),), ((1, 2), (4, 4)), ((0, 1), (2, 5))]),
+    own_positions=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=50)
-def test_a_batch_of_branches_is_every_sample_alone(gammas, batch, routes, seed):
-    x, condition, position = inputs(batch * len(gammas), seed=seed % 1000)
-    branches = tuple(Branch(gamma, index) for index, gamma in enumerate(gammas))
+@settings(max_examples=80)
+def test_a_pass_of_branches_is_every_sample_alone(chunks, batch, routes, own_positions, seed):
+    """Whatever branches share an input, however sparse they are, however many routes there are."""
+    branches = tuple(Branch(gamma, index, source) for index, (gamma, source) in enumerate(chunks))
+    evaluation = Evaluation(branches, SubsetSeed(seed, 3))
+    distinct = 1 + max(evaluation.sources)
+    x, condition, position = inputs(batch * distinct, seed=seed % 1000)
+    if not own_positions:
+        position = position[:1]
     sparsity = Sparsity(tuple(Route(first, last) for first, last in routes))
-    together = run_layers(
-        mixers(6),
-        sparsity,
-        Evaluation(branches, SubsetSeed(seed, 3)),
-        x,
-        per_sample=(condition,),
-        per_token=(position,),
-    )
-    for i, branch in enumerate(branches):
-        rows = slice(i * batch, (i + 1) * batch)
-        values = [value[rows] for value in (x, condition, position)]
+    together, conditions = run_layers(mixers(6), sparsity, evaluation, x, (condition,), (position,))
+    assert together.shape[0] == conditions.shape[0] == batch * len(branches)
+    for i, (branch, source) in enumerate(zip(branches, evaluation.sources, strict=True)):
+        rows = slice(source * batch, (source + 1) * batch)
+        values = x[rows], condition[rows], position[rows] if own_positions else position.expand(batch, -1, -1)
         expected = one_by_one(mixers(6), routes, Evaluation((branch,), SubsetSeed(seed, 3)), *values)
-        torch.testing.assert_close(together[rows], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[i * batch : (i + 1) * batch], expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(conditions[i * batch : (i + 1) * batch], condition[rows])
+
+
+def test_sources_number_distinct_inputs_and_none_is_its_own():
+    labels = "a", None, "b", "a", None
+    evaluation = Evaluation(tuple(Branch(0.5, i, label) for i, label in enumerate(labels)))
+    assert evaluation.sources == (0, 1, 2, 0, 3)
+    x = torch.arange(10.0).reshape(10, 1)
+    x[6:8] = x[:2]  # the fourth chunk is the first one again
+    (distinct,) = evaluation.distinct(x)
+    assert distinct.flatten().tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
+    assert torch.equal(*evaluation.expand(distinct), x)
+
+
+def test_unshared_chunks_are_not_copied():
+    x = torch.randn(4, 2)
+    evaluation = Evaluation((Branch(0, 0), Branch(0, 1)))
+    assert evaluation.distinct(x)[0] is x and evaluation.expand(x)[0] is x
+
+
+def test_layers_in_front_of_a_route_run_once_for_a_shared_input():
+    layers = mixers(5)
+    x, condition, _ = inputs(2, tokens=20)
+    branches = Branch(0.5, 0, "c"), Branch(0.9, 1, "c")
+    run_layers(layers, Sparsity((Route(1, 3),)), Evaluation(branches), x, (condition,))
+    assert [tuple(layer.calls[0][0].shape[:2]) for layer in layers] == [(2, 20), (2, 12), (2, 12), (2, 12), (4, 20)]
+    assert [layer.calls[0][-1].lengths for layer in layers] == [(), (10, 2), (10, 2), (10, 2), ()]
+    assert [layer.calls[0][1].shape[1] for layer in layers] == [1] * 5  # one condition for both segments
+    assert all(len(layer.calls) == 1 for layer in layers)
+
+
+def test_different_inputs_bring_their_conditions_along():
+    layers = mixers(3)
+    x, condition, _ = inputs(4, tokens=20)
+    run_layers(layers, Sparsity((Route(1, 1),)), Evaluation((Branch(0.5, 0), Branch(0.9, 1))), x, (condition,))
+    assert torch.equal(layers[1].calls[0][1], torch.stack([condition[:2, 0], condition[2:, 0]], dim=1))
+
+
+@pytest.mark.parametrize("gammas", [(0.5, 0.75), (0.0, 0.0), (0.0, 0.75), (0.25, 1.0)])
+def test_sharing_changes_nothing_but_the_time(tiny_dit, gammas):
+    """To the bit: the same products on the same rows."""
+    x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.eye(3)[:2]
+    doubled = x.repeat(2, 1, 1, 1), t.repeat(2), y.repeat(2, 1)
+
+    def run(*sources):
+        branches = tuple(
+            Branch(gamma, i, source) for i, (gamma, source) in enumerate(zip(gammas, sources, strict=True))
+        )
+        return tiny_dit(*doubled, Evaluation(branches, SubsetSeed(8, 1)))
+
+    assert torch.equal(run("same", "same"), run(None, None))
+
+
+def test_a_prepared_evaluation_is_the_same_pass(tiny_dit):
+    x, t, y = torch.randn(4, 4, 8, 8), torch.rand(2).repeat(2), torch.eye(3)[[0, 1, 0, 1]]
+    evaluation = Evaluation((Branch(0.5, 0), Branch(0.75, 1)), SubsetSeed(8, 1))
+    prepared = evaluation.prepare(tiny_dit.sparsity, 2, 16, x.device)
+    assert [[tuple(index.shape) for index in route] for route in prepared.kept] == [[(2, 8), (2, 4)]]
+    assert torch.equal(tiny_dit(x, t, y, prepared), tiny_dit(x, t, y, evaluation))
+    dense = Evaluation((Branch(0.0, 0), Branch(0.0, 1))).prepare(tiny_dit.sparsity, 2, 16, x.device)
+    assert not dense.sparse and torch.equal(tiny_dit(x, t, y, dense), tiny_dit(x, t, y))
 
 
 def test_gamma_0_is_dense_to_the_bit(tiny_dit):
@@ -111,15 +181,15 @@ def test_tokens_outside_the_subset_leave_the_route_as_they_entered(tiny_dit):
 def test_gamma_1_runs_nothing_in_the_route():
     layers = mixers(5)
     x, condition, _ = inputs(2)
-    output = run_layers(layers, Sparsity((Route(1, 3),)), Evaluation((Branch(1.0),)), x, per_sample=(condition,))
+    output, _ = run_layers(layers, Sparsity((Route(1, 3),)), Evaluation((Branch(1.0),)), x, (condition,))
     assert [len(layer.calls) for layer in layers] == [1, 0, 0, 0, 1]
     first, *_, last = mixers(5)
-    assert torch.equal(output, last(first(x, condition), condition))
+    assert torch.equal(output, last(first(x, condition, WHOLE), condition, WHOLE))
 
 
 def test_one_batch_or_two_calls_in_any_order(tiny_dit):
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.eye(3)[:2]
-    strong, weak, seed = Branch(0.25, 0), Branch(0.75, 1), SubsetSeed(11, 5)
+    strong, weak, seed = Branch(0.25, 0, "c"), Branch(0.75, 1, "c"), SubsetSeed(11, 5)
 
     def run(*branches):
         n = len(branches)
@@ -133,24 +203,15 @@ def test_one_batch_or_two_calls_in_any_order(tiny_dit):
 
 def test_subsets_do_not_depend_on_the_split():
     strong, weak, seed = Branch(0.5, 0), Branch(0.9, 1), SubsetSeed(2, 8)
-    x = torch.empty(6, 20, 3)
-    together = list(Evaluation((strong, weak), seed).subsets(x))
-    apart = [next(iter(Evaluation((branch,), seed).subsets(x[:3]))) for branch in (strong, weak)]
-    assert [rows for rows, _ in together] == [slice(0, 3), slice(3, 6)]
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(together, apart, strict=True))
+    together = Evaluation((strong, weak), seed).subsets(0, 3, 20, None)
+    apart = [Evaluation((branch,), seed).subsets(0, 3, 20, None)[0] for branch in (strong, weak)]
+    assert [tuple(index.shape) for index in together] == [(3, 10), (3, 2)]
+    assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
 
 
-@pytest.mark.parametrize("selection", ["exact", "bernoulli"])
-def test_neighbours_of_one_gamma_share_a_call_but_not_their_tokens(selection):
-    layers = mixers(3)
-    x, condition, _ = inputs(8, tokens=40)
-    table = torch.arange(40.0).reshape(1, 40, 1).expand(1, 40, 4)
-    branches = (Branch(0.5, 0), Branch(0.5, 1), Branch(0.75, 2), Branch(0.5, 3))
-    evaluation = Evaluation(branches, SubsetSeed(3, 1, selection))
-    run_layers(layers, Sparsity((Route(1, 1),)), evaluation, x, (condition,), (table,))
-    assert [call[0].shape[0] for call in layers[1].calls] == [4, 2, 2]
-    first, second = layers[1].calls[0][2].chunk(2)
-    assert not torch.equal(first, second)
+def test_branches_of_one_gamma_do_not_share_their_tokens():
+    first, second = Evaluation((Branch(0.5, 0, "c"), Branch(0.5, 1, "c")), SubsetSeed(3, 1)).subsets(0, 4, 40, None)
+    assert not (first == second).all(dim=1).any()
 
 
 def test_two_routes_keep_different_tokens():
@@ -169,39 +230,58 @@ def test_two_routes_keep_different_tokens():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_per_token_tables_follow_their_tokens_and_conditions_their_samples(shared):
-    """A table [1, T, ...] (positions) or [N, T, ...] (a mask) is gathered; a condition [N, ...] stays whole."""
+    """A table [1, T, ...] (positions) or [N, T, ...] (a mask) is gathered; a condition [N, 1, ...] stays whole."""
     seed, tokens = SubsetSeed(6, 2), 10
     layers = mixers(3)
     x, _, _ = inputs(4, tokens)
-    condition = torch.arange(4.0)[:, None].expand(4, 4)
+    condition = torch.arange(4.0)[:, None, None].expand(4, 1, 4)
     rows = torch.arange(1.0 if shared else 4.0) * 100
     table = (rows[:, None] + torch.arange(10.0))[:, :, None].expand(-1, -1, 4)
     evaluation = Evaluation((Branch(0.2, 0), Branch(0.6, 1)), seed)
-    run_layers(layers, Sparsity((Route(1, 1),)), evaluation, x, per_sample=(condition,), per_token=(table,))
-    for (_, samples, positions), branch in zip(layers[1].calls, evaluation.branches, strict=True):
+    run_layers(layers, Sparsity((Route(1, 1),)), evaluation, x, (condition,), (table,))
+    _, samples, positions, packing = layers[1].calls[0]
+    assert packing == Packing((8, 4))
+    assert samples[:, :, 0].tolist() == [[0, 2], [1, 3]]
+    for branch, part in zip(evaluation.branches, packing.split(positions), strict=True):
         index = seed.draw(branch.index, 2, tokens, branch.gamma)
-        first = 2 * branch.index
-        assert samples[:, 0].tolist() == [first, first + 1]
-        own = torch.zeros(2) if shared else rows[first : first + 2]
-        assert torch.equal(positions[:, :, 0], own[:, None] + index)
+        own = torch.zeros(2) if shared else rows[2 * branch.index : 2 * branch.index + 2]
+        assert torch.equal(part[:, :, 0], own[:, None] + index)
     for layer in (layers[0], layers[2]):
         (dense,) = layer.calls
         assert dense[0].shape[1] == tokens and torch.equal(dense[2], table)
 
 
+@pytest.mark.parametrize("lengths", [(), (6,), (3, 3), (4, 2), (1, 2, 3), (2, 2, 2)])
+def test_attention_stays_within_segments(lengths):
+    q, k, v = torch.randn(3, 2, 6, 8)
+    packing, edges = Packing(lengths), [sum(lengths[:i]) for i in range(len(lengths) + 1)] if lengths else [0, 6]
+    expected = [attend(q[:, a:b], k[:, a:b], v[:, a:b], 2) for a, b in itertools.pairwise(edges)]
+    torch.testing.assert_close(packing.attend(attend, q, k, v, 2), torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("contexts", [1, 3])
+def test_cross_attention_reads_the_segments_own_context(contexts):
+    packing, q = Packing((1, 2, 3)), torch.randn(2, 6, 8)
+    k, v = torch.randn(2, 2, contexts, 5, 8)
+    output = packing.split(packing.attend_to(attend, q, k, v, 2))
+    for s, part in enumerate(packing.split(q)):
+        own = s if contexts > 1 else 0
+        torch.testing.assert_close(output[s], attend(part, k[:, own], v[:, own], 2))
+
+
 def test_without_routes_a_network_is_dense():
     x, condition, _ = inputs(2)
-    sparse = run_layers(mixers(3), Sparsity(), Evaluation((Branch(0.9),)), x, per_sample=(condition,))
-    assert torch.equal(sparse, run_layers(mixers(3), Sparsity(), DENSE, x, per_sample=(condition,)))
+    sparse, _ = run_layers(mixers(3), Sparsity(), Evaluation((Branch(0.9),)), x, (condition,))
+    assert torch.equal(sparse, run_layers(mixers(3), Sparsity(), DENSE, x, (condition,))[0])
 
 
 def test_without_a_seed_torchs_generator_decides():
-    evaluation, x = Evaluation((Branch(0.5),), seed=None), torch.empty(2, 30, 1)
+    evaluation = Evaluation((Branch(0.5),), seed=None)
 
     def draw(seed=None):
         if seed is not None:
             torch.manual_seed(seed)
-        return next(iter(evaluation.subsets(x)))[1]
+        return evaluation.subsets(0, 2, 30, None)[0]
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw())
@@ -215,31 +295,39 @@ def test_a_route_that_does_not_fit_stops_the_network(tiny_dit, route, message):
         wrong(torch.randn(1, 4, 8, 8), torch.rand(1), torch.eye(3)[:1], Evaluation((Branch(0.5),)))
 
 
-@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=1, max_size=3), st.integers(1, 2), st.integers(0, 99))
-@settings(max_examples=30)
-def test_masking_runs_on_kept_tokens_and_fills_in_the_rest(gammas, batch, seed):
-    class Widen(nn.Module):
-        def forward(self, x, condition):
-            return torch.cat([x, x + condition[:, None]], dim=-1)
+class Widen(nn.Module):
+    def forward(self, x, condition, packing):
+        return torch.cat([x, x + packing.spread(condition)], dim=-1)
 
-    x, condition, _ = inputs(batch * len(gammas), seed=seed)
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.sampled_from([None, "a"])), min_size=1, max_size=3),
+    st.integers(1, 2),
+    st.integers(0, 99),
+)
+@settings(max_examples=40)
+def test_masking_runs_on_kept_tokens_and_fills_in_the_rest(chunks, batch, seed):
+    branches = tuple(Branch(gamma, i, source) for i, (gamma, source) in enumerate(chunks))
+    evaluation = Evaluation(branches, SubsetSeed(seed))
+    x, condition, _ = inputs(batch * (1 + max(evaluation.sources)), seed=seed)
     token = torch.randn(1, 1, 8)
-    evaluation = Evaluation(tuple(Branch(g, i) for i, g in enumerate(gammas)), SubsetSeed(seed))
-    output = run_masked((Mixer(1), Widen()), evaluation, x, token, per_sample=(condition,))
-    for i, branch in enumerate(evaluation.branches):
+    output, conditions = run_masked((Mixer(1), Widen()), evaluation, x, token, per_sample=(condition,))
+    assert len(conditions) == len(output) == batch * len(branches)
+    for i, (branch, source) in enumerate(zip(branches, evaluation.sources, strict=True)):
         index = evaluation.seed.draw(i, batch, 12, branch.gamma)
         assert index.shape[1] == keep_count(12, branch.gamma)
         for j in range(batch):
-            row, keep = i * batch + j, index[j].tolist()
+            row, keep = source * batch + j, index[j].tolist()
             expected = token[0].repeat(12, 1)
             if keep:
                 own = condition[row : row + 1]
-                expected[keep] = Widen()(Mixer(1)(x[row : row + 1, keep], own), own)[0]
-            torch.testing.assert_close(output[row], expected, rtol=1e-5, atol=1e-6)
+                expected[keep] = Widen()(Mixer(1)(x[row : row + 1, keep], own, WHOLE), own, WHOLE)[0]
+            torch.testing.assert_close(output[i * batch + j], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_masking_at_gamma_0_is_dense_to_the_bit():
     x, condition, _ = inputs(3)
     layers = mixers(2)
-    dense = layers[1](layers[0](x, condition), condition)
-    assert torch.equal(run_masked(layers, Evaluation((Branch(0.0),)), x, torch.zeros(1, 1, 4), (condition,)), dense)
+    dense = layers[1](layers[0](x, condition, WHOLE), condition, WHOLE)
+    masked, _ = run_masked(layers, Evaluation((Branch(0.0),)), x, torch.zeros(1, 1, 4), (condition,))
+    assert torch.equal(masked, dense)

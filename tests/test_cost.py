@@ -30,7 +30,33 @@ SMALL = ModelSpec(
     ids=["unguided", "CFG", "SG_FLOPS", "SG_FID"],
 )
 def test_table_2(schedule, published):
-    assert step_cost(XL, schedule, 40).total / 1e9 == pytest.approx(published, rel=0.002)
+    """The paper runs its branches apart."""
+    cost = step_cost(XL, schedule, 40)
+    assert (cost.strong + cost.weak) / 1e9 == pytest.approx(published, rel=0.002)
+
+
+def test_one_pass_of_both_branches_is_cheaper_than_the_paper():
+    cost = step_cost(XL, PRESETS["SG_FLOPS"], 40)
+    block = 12 * 1152**2 * 256  # attention and MLP of one of the two blocks in front of the route
+    assert cost.shared > 2 * block
+    assert cost.total / 1e9 < 89.5
+
+
+@pytest.mark.parametrize("rule", ["CFG + SG", "AG + SG"])
+def test_branches_of_different_inputs_or_networks_share_nothing(rule):
+    assert step_cost(SMALL, constant(0.2, 0.8, 2, rule), 4).shared == 0
+
+
+@pytest.mark.parametrize("gammas", [(0, 0.5), (0.3, 0.9), (0.5, 1)])
+def test_a_shared_pass_against_the_counter_of_pytorch(gammas):
+    network = DiT(SMALL.config, SMALL.sparsity)
+    evaluation = Evaluation(tuple(Branch(gamma, i, "c") for i, gamma in enumerate(gammas)))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(2, 4, 16, 16), torch.zeros(2), torch.zeros(2, 9), evaluation)
+    flops = counter.get_flop_counts()["Global"]
+    expected = sum(n for op, n in flops.items() if not ("attention" in str(op) or "bmm" in str(op)))
+    look_up = 2 * 10 * 64
+    assert step_cost(SMALL, constant(*gammas, 2), 1).total == (expected - look_up) // 2
 
 
 @pytest.mark.parametrize("gamma", [0, 0.3, 0.5, 0.9, 0.99, 1])

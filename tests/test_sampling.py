@@ -159,8 +159,17 @@ def test_with_a_second_checkpoint_each_network_runs_one_branch():
     main, weaker = Recorder(), Recorder()
     plan = constant(0.1, 0.6, 2, "AG + SG")
     sample(Denoiser(main, Flow()), LABELS, plan, shape=SHAPE, steps=2, auxiliary=Denoiser(weaker, Flow()))
-    assert [evaluation.branches for *_, evaluation in main.calls] == [(Branch(0.1, 0),)] * 2
-    assert [evaluation.branches for *_, evaluation in weaker.calls] == [(Branch(0.6, 1),)] * 2
+    for network, expected in ((main, (0.1, 0)), (weaker, (0.6, 1))):
+        assert [[(b.gamma, b.index) for b in evaluation.branches] for *_, evaluation in network.calls] == [
+            [expected]
+        ] * 2
+
+
+@pytest.mark.parametrize(("rule", "sources"), [("SG", (0, 0)), ("CFG + SG", (0, 1)), ("ICG", (0, 1))])
+def test_branches_of_one_condition_are_one_input(rule, sources):
+    network = Recorder()
+    sample(Denoiser(network, Flow()), LABELS, constant(0.1, 0.6, 2, rule), shape=SHAPE, steps=1)
+    assert [evaluation.sources for *_, evaluation in network.calls] == [sources]
 
 
 def test_a_second_checkpoint_comes_with_its_rules(model, auxiliary):

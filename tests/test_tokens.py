@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_model.tokens import SubsetSeed, gather, keep_count, random_subset, scatter
+from sparse_model.tokens import SubsetSeed, keep_count, put, random_subset, take
 
 tokens = st.integers(1, 600)
 rates = st.floats(0, 1)
@@ -123,31 +123,53 @@ def test_random_subset_follows_torchs_seed():
 
 
 @given(st.integers(1, 4), st.integers(1, 20), rates, st.lists(st.integers(1, 3), max_size=2))
-def test_gather_takes_and_scatter_puts_back(batch, count, gamma, rest):
+def test_tokens_are_taken_and_put_back(batch, count, gamma, rest):
     x = torch.arange(batch * count * math.prod(rest)).reshape(batch, count, *rest)
-    index = SubsetSeed(9).draw(0, batch, count, gamma)
-    kept = gather(x, index)
+    within = SubsetSeed(9).draw(0, batch, count, gamma)
+    index = within + torch.arange(batch)[:, None] * count
+    kept = take(x, index)
     assert kept.shape == (batch, index.shape[1], *rest)
     for i in range(batch):
-        for place, token in enumerate(index[i].tolist()):
+        for place, token in enumerate(within[i].tolist()):
             assert torch.equal(kept[i, place], x[i, token])
-    assert torch.equal(scatter(x, index, kept), x)
+    assert torch.equal(put(x, index, kept), x)
 
     before = x.clone()
-    changed = scatter(x, index, -1 - kept)
+    changed = put(x, index, -1 - kept)
     assert torch.equal(x, before)
-    outside = torch.ones(batch, count, dtype=torch.bool).scatter(1, index, False)
+    outside = torch.ones(batch, count, dtype=torch.bool).scatter(1, within, False)
     assert torch.equal(changed[outside], x[outside])
-    assert torch.equal(gather(changed, index), -1 - kept)
+    assert torch.equal(take(changed, index), -1 - kept)
 
 
-def test_gather_takes_different_tokens_of_one_shared_table():
+def test_samples_take_different_tokens_of_one_shared_table():
     table, index = torch.randn(1, 5, 2, 3), torch.tensor([[0, 4], [1, 2], [3, 4]])
-    assert torch.equal(gather(table, index), table[0][index])
+    assert torch.equal(take(table, index), table[0][index])
 
 
 def test_gradients_flow_through_both_ways():
     x = torch.randn(1, 4, 2, requires_grad=True)
     index = torch.tensor([[1, 3]])
-    scatter(x, index, 3 * gather(x, index)).sum().backward()
+    put(x, index, 3 * take(x, index)).sum().backward()
     assert x.grad[0, :, 0].tolist() == [1, 3, 1, 3]
+
+
+@given(seeds, st.integers(0, 10**6), st.integers(1, 5), st.sampled_from(["exact", "bernoulli"]))
+@settings(max_examples=30)
+def test_drawing_ahead_keeps_the_same_tokens(seed, first, ahead, selection):
+    """Also for samplers that evaluate more often than planned, or step back."""
+    run = SubsetSeed(seed, first, selection, ahead)
+    for evaluation in (*range(first, first + 2 * ahead + 1), first):
+        for branch in (0, 1):
+            drawn = run.at(evaluation).draw(branch, 2, 12, 0.5)
+            assert torch.equal(drawn, SubsetSeed(seed, evaluation, selection).draw(branch, 2, 12, 0.5))
+
+
+def test_a_run_draws_once_for_all_its_evaluations():
+    run = SubsetSeed(4, 0, ahead=10)
+    run.draw(0, 2, 16, 0.5)
+    (orders,) = [orders for _, orders in run.drawn.values()]
+    for evaluation in range(1, 10):
+        run.at(evaluation).draw(0, 2, 16, 0.5 + evaluation / 100)
+    assert [orders is other for _, other in run.drawn.values()] == [True]
+    assert orders.shape == (10, 2, 16)

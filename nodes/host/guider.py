@@ -71,7 +71,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
     ) -> Tensor:
         """Here the models are loaded, and self.model_options belong to this run alone."""
         first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
-        self.model_options = with_entry(self.model_options, Run(self.schedule, seed or 0, first))
+        run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1))
+        self.model_options = with_entry(self.model_options, run)
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         if self.auxiliary is None:
             self.model_options[HOOK] = GuidanceHook(earlier_hook(self.model_options))

@@ -8,7 +8,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...sparse_model.branches import DENSE, Branch, Evaluation
+from ...sparse_model.branches import DENSE, Branch, Evaluation, Prepared
 from ...sparse_model.models import ARCHITECTURES
 from ...sparse_model.models.layers import Backend
 from ...sparse_model.prediction import Flow
@@ -65,8 +65,13 @@ class HostForward:
         sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
         sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
         prediction, labels = self.spec.prediction, self._labels(context, x)
-        output = super().forward(x, prediction.time(sigma), labels, evaluation(transformer_options)).float()
+        output = super().forward(x, prediction.time(sigma), labels, self._evaluation(x, transformer_options)).float()
         return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
+
+    def _evaluation(self, x: Tensor, transformer_options: dict[str, Any]) -> Prepared:
+        asked = evaluation(transformer_options)
+        batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
+        return asked.prepare(self.sparsity, batch, tokens, x.device)
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
         """[N, n, classes] -> [N, classes]. The largest of n: the host repeats shorter conditions along that axis."""

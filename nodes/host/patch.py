@@ -58,7 +58,7 @@ class BeginRun:
         cfg = getattr(guider, "cfg", None)
         schedule = self.schedule if cfg is None else self.schedule.with_scale(cfg)
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
-        run = Run(schedule, seed or 0, first, cfg)
+        run = Run(schedule, seed or 0, first, cfg, max(len(sigmas) - 1, 1))
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         output = executor(*args, **kwargs)
         if not run.guided:

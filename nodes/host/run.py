@@ -32,7 +32,8 @@ class Mark:
 
 @dataclass(eq=False)
 class Run:
-    """One sampling run under a schedule. `cfg` is the scale at which a stock sampler combines the two predictions.
+    """One sampling run under a schedule. `cfg` is the scale at which a stock sampler combines the two predictions,
+    `steps` how many evaluations are expected: their token subsets are drawn at once.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts
     and vanishes with the run's own options.
@@ -42,9 +43,14 @@ class Run:
     seed: int = 0
     evaluation: int = 0
     cfg: float | None = None
+    steps: int = 1
     strong: Mark | None = field(default=None, init=False)
     guided: int = field(default=0, init=False)
     latest: tuple[float, Settings] | None = field(default=None, init=False)
+    subsets: SubsetSeed = field(init=False)
+
+    def __post_init__(self):
+        self.subsets = SubsetSeed(self.seed, self.evaluation, self.schedule.selection, ahead=self.steps)
 
     def __deepcopy__(self, memo: dict) -> "Run":
         """Old hosts copy the options of a model deeply at every clone; a run has one state."""
@@ -58,7 +64,7 @@ class Run:
 
     def next_mark(self, now: Settings, shared: bool) -> Mark:
         """A fresh token subset for every evaluation of the model (arXiv 2601.01608, section 3)."""
-        seed = SubsetSeed(self.seed, self.evaluation, self.schedule.selection)
+        seed = self.subsets.at(self.evaluation)
         self.evaluation, self.guided = self.evaluation + 1, self.guided + 1
         self.strong = Mark((now.gamma_strong,), seed)
         return Mark((now.gamma_strong, now.gamma_weak), seed, shared)

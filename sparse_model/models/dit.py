@@ -51,11 +51,12 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W]; a learned variance is dropped."""
+        x, t, y = evaluation.distinct(x, t, y)
         patch, channels = self.config.patch_size, x.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.x_embedder(x) + self.positions(height, length).to(x)  # [N, T, D]
-        c = self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)  # [N, D]
-        h = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
+        h = self.x_embedder(x) + self.positions(height, length).to(x)  # [U * B, T, D]
+        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch)[:, :channels]
 
     def positions(self, height: int, length: int) -> Tensor:

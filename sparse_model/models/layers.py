@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..branches import WHOLE, Packing
+
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
 
@@ -82,10 +84,14 @@ class TransformerConfig:
         """Patches along a side of the native input."""
         return self.input_size // self.patch_size
 
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of an input of height x width."""
+        return (height // self.patch_size) * (width // self.patch_size)
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x [B, T, D] scaled and shifted by [B, D] (arXiv 2212.09748, fig. 3)."""
-    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+    """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
+    return x * (1 + scale) + shift
 
 
 def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:
@@ -175,8 +181,8 @@ class Attention(nn.Module):
         self.qkv = backend.linear(width, 3 * width)
         self.proj = backend.linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(self.attend(*self.qkv(x).chunk(3, dim=-1), self.heads))
+    def forward(self, x: Tensor, packing: Packing = WHOLE) -> Tensor:
+        return self.proj(packing.attend(self.attend, *self.qkv(x).chunk(3, dim=-1), self.heads))
 
 
 class Mlp(nn.Module):
@@ -190,7 +196,7 @@ class Mlp(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """A DiT block with adaLN-Zero: x [B, T, width], c [B, condition] -> [B, T, width]."""
+    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition] -> [B, T, width]."""
 
     def __init__(self, backend: Backend, width: int, heads: int, mlp_ratio: float, condition: int):
         super().__init__()
@@ -200,10 +206,11 @@ class AdaLNBlock(nn.Module):
         self.mlp = Mlp(backend, width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate_a.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_a, scale_a))
-        return x + gate_m.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+    def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
+        modulation = packing.spread(self.adaLN_modulation(c))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
+        x = x + gate_a * self.attn(modulate(self.norm1(x), shift_a, scale_a), packing)
+        return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
 
 class AdaLNLinear(nn.Module):
@@ -215,6 +222,6 @@ class AdaLNLinear(nn.Module):
         self.linear = backend.linear(width, outputs)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 2 * width))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+    def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
+        shift, scale = packing.spread(self.adaLN_modulation(c)).chunk(2, dim=-1)
         return self.linear(modulate(self.norm(x), shift, scale))

@@ -62,14 +62,16 @@ class MaskDiT(nn.Module):
         A mask keeps T - int(T * gamma) tokens; the authors' training code keeps int(T * (1 - gamma)), one less where
         T * gamma is not whole.
         """
+        x, t, y = evaluation.distinct(x, t, y)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.x_embedder(x) + self.positions(self.pos_embed, height, length).to(x)  # [N, T, D]
-        c = self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))  # [N, D]
+        h = self.x_embedder(x) + self.positions(self.pos_embed, height, length).to(x)  # [U * B, T, D]
+        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))).unsqueeze(1)  # [U * B, 1, D]
         if self.sparsity.mask is None:
-            h = self.decoder_layer(run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,)), c)
-        else:  # [N, T, D] -> K tokens through the encoder -> [N, T, decoder D]
-            h = run_masked((*self.blocks, self.decoder_layer), evaluation, h, self.mask_token, per_sample=(c,))
+            h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
+            h = self.decoder_layer(h, c)
+        else:  # [U * B, T, D] -> K tokens through the encoder -> [N, T, decoder D]
+            h, c = run_masked((*self.blocks, self.decoder_layer), evaluation, h, self.mask_token, per_sample=(c,))
         h = h + self.positions(self.decoder_pos_embed, height, length).to(x)
         for block in self.decoder_blocks:
             h = block(h, c)

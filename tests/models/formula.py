@@ -33,5 +33,5 @@ class Chosen:
     def __init__(self, index: Tensor):
         self.index = index.long()
 
-    def draw(self, branch: int, batch: int, tokens: int, gamma: float, route: int = 0) -> Tensor:
+    def draw(self, branch: int, batch: int, tokens: int, gamma: float, route: int = 0, device=None) -> Tensor:
         return self.index

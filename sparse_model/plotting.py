@@ -40,8 +40,8 @@ def schedule_plot(schedule: Schedule, steps: int = 40) -> Image.Image:
     draw.rectangle((*point(0, 1), *point(1, 0)), outline=INK, width=SCALE)
 
     curves = {
-        "gamma strong": schedule.gamma_strong,
-        "gamma weak": schedule.gamma_weak,
+        "gamma strong": lambda progress: schedule.at(progress).gamma_strong,
+        "gamma weak": lambda progress: schedule.at(progress).gamma_weak,
         "omega": lambda progress: (schedule.at(progress).omega - 1) / (top - 1),
     }
     x = LEFT * SCALE

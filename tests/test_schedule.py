@@ -103,7 +103,24 @@ def test_a_schedule_at_a_moment():
     assert schedule.at(0.25).omega == 1.5 and schedule.at(0.75).omega == 2.5  # the ends belong to the interval
     for outside in (0.0, 0.24, 0.76, 1.0):
         assert schedule.at(outside).omega == 1
-        assert schedule.at(outside).gamma_strong == schedule.gamma_strong(outside)
+        assert schedule.at(outside).gamma_strong == pytest.approx(schedule.gamma_strong(outside), abs=0.4 / 6 / 2)
+
+
+def test_a_ramp_of_gamma_takes_seven_values_and_one_of_omega_every_value():
+    """So that a compiled network meets seven counts of tokens, and both branches change theirs at the same moments."""
+    schedule = Schedule(Curve.cosine(0, 0.6), Curve.cosine(0.6, 0), Curve.linear(1, 2), "AG + SG")
+    moments = [schedule.at(i / 100) for i in range(101)]
+    assert [*dict.fromkeys(m.gamma_strong for m in moments)] == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert len({(m.gamma_strong, m.gamma_weak) for m in moments}) == 7
+    assert len({m.omega for m in moments}) == 101
+    for i, moment in enumerate(moments):
+        assert moment.gamma_strong == pytest.approx(schedule.gamma_strong(i / 100), abs=0.0501)
+
+
+def test_keyframes_and_steps_keep_their_own_values():
+    schedule = Schedule(Curve.step(0.123, 0.45), Curve.parse("0:0.777, 0.5:0.91"), Curve.constant(2))
+    assert [schedule.at(p).gamma_strong for p in (0, 0.49, 0.5, 1)] == [0.123, 0.123, 0.45, 0.45]
+    assert [schedule.at(p).gamma_weak for p in (0, 0.5, 1)] == [0.777, 0.91, 0.91]
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -174,7 +191,7 @@ def test_presets_are_the_papers():
         assert hps.at(at) == Settings(0.1, 0.8, 1.8)
         assert geneval.at(at) == Settings(0.2, 0.7, 2.5)
         strong = 0.3 * (1 - math.cos(math.pi * at))
-        assert (fid.at(at).gamma_strong, fid.at(at).gamma_weak) == pytest.approx((strong, 0.6 - strong))
+        assert (fid.gamma_strong(at), fid.gamma_weak(at)) == pytest.approx((strong, 0.6 - strong))
     assert [PRESETS[name].rule for name in PRESETS] == ["SG", "AG + SG", "SG", "CFG + SG"]
     assert {schedule.rule for schedule in PRESETS.values()} <= RULES.keys()
 

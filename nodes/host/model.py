@@ -7,10 +7,11 @@ import comfy.model_base
 import comfy.supported_models_base
 import torch
 from comfy.model_base import ModelType
+from torch import Tensor
 
 from ...sparse_model.prediction import EDM, Epsilon, Flow, Prediction
 from ...sparse_model.spec import ModelSpec
-from .network import hosted
+from .network import evaluation_of, hosted
 
 
 class Pixels(comfy.latent_formats.LatentFormat):
@@ -57,6 +58,23 @@ class SparseModel(comfy.model_base.BaseModel):
         check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
         check_condition(self.spec, kwargs.get("cross_attn"))
         return super().extra_conds(**kwargs)
+
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
+        **kwargs: Any,
+    ) -> Tensor:
+        """Draws the kept tokens in front of the network, which the host may have compiled."""
+        asked = evaluation_of(transformer_options)
+        batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
+        kwargs["evaluation"] = asked.prepare(self.spec.sparsity, batch, tokens, x.device)
+        return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
 def spec_of(model: Any) -> ModelSpec | None:

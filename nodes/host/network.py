@@ -47,7 +47,10 @@ class HostForward:
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
         **kwargs: Any,
     ) -> Tensor:
-        """x [N, C, H, W], context [N, n, classes] -> what the host's model sampling expects, [N, C, H, W]."""
+        """x [N, C, H, W], context [N, n, classes] -> what the host's model sampling expects, [N, C, H, W].
+
+        `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
+        """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
         return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
@@ -59,19 +62,15 @@ class HostForward:
         context: Tensor | None,
         control: Any,
         transformer_options: dict[str, Any],
+        evaluation: Prepared | Evaluation = DENSE,
         **kwargs: Any,
     ) -> Tensor:
         # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
         sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
         sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
         prediction, labels = self.spec.prediction, self._labels(context, x)
-        output = super().forward(x, prediction.time(sigma), labels, self._evaluation(x, transformer_options)).float()
+        output = super().forward(x, prediction.time(sigma), labels, evaluation).float()
         return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
-
-    def _evaluation(self, x: Tensor, transformer_options: dict[str, Any]) -> Prepared:
-        asked = evaluation(transformer_options)
-        batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
-        return asked.prepare(self.sparsity, batch, tokens, x.device)
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
         """[N, n, classes] -> [N, classes]. The largest of n: the host repeats shorter conditions along that axis."""
@@ -80,7 +79,7 @@ class HostForward:
         return context.amax(dim=1)
 
 
-def evaluation(transformer_options: dict[str, Any]) -> Evaluation:
+def evaluation_of(transformer_options: dict[str, Any]) -> Evaluation:
     """Which branch each chunk of the host's batch answers: the host labels chunks by their place in its list."""
     mark = current_mark(transformer_options)
     if mark is None:

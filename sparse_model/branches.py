@@ -102,7 +102,7 @@ class Prepared(Chunks):
 
     @property
     def sparse(self) -> bool:
-        return bool(self.kept)
+        return len(self.kept) > 0
 
     def subsets(self, route: int, batch: int, tokens: int, device: torch.device) -> tuple[Tensor, ...]:
         return self.kept[route]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 checkout, pack, checkpoint = sys.argv[1:4]
-sys.argv = ["main.py", "--cpu", "--preview-method", "latent2rgb"]
+sys.argv = ["main.py", "--cpu", "--preview-method", "latent2rgb", "--use-pytorch-cross-attention"]
 sys.path.insert(0, checkout)
 
 import comfy.options  # noqa: E402
@@ -21,7 +21,9 @@ comfy.options.enable_args_parsing()
 import comfy.samplers  # noqa: E402
 import latent_preview  # noqa: E402
 import torch  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from torch import Tensor  # noqa: E402
+from torch._dynamo.testing import CompileCounter  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
                                               submodule_search_locations=[pack])  # fmt: skip
@@ -36,7 +38,7 @@ def part(name: str):
 
 Curve, Schedule = part("sparse_model.schedule").Curve, part("sparse_model.schedule").Schedule
 guided, SparseGuider = part("nodes.host.patch").guided, part("nodes.host.guider").SparseGuider
-progress = part("nodes.host.progress").progress
+progress, keep_count = part("nodes.host.progress").progress, part("sparse_model.tokens").keep_count
 
 model = part("nodes.host.loading").load(checkpoint)
 label = torch.tensor([[[1.0, 0.0, 1.0]]])
@@ -49,14 +51,14 @@ def schedule(rule: str) -> Schedule:
     return Schedule(Curve.constant(0.25), Curve.linear(0.5, 0.75), Curve.constant(2.0), rule)
 
 
-def sample(patcher, rule: str, seed: int = 9) -> Tensor:
-    """4 Euler steps with the stock guider at cfg 2; the noise is given, so the seed decides the tokens alone."""
+def sample(patcher, rule: str, seed: int = 9, steps: int = 4) -> Tensor:
+    """Euler steps with the stock guider at cfg 2; the noise is given, so the seed decides the tokens alone."""
     batches.clear()
     model.model.diffusion_model.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     guider = comfy.samplers.CFGGuider(guided(patcher, schedule(rule)))
     guider.set_conds(positive, negative)
     guider.set_cfg(2.0)
-    sigmas = torch.linspace(1, 0, 5)
+    sigmas = torch.linspace(1, 0, steps + 1)
     sampler = comfy.samplers.sampler_object("euler")
     try:
         return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=seed)
@@ -96,6 +98,35 @@ def foreign() -> dict:
         "difference": max(differences),
         "harmless": bool((other == sample(model, "SG")).all()),
     }
+
+
+def compiled() -> dict:
+    """What the host's TorchCompileModel node does (it guards nothing in transformer_options), with a compiler that
+    counts: two runs of 8 steps."""
+    patched = model.clone()
+    counter = CompileCounter()
+    options = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(model=patched, backend=lambda graph, inputs, **_: counter(graph, inputs), options=options)
+    results = [sample(patched, "SG", steps=8, seed=seed) for seed in (9, 10)]
+    expected = [sample(model, "SG", steps=8, seed=seed) for seed in (9, 10)]
+    errors = [float((a - b).abs().max()) for a, b in zip(results, expected, strict=True)]
+    counts = {keep_count(16, schedule("SG").at(i / 8).gamma_weak) for i in range(8)}
+    return {"graphs": counter.frame_count, "counts": len(counts), "difference": max(errors)}
+
+
+def several_devices() -> float | None:
+    """Branches on two devices, as the host's multi-GPU node spreads them: the difference as a share of the picture."""
+    if not hasattr(model, "deepclone_multigpu"):
+        return None
+    second = model.deepclone_multigpu(new_load_device=torch.device("cpu:0"))  # not the same device as "cpu"
+    second.is_multigpu_base_clone = True
+    calls = []
+    second.model.diffusion_model.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    both = model.clone()
+    both.set_additional_models("multigpu", [second])
+    apart, whole = sample(both, "SG"), sample(model, "SG")
+    assert calls == [2] * 4, calls
+    return float((apart - whole).abs().max() / whole.abs().max())
 
 
 def percents() -> float:
@@ -157,6 +188,8 @@ print(
             "CFG + SG": split("CFG + SG"),
             "ICG": split("ICG"),
             "foreign": foreign(),
+            "compiled": compiled(),
+            "devices": several_devices(),
             "percents": percents(),
             "error": cleanup_after_error(),
             "families": {path.stem: family_error(path) for path in Path(checkpoint).parent.glob("family-*")},

@@ -55,6 +55,19 @@ def test_calls_of_other_nodes_see_the_strong_branch(inside: dict[str, Any]) -> N
     assert inside["foreign"]["harmless"]
 
 
+def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: dict[str, Any]) -> None:
+    """Neither a step nor a run nor other kept tokens compile anew."""
+    assert inside["compiled"]["counts"] > 1
+    assert inside["compiled"]["graphs"] == inside["compiled"]["counts"]
+    assert inside["compiled"]["difference"] < 1e-4
+
+
+def test_branches_on_several_devices_make_the_same_picture(inside: dict[str, Any]) -> None:
+    if inside["devices"] is None:
+        pytest.skip("this host has no multi-GPU node")
+    assert inside["devices"] < 1e-4
+
+
 def test_progress_is_the_hosts_percent(inside: dict[str, Any]) -> None:
     assert inside["percents"] < 1e-3
 

@@ -84,6 +84,7 @@ def add_sample(commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("out.png"), help="where the picture goes (%(default)s)")
     parser.add_argument("--steps", type=int, help="Euler steps; default: what the checkpoint recommends")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first column; column i has seed + i")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off on many pictures")
     add_schedule(parser)
     parser.set_defaults(run=run_sample)
 
@@ -102,6 +103,7 @@ def run_sample(options: argparse.Namespace) -> None:
         steps=options.steps,
         seed=options.seed,
         auxiliary=options.auxiliary,
+        compile=options.compile,
     )
     picture.save(options.out)
     print(f"{options.out}: {picture.width} x {picture.height}")

@@ -31,6 +31,18 @@ class Denoiser:
         )
 
 
+class Compiled(nn.Module):
+    """A network through torch.compile, once per count of kept tokens: which ones they are is decided in front of it."""
+
+    def __init__(self, network: nn.Module, **options):
+        super().__init__()
+        self.network, self.compiled = network, torch.compile(network, **options)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation) -> Tensor:
+        batch, tokens = len(x) // len(evaluation.branches), self.network.config.tokens(*x.shape[2:])
+        return self.compiled(x, t, y, evaluation.prepare(self.network.sparsity, batch, tokens, x.device))
+
+
 def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
     """Starting noise [batch, *shape]; sample i depends on seed + i alone, whatever the batch."""
     return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)])

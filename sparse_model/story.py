@@ -12,7 +12,7 @@ from .cost import step_cost
 from .guidance import RULES
 from .labels import label_weights
 from .pictures import contact_sheet
-from .sampling import Denoiser, sample
+from .sampling import Compiled, Denoiser, sample
 from .schedule import Schedule, constant
 from .spec import ModelSpec
 
@@ -46,6 +46,7 @@ def tell(
     steps: int | None = None,
     seed: int = 0,
     auxiliary: Path | None = None,
+    compile: bool = False,
 ) -> Image.Image:
     """Rows of guidance methods over one column per prompt (column i has seed + i), their cost per step in the titles.
 
@@ -69,13 +70,14 @@ def tell(
     condition = torch.stack([label_weights(prompt, spec.labels) for prompt in prompts])
     shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)
     rows = {}
+    main = Denoiser(Compiled(network.float()) if compile else network.float(), spec.prediction)
     dense = step_cost(spec, constant(0, 0, 1, "CFG"), 1).unguided
     plans = rows_of(schedule)
     with tqdm(total=steps * len(plans), desc="sampling") as bar:
         for name, plan in plans.items():
             cost = step_cost(spec, plan, steps).total
             pictures = sample(
-                Denoiser(network.float(), spec.prediction),
+                main,
                 condition,
                 plan,
                 shape=shape,

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from sparse_model.branches import Branch, Evaluation
 from sparse_model.models.dit import DiT
 from sparse_model.prediction import EDM, Epsilon, Flow
-from sparse_model.sampling import Denoiser, independent_condition, noise, sample
+from sparse_model.sampling import Compiled, Denoiser, independent_condition, noise, sample
 from sparse_model.schedule import Curve, Schedule, constant
-from sparse_model.tokens import SubsetSeed
+from sparse_model.tokens import SubsetSeed, keep_count
 
 SHAPE, STEPS, SEED = (4, 8, 8), 6, 21
 LABELS = torch.eye(3)[[2, 0]]
@@ -233,3 +234,16 @@ def test_euler_converges_to_the_exact_solution(prediction):
         errors.append((output - exact).abs().max().item())
     assert errors[-1] < 0.05
     assert all(1.5 < coarse / fine < 2.6 for coarse, fine in itertools.pairwise(errors))  # first order
+
+
+def test_a_compiled_network_compiles_once_per_count_of_tokens(model):
+    """4 counts in 8 steps of a moving gamma; another seed and other tokens compile nothing."""
+    counter = CompileCounter()
+    compiled = Denoiser(Compiled(model.network, backend=counter), model.prediction)
+    plan = Schedule(Curve.constant(0.25), Curve.linear(0.5, 0.75), Curve.constant(1.8))
+    counts = {keep_count(16, plan.at(step / 8).gamma_weak) for step in range(8)}
+    assert len(counts) > 2
+    for seed in (1, 2):
+        inputs = {"shape": SHAPE, "steps": 8, "seed": seed}
+        torch.testing.assert_close(sample(compiled, LABELS, plan, **inputs), sample(model, LABELS, plan, **inputs))
+        assert counter.frame_count == len(counts)

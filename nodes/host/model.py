@@ -59,7 +59,6 @@ class SparseModel(comfy.model_base.BaseModel):
         check_condition(self.spec, kwargs.get("cross_attn"))
         return super().extra_conds(**kwargs)
 
-
     def _apply_model(
         self,
         x: Tensor,

@@ -174,6 +174,7 @@ def run_layers(
             per_token = [next(own) if len(value) > 1 else value for value in per_token]
             where = tuple(range(len(kept)))
         x = packed.put(x, inside)
+        del inside, packed, kept  # the layers behind a route need the room
     return (x, *per_sample) if where else evaluation.expand(x, *per_sample)
 
 

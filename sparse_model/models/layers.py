@@ -207,10 +207,10 @@ class AdaLNBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
-        modulation = packing.spread(self.adaLN_modulation(c))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        x = x + gate_a * self.attn(modulate(self.norm1(x), shift_a, scale_a), packing)
-        return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=-1)
+        each = packing.spread
+        x = x + each(gate_a) * self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), packing)
+        return x + each(gate_m) * self.mlp(modulate(self.norm2(x), each(shift_m), each(scale_m)))
 
 
 class AdaLNLinear(nn.Module):
@@ -223,5 +223,5 @@ class AdaLNLinear(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 2 * width))
 
     def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
-        shift, scale = packing.spread(self.adaLN_modulation(c)).chunk(2, dim=-1)
+        shift, scale = (packing.spread(part) for part in self.adaLN_modulation(c).chunk(2, dim=-1))
         return self.linear(modulate(self.norm(x), shift, scale))

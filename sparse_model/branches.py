@@ -178,7 +178,12 @@ def run_layers(
 
 
 def run_masked(
-    layers: Layers, evaluation: Evaluation | Prepared, x: Tensor, fill: Tensor, per_sample: Sequence[Tensor] = ()
+    layers: Layers,
+    evaluation: Evaluation | Prepared,
+    x: Tensor,
+    fill: Tensor,
+    per_sample: Sequence[Tensor] = (),
+    per_token: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
     """Each branch's kept tokens through all layers, and `fill` in the place of the others (arXiv 2601.01608, eq. 4).
 
@@ -187,11 +192,11 @@ def run_masked(
     """
     if not evaluation.sparse:
         for layer in layers:
-            x = layer(x, *per_sample, WHOLE)
+            x = layer(x, *per_sample, *per_token, WHOLE)
         return evaluation.expand(x, *per_sample)
     kept = evaluation.subsets(0, len(x) // _count(evaluation, None), x.shape[1], x.device)
     packed = _Packed(kept, evaluation.sources, x.shape[1])
-    inside = packed.run(layers, x, per_sample)
+    inside = packed.run(layers, x, per_sample, per_token)
     filled = fill.to(x).expand(len(kept) * len(kept[0]), x.shape[1], -1)
     return packed.put(filled, inside), *evaluation.expand(*per_sample)
 
@@ -220,7 +225,7 @@ class _Packed:
         self.batch = len(kept[0])
 
     def run(
-        self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor] = ()
+        self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor]
     ) -> Tensor | None:
         """x [R, T, D] -> the packed tokens after all layers, [B, sum of kept, E]; None if no branch keeps any."""
         if not self.live:

@@ -94,7 +94,9 @@ def _counting_layers(count: Counter) -> SimpleNamespace:
             count["linear"] += len(x) * height * width * self.weight.numel()
             return x.new_empty(len(x), self.out_channels, height, width)
 
-    return SimpleNamespace(Linear=Linear, Conv2d=Conv2d, LayerNorm=nn.LayerNorm, Embedding=nn.Embedding)
+    return SimpleNamespace(
+        Linear=Linear, Conv2d=Conv2d, LayerNorm=nn.LayerNorm, RMSNorm=nn.RMSNorm, Embedding=nn.Embedding
+    )
 
 
 def _counting_attention(count: Counter) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
 from sparse_model.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, constant
 from sparse_model.sparsity import Route, Sparsity
@@ -31,6 +32,7 @@ schedules = st.builds(
 )  # fmt: skip
 models = st.one_of(
     st.tuples(st.just("dit"), st.builds(DiTConfig, sizes, sizes, sizes, sizes, sizes, sizes, st.floats(1, 8), sizes)),
+    st.tuples(st.just("sprint"), st.builds(SprintConfig, *[sizes] * 6, st.floats(1, 8), *[sizes] * 3, st.booleans())),
     st.tuples(st.just("maskdit"), st.builds(MaskDiTConfig, sizes, sizes, sizes, sizes, sizes, sizes, sizes, sizes)),
 )
 sparsities = st.one_of(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from . import dit, maskdit
+from . import dit, maskdit, sprint
 
 
 class Architecture(NamedTuple):
@@ -20,4 +20,5 @@ class Architecture(NamedTuple):
 ARCHITECTURES: dict[str, Architecture] = {
     "dit": Architecture(dit.DiTConfig, dit.DiT, dit.infer),
     "maskdit": Architecture(maskdit.MaskDiTConfig, maskdit.MaskDiT, maskdit.infer),
+    "sprint": Architecture(sprint.SprintConfig, sprint.Sprint, sprint.infer),
 }

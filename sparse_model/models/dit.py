@@ -21,6 +21,7 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
+    count_layers,
     sincos_positions,
     unpatchify,
 )
@@ -81,7 +82,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         patch_size=patch,
         in_channels=channels,
         width=width,
-        depth=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")),
+        depth=count_layers(shapes, "blocks."),
         heads=known.get(width, max(width // 64, 1)),
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
         num_classes=shapes["y_embedder.embedding_table.weight"][0] - 1,

@@ -1,7 +1,7 @@
 """Layers that the architectures share: patching, positions, time and label embeddings, attention, adaLN blocks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -25,7 +25,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 class Backend:
     """Where layers come from and live: torch.nn, or a host's offloading and casting counterpart of it.
 
-    `ops` has Linear, Conv2d, LayerNorm and Embedding; `attention(q, k, v, heads)` works on [B, T, heads * d].
+    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention(q, k, v, heads)` works on [B, T, heads * d].
     """
 
     ops: object = nn
@@ -38,6 +38,9 @@ class Backend:
 
     def norm(self, width: int) -> nn.Module:
         return self.ops.LayerNorm(width, elementwise_affine=False, eps=1e-6, device=self.device, dtype=self.dtype)
+
+    def rms_norm(self, width: int) -> nn.Module:
+        return self.ops.RMSNorm(width, eps=1e-6, device=self.device, dtype=self.dtype)
 
     def embedding(self, rows: int, width: int) -> nn.Module:
         return self.ops.Embedding(rows, width, device=self.device, dtype=self.dtype)
@@ -89,6 +92,11 @@ class TransformerConfig:
         return (height // self.patch_size) * (width // self.patch_size)
 
 
+def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    """How many layers a checkpoint numbers after `prefix`, such as "blocks."."""
+    return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in shapes if key.startswith(prefix))
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
     return x * (1 + scale) + shift
@@ -111,9 +119,36 @@ def sincos_positions(width: int, height: int, length: int, native: int) -> Tenso
     return grid.float().unsqueeze(0)
 
 
-def unpatchify(x: Tensor, height: int, length: int, patch: int) -> Tensor:
-    """[B, height * length, patch * patch * C] -> [B, C, height * patch, length * patch]."""
-    return rearrange(x, "b (h w) (p q c) -> b c (h p) (w q)", h=height, w=length, p=patch, q=patch)
+def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """Axial rotary positions of a height x length grid: [1, height * length, width / 2, 2], cosines and sines.
+
+    Of a head's `width` the first half turns with the row, the second with the column (arXiv 2403.13298).
+    """
+    frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float32, device=device) / (width // 4))
+    rows = torch.outer(torch.arange(height, dtype=torch.float32, device=device), frequencies)
+    columns = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies)
+    angles = torch.cat([rows.repeat_interleave(length, dim=0), columns.repeat(height, 1)], dim=1)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(0)
+
+
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Turns neighbouring pairs of x [B, T, heads, d] by positions [B or 1, T, d / 2, 2]."""
+    cos, sin = positions.unsqueeze(2).unbind(-1)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)  # [B, T, heads, d / 2]
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """[B, C, H, W] -> [B, H / patch * W / patch, C * patch * patch]."""
+    return rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
+
+
+def unpatchify(x: Tensor, height: int, length: int, patch: int, order: str = "p q c") -> Tensor:
+    """[B, height * length, patch * patch * C] -> [B, C, height * patch, length * patch].
+
+    `order` is how a token lays out its pixels; "c p q" undoes `patchify`.
+    """
+    return rearrange(x, f"b (h w) ({order}) -> b c (h p) (w q)", h=height, w=length, p=patch, q=patch)
 
 
 class PatchEmbed(nn.Module):
@@ -185,6 +220,23 @@ class Attention(nn.Module):
         return self.proj(packing.attend(self.attend, *self.qkv(x).chunk(3, dim=-1), self.heads))
 
 
+class RotaryAttention(nn.Module):
+    """Self attention with RMS-normalised queries and keys that are turned by their tokens' positions."""
+
+    def __init__(self, backend: Backend, width: int, heads: int):
+        super().__init__()
+        self.heads, self.attend = heads, backend.attention
+        self.qkv = backend.linear(width, 3 * width)
+        self.q_norm = backend.rms_norm(width // heads)
+        self.k_norm = backend.rms_norm(width // heads)
+        self.proj = backend.linear(width, width)
+
+    def forward(self, x: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, T, heads, d]
+        q, k = rotate(self.q_norm(q), positions), rotate(self.k_norm(k), positions)
+        return self.proj(packing.attend(self.attend, q.flatten(2), k.flatten(2), v.flatten(2), self.heads))
+
+
 class Mlp(nn.Module):
     def __init__(self, backend: Backend, width: int, hidden: int):
         super().__init__()
@@ -195,21 +247,47 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
-class AdaLNBlock(nn.Module):
-    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition] -> [B, T, width]."""
+class GatedMlp(nn.Module):
+    """last(activation(first(x)) * second(x)), SwiGLU by default (arXiv 2002.05202). Checkpoints name the three layers
+    in their own ways."""
 
-    def __init__(self, backend: Backend, width: int, heads: int, mlp_ratio: float, condition: int):
+    def __init__(self, backend: Backend, width: int, hidden: int, names: tuple[str, str, str], bias: bool = False):
+        super().__init__()
+        self.names = names
+        for name, sizes in zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True):
+            self.add_module(name, backend.linear(*sizes, bias=bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = (getattr(self, name) for name in self.names)
+        return last(F.silu(first(x)) * second(x))
+
+
+class AdaLNBlock(nn.Module):
+    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition], and what its attention takes
+    besides x, the packing last -> [B, T, width]. `attention` and `mlp` stand in for the usual ones."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        condition: int,
+        attention: nn.Module | None = None,
+        mlp: nn.Module | None = None,
+    ):
         super().__init__()
         self.norm1 = backend.norm(width)
-        self.attn = Attention(backend, width, heads)
+        self.attn = attention or Attention(backend, width, heads)
         self.norm2 = backend.norm(width)
-        self.mlp = Mlp(backend, width, int(width * mlp_ratio))
+        self.mlp = mlp or Mlp(backend, width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing) -> Tensor:
+        packing = attending[-1] if attending else WHOLE
         modulation = packing.spread(self.adaLN_modulation(c))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        x = x + gate_a * self.attn(modulate(self.norm1(x), shift_a, scale_a), packing)
+        x = x + gate_a * self.attn(modulate(self.norm1(x), shift_a, scale_a), *attending)
         return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
 

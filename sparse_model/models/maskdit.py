@@ -21,6 +21,7 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
+    count_layers,
     sincos_positions,
     unpatchify,
 )
@@ -103,16 +104,12 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         patch_size=patch,
         in_channels=channels,
         width=width,
-        depth=_depth(shapes, "blocks."),
+        depth=count_layers(shapes, "blocks."),
         heads=heads.get(width, max(width // 64, 1)),
         decoder_width=shapes["mask_token"][2],
-        decoder_depth=_depth(shapes, "decoder_blocks."),
+        decoder_depth=count_layers(shapes, "decoder_blocks."),
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
         num_classes=shapes["y_embedder.embedding_table.weight"][1],
     )
     latent = "pixels" if channels == 3 else "sd"
     return {"config": config, "prediction": EDM(), "sparsity": Sparsity(mask=MASK_RATIO), "latent": latent}
-
-
-def _depth(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in shapes if key.startswith(prefix))

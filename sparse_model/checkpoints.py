@@ -13,12 +13,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .labels import class_names
 from .models import ARCHITECTURES
 from .models.layers import TORCH, Backend
 from .spec import KEY, ModelSpec
 
 AVERAGED = ("ema_state_dict", "ema", "model", "state_dict", "module")  # what training dicts call their weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "diffusion_model.")
+# what people load as a model by mistake, told by parts of keys
+FOREIGN = {
+    "a LoRA; load the model it was made for and connect Load LoRA behind it": ("lora_A.", "lora_down.", "lora_up."),
+    "a U-Net, which has no tokens to leave out; load it with the stock loaders": ("input_blocks.", "time_embedding."),
+    "a VAE; move it to models/vae and load it with Load VAE": ("decoder.conv_in.", "first_stage_model."),
+    "a text encoder; move it to models/text_encoders": ("text_model.", "encoder.block.0.", "embed_tokens."),
+}
 PICKLES = {".pt", ".pth", ".ckpt", ".bin"}
 
 
@@ -62,7 +70,10 @@ def infer(state: Mapping[str, Tensor], name: str) -> ModelSpec:
         found = entry.infer(shapes, name)
         if found is not None:
             spec = ModelSpec(architecture, **found, title=name)
-            return replace(spec, labels=tuple(str(i) for i in range(spec.config.num_classes)))
+            return replace(spec, labels=class_names(spec.config.num_classes))
+    for what, marks in FOREIGN.items():
+        if any(mark in key for key in shapes for mark in marks):
+            raise ValueError(f"this is {what}.")
     raise ValueError(
         f"not a checkpoint of a known architecture ({', '.join(ARCHITECTURES)}); its first keys are "
         f"{', '.join(list(shapes)[:4]) or 'none'}."

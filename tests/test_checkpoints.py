@@ -73,6 +73,12 @@ def test_sizes_come_from_shapes(tmp_path, patch, channels, learn_sigma):
     assert spec.latent == ("pixels" if channels == 3 else "sd")
 
 
+def test_a_model_of_1000_classes_knows_the_names_of_imagenet(tmp_path):
+    torch.save(DiT(replace(CONFIG, num_classes=1000)).state_dict(), tmp_path / "net.pt")
+    labels = checkpoints.read(tmp_path / "net.pt")[0].labels
+    assert (labels[0], labels[207], labels[999]) == ("tench", "golden retriever", "toilet tissue")
+
+
 def test_dit_and_sit_share_shapes_and_are_told_apart_by_name(tmp_path):
     state = DiT(replace(CONFIG, learn_sigma=True)).state_dict()
     for name, prediction in (("DiT-S-2.pt", Epsilon()), ("SiT-S-2.pt", Flow(clean_time=1))):
@@ -158,6 +164,20 @@ def write_lora(path, network, spec):
     save_file({"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)}, path)
 
 
+def write_unknown(path, network, spec):
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}, path)
+
+
+def write_vae(path, network, spec):
+    keys = ("encoder.conv_in.weight", "encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight")
+    save_file({key: torch.zeros(4, 4) for key in keys}, path)
+
+
+def write_unet(path, network, spec):
+    keys = ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight")
+    save_file({key: torch.zeros(4, 4) for key in keys}, path)
+
+
 def write_damaged_record(path, network, spec):
     save_file(network.state_dict(), path, metadata={"sparse_model": "{not json"})
 
@@ -175,7 +195,10 @@ BAD_SAFETENSORS = {
     write_nan: "blocks.1.attn.qkv.weight holds values that are not finite",
     write_wrong_shape: r"blocks.1.attn.proj.bias has the shape \[3\], expected \[64\]",
     write_missing: "lacks 1 of the .* tensors of a dit network, such as blocks.2.mlp.fc1.weight",
-    write_lora: "not a checkpoint of a known architecture .*lora_unet_blocks_0",
+    write_unknown: "known architecture .*dit, maskdit, sprint.* first keys are double_blocks.0.img_attn.qkv.weight",
+    write_lora: "this is a LoRA; load the model it was made for",
+    write_vae: "this is a VAE; move it to models/vae",
+    write_unet: "this is a U-Net",
     write_damaged_record: "metadata is damaged",
     write_unknown_architecture: "architecture 'warp' is unknown",
 }

@@ -70,7 +70,7 @@ def infer(state: Mapping[str, Tensor], name: str) -> ModelSpec:
         found = entry.infer(shapes, name)
         if found is not None:
             spec = ModelSpec(architecture, **found, title=name)
-            return replace(spec, labels=class_names(spec.config.num_classes))
+            return spec if spec.text else replace(spec, labels=class_names(spec.config.num_classes))
     for what, marks in FOREIGN.items():
         if any(mark in key for key in shapes for mark in marks):
             raise ValueError(f"this is {what}.")

@@ -15,21 +15,25 @@ from ..branches import WHOLE, Packing
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head attention over [B, T, heads * d] by PyTorch's scaled dot product."""
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Multi-head attention of q [B, T, heads * d] over k, v [B, S, heads * d] by PyTorch's scaled dot product.
+
+    `bias` [B, 1, S] is added to the logits of every query: 0, or a very negative number where nobody may look.
+    """
     q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h t d -> b t (h d)")
+    bias = None if bias is None else bias.unsqueeze(1)  # [B, 1, 1, S]
+    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h t d -> b t (h d)")
 
 
 @dataclass(frozen=True)
 class Backend:
     """Where layers come from and live: torch.nn, or a host's offloading and casting counterpart of it.
 
-    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention(q, k, v, heads)` works on [B, T, heads * d].
+    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention` has the signature of `attend`.
     """
 
     ops: object = nn
-    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attend
+    attention: Callable[..., Tensor] = attend
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
 
@@ -164,6 +168,15 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
+def sinusoid(values: Tensor, width: int, scale: float = 1.0) -> Tensor:
+    """values [B] -> [B, width]: their cosines and sines at width / 2 frequencies, from `scale` down towards 1e-4 times
+    that."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=values.device) / half)
+    angles = scale * (values.float()[:, None] * frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 class TimestepEmbedder(nn.Module):
     """t [B] -> [B, D]: cosines and sines of 128 frequencies from 1 to 1e-4, then an MLP."""
 
@@ -173,10 +186,7 @@ class TimestepEmbedder(nn.Module):
         self.frequencies = frequencies
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        half = self.frequencies // 2
-        scale = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-        angles = t.float()[:, None] * scale
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))
+        return self.mlp(sinusoid(t, self.frequencies).to(dtype))
 
 
 class LabelEmbedder(nn.Module):

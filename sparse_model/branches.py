@@ -15,7 +15,7 @@ from .sparsity import Sparsity
 from .tokens import SubsetSeed, keep_count, put, random_subset, take
 
 Layers = Sequence[nn.Module] | Sequence[Callable[..., Tensor]]
-Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Attention = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,28 @@ class Packing:
             return attention(q, k[:, 0], v[:, 0], heads)
         parts = zip(self.split(q), k.unbind(1), v.unbind(1), strict=True)
         return torch.cat([attention(*part, heads) for part in parts], dim=1)
+
+    def attend_with(
+        self,
+        attention: Attention,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        context_k: Tensor,
+        context_v: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        """Self-attention within each segment whose tokens see a context besides: q, k, v [B, sum(lengths), heads * d],
+        context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M] on the logits of the context -> the
+        shape of q."""
+        outputs = []
+        for segment, (own_q, own_k, own_v) in enumerate(zip(*map(self.split, (q, k, v)), strict=True)):
+            seen = segment if context_k.shape[1] > 1 else 0
+            keys, values = torch.cat([context_k[:, seen], own_k], dim=1), torch.cat([context_v[:, seen], own_v], dim=1)
+            logits = nn.functional.pad(bias[:, seen], (0, own_q.shape[1])).unsqueeze(1)  # [B, 1, M + length]
+            outputs.append(attention(own_q, keys, values, heads, logits))
+        return torch.cat(outputs, dim=1)
 
 
 WHOLE = Packing()

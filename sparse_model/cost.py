@@ -16,6 +16,7 @@ from .guidance import RULES
 from .models.layers import Backend
 from .schedule import Schedule
 from .spec import ModelSpec
+from .text import Condition, Text
 from .tokens import keep_count
 
 
@@ -76,10 +77,17 @@ def _counted(spec: ModelSpec, gammas: tuple[float, ...], attention: bool, size: 
         network(
             torch.empty(chunks, spec.config.in_channels, size, size, device="meta"),
             torch.empty(chunks, device="meta"),
-            torch.empty(chunks, spec.config.num_classes, device="meta"),
+            _condition(spec, chunks),
             Evaluation(tuple(Branch(gamma, index, "one") for index, gamma in enumerate(gammas))),
         )
     return count["linear"] + attention * count["attention"]
+
+
+def _condition(spec: ModelSpec, batch: int) -> Condition:
+    if spec.text is None:
+        return torch.empty(batch, spec.config.num_classes, device="meta")
+    shape = batch, spec.text.length
+    return Text(torch.empty(*shape, spec.text.width, device="meta"), torch.empty(*shape, dtype=bool, device="meta"))
 
 
 def _counting_layers(count: Counter) -> SimpleNamespace:
@@ -99,8 +107,8 @@ def _counting_layers(count: Counter) -> SimpleNamespace:
     )
 
 
-def _counting_attention(count: Counter) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
-    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _counting_attention(count: Counter) -> Callable[..., Tensor]:
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
         count["attention"] += 2 * q.numel() * k.shape[1]
         return torch.empty_like(q)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..branches import DENSE, Evaluation, run_layers
+from ..branches import DENSE, WHOLE, Evaluation, Packing, run_layers
 from ..prediction import Flow
 from ..schedule import constant
 from ..sparsity import Route, Sparsity
@@ -58,6 +58,10 @@ class PRXConfig:
     bottleneck: int = 0
     sized: bool = False
 
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of an input of height x width."""
+        return (height // self.patch_size) * (width // self.patch_size)
+
 
 class Embedder(nn.Module):
     def __init__(self, backend: Backend, inputs: int, width: int):
@@ -86,8 +90,8 @@ class Modulation(nn.Module):
         super().__init__()
         self.lin = backend.linear(width, 6 * width)
 
-    def forward(self, c: Tensor) -> tuple[Tensor, ...]:
-        return self.lin(F.silu(c)).chunk(6, dim=1)
+    def forward(self, c: Tensor) -> Tensor:
+        return self.lin(F.silu(c))
 
 
 class TextAttention(nn.Module):
@@ -103,15 +107,14 @@ class TextAttention(nn.Module):
         self.norm_added_k = backend.rms_norm(width // heads)
         self.to_out = nn.ModuleList([backend.linear(width, width, bias=False)])
 
-    def forward(self, x: Tensor, text: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
-        """x [B, K, D], text [B, M, D], bias [B, M] of the text's tokens, positions [B or 1, K, d / 2, 2]."""
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
+        """x [B, K, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M] on its logits, positions
+        [B or 1, K, d / 2, 2] -> [B, K, D]."""
         q, k, v = self.img_qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
-        text_k, text_v = self.txt_kv_proj(text).unflatten(-1, (2, self.heads, -1)).unbind(2)  # [B, M, heads, d]
-        q, k = rotate(self.norm_q(q), positions), rotate(self.norm_k(k), positions)
-        k = torch.cat([self.norm_added_k(text_k), k], dim=1).flatten(2)  # [B, M + K, D]
-        v = torch.cat([text_v, v], dim=1).flatten(2)
-        bias = F.pad(bias, (0, x.shape[1])).unsqueeze(1)  # [B, 1, M + K]
-        return self.to_out[0](self.attend(q.flatten(2), k, v, self.heads, bias))
+        text_k, text_v = self.txt_kv_proj(text).unflatten(-1, (2, self.heads, -1)).unbind(3)
+        q, k, text_k = rotate(self.norm_q(q), positions), rotate(self.norm_k(k), positions), self.norm_added_k(text_k)
+        own, context = (x.flatten(2) for x in (q, k, v)), (x.flatten(3) for x in (text_k, text_v))
+        return self.to_out[0](packing.attend_with(self.attend, *own, self.heads, *context, bias))
 
 
 class PRXBlock(nn.Module):
@@ -125,14 +128,15 @@ class PRXBlock(nn.Module):
         self.down_proj = backend.linear(hidden, width, bias=False)
         self.modulation = Modulation(backend, width)
 
-    def forward(self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, positions: Tensor) -> Tensor:
-        """x [B, K, D], c [B, D], and what the attention takes -> [B, K, D]."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c)
-        attended = self.attention(modulate(self.img_pre_norm(x), shift_a, scale_a), text, bias, positions)
-        x = x + gate_a.unsqueeze(1) * attended
+    def forward(
+        self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE
+    ) -> Tensor:
+        """x [B, K, D], c [B, 1 or segments, D], and what the attention takes -> [B, K, D]."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = packing.spread(self.modulation(c)).chunk(6, dim=-1)
+        h = modulate(self.img_pre_norm(x), shift_a, scale_a)
+        x = x + gate_a * self.attention(h, text, bias, positions, packing)
         h = modulate(self.post_attention_layernorm(x), shift_m, scale_m)
-        h = self.down_proj(F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h))
-        return x + gate_m.unsqueeze(1) * h
+        return x + gate_m * self.down_proj(F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h))
 
 
 class PRX(nn.Module):
@@ -157,16 +161,17 @@ class PRX(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation = DENSE) -> Tensor:
         """x [N, C, H, W], t [N] from 0 at the data to 1 at noise, y of N prompts -> [N, C, H, W]."""
+        x, t, embeddings, mask = evaluation.distinct(x, t, *y)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch
         positions = rotary_positions(height, length, self.config.width // self.config.heads, x.device)
-        text = self.txt_in(y.embeddings.to(x.dtype))  # [N, M, D]
-        bias = torch.zeros_like(text[..., 0]).masked_fill(~y.mask.bool(), torch.finfo(x.dtype).min)  # [N, M]
-        c = self.time_in(sinusoid(t, 256, scale=1000).to(x.dtype))  # [N, D]
+        text = self.txt_in(embeddings.to(x.dtype)).unsqueeze(1)  # [U * B, 1, M, D]
+        bias = torch.zeros_like(text[..., 0]).masked_fill(~mask.bool().unsqueeze(1), torch.finfo(x.dtype).min)
+        c = self.time_in(sinusoid(t, 256, scale=1000).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         if self.resolution_embedder is not None:
             c = c + self.resolution_embedder(x.shape[2], x.shape[3], c)
-        h = self.img_in(patchify(x, patch))  # [N, T, D]
-        h = run_layers(self.blocks, self.sparsity, evaluation, h, (c, text, bias), (positions,))
+        h = self.img_in(patchify(x, patch))  # [U * B, T, D]
+        h, c, *_ = run_layers(self.blocks, self.sparsity, evaluation, h, (c, text, bias), (positions,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch, "c p q")
 
 

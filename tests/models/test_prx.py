@@ -1,19 +1,24 @@
 """PRX against diffusers: its transformer dense, its pipelines step by step, and a route against a slow reference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
 from formula import Chosen, formula, relative_error
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_model.branches import Branch, Evaluation
 from sparse_model.checkpoints import build, infer
+from sparse_model.cost import branch_cost
 from sparse_model.models.layers import Backend
 from sparse_model.models.prx import PRX, PRXConfig, rename
 from sparse_model.models.prx import infer as infer_prx
 from sparse_model.sampling import Denoiser, noise, sample
 from sparse_model.schedule import constant
 from sparse_model.sparsity import Route, Sparsity
-from sparse_model.text import Text
+from sparse_model.text import Text, concatenate
 
 META = Backend(device="meta")
 WIDTH, HEADS, DEPTH, TEXT, TOKENS = 48, 4, 4, 20, 7
@@ -108,6 +113,32 @@ def test_routed(variant, routes):
     assert relative_error(output, expected) < 1e-5
     dense = theirs(variant)(x, t, text.embeddings, text.mask, return_dict=False)[0]
     assert relative_error(expected, dense) > 1e-2
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["SG", "CFG + SG"])
+@pytest.mark.parametrize("routes", [(Route(1, 2),), (Route(0, 0), Route(2, -1))])
+def test_branches_in_one_pass(shared, routes):
+    """Each chunk is what the network gives for it alone, whether the chunks carry one prompt or two."""
+    network, _ = ours("flux", routes)
+    x, t, text = inputs("flux")
+    other = text if shared else Text(text.embeddings.flip(0) + 1, text.mask.flip(0))
+    branches = Branch(0.5, 0, "a"), Branch(0.8, 1, "a" if shared else "b")
+    output = network(x.repeat(2, 1, 1, 1), t.repeat(2), concatenate([text, other]), Evaluation(branches))
+    for branch, condition, part in zip(branches, (text, other), output.chunk(2), strict=True):
+        assert relative_error(part, network(x, t, condition, Evaluation((branch,)))) < 1e-5
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1])
+@pytest.mark.parametrize("attention", [False, True])
+def test_cost_against_the_counter_of_pytorch(gamma, attention):
+    network, spec = ours("flux", (Route(1, 2),))
+    spec = replace(spec, sparsity=network.sparsity)
+    text = Text(torch.zeros(1, spec.text.length, TEXT), torch.ones(1, spec.text.length, dtype=bool))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 16, 32, 32), torch.zeros(1), text, Evaluation((Branch(gamma),)))
+    flops = counter.get_flop_counts()["Global"]
+    expected = sum(n for op, n in flops.items() if attention or not ("attention" in str(op) or "bmm" in str(op)))
+    assert branch_cost(spec, gamma, attention) == expected // 2
 
 
 class HidingProcessor:

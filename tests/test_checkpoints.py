@@ -195,7 +195,7 @@ BAD_SAFETENSORS = {
     write_nan: "blocks.1.attn.qkv.weight holds values that are not finite",
     write_wrong_shape: r"blocks.1.attn.proj.bias has the shape \[3\], expected \[64\]",
     write_missing: "lacks 1 of the .* tensors of a dit network, such as blocks.2.mlp.fc1.weight",
-    write_unknown: "known architecture .*dit, maskdit, sprint.* first keys are double_blocks.0.img_attn.qkv.weight",
+    write_unknown: "known architecture .*dit, maskdit, .* first keys are double_blocks.0.img_attn.qkv.weight",
     write_lora: "this is a LoRA; load the model it was made for",
     write_vae: "this is a VAE; move it to models/vae",
     write_unet: "this is a U-Net",

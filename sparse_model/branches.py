@@ -36,9 +36,9 @@ class Packing:
 
     lengths: tuple[int, ...] = ()
 
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, sum(lengths), ...] -> one [B, lengths[s], ...] per segment."""
-        return x.split(self.lengths, dim=1) if self.lengths else (x,)
+    def split(self, x: Tensor, dim: int = 1) -> tuple[Tensor, ...]:
+        """[B, sum(lengths), ...] -> one [B, lengths[s], ...] per segment; the tokens may lie along another `dim`."""
+        return x.split(self.lengths, dim) if self.lengths else (x,)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value per segment, [B, S, ...], as one per token, [B, sum(lengths), ...]; one for all stays as it is."""

@@ -72,7 +72,8 @@ def shared_cost(spec: ModelSpec, gamma_weak: float, attention: bool = False, siz
 def _counted(spec: ModelSpec, gammas: tuple[float, ...], attention: bool, size: int) -> int:
     """Runs the network on shapes without data, its layers replaced by ones that only count: branches of one input."""
     count, chunks = Counter(), len(gammas)
-    network = build(spec, Backend(_counting_layers(count), _counting_attention(count), device="meta"))
+    layers, attend, product = _counting_layers(count), _counting_attention(count), _counting_product(count)
+    network = build(spec, Backend(layers, attend, device="meta", product=product))
     with torch.no_grad():
         network(
             torch.empty(chunks, spec.config.in_channels, size, size, device="meta"),
@@ -113,6 +114,14 @@ def _counting_attention(count: Counter) -> Callable[..., Tensor]:
         return torch.empty_like(q)
 
     return attend
+
+
+def _counting_product(count: Counter) -> Callable[[Tensor, Tensor], Tensor]:
+    def product(x: Tensor, weights: Tensor) -> Tensor:
+        count["linear"] += x.numel() * weights.shape[2]
+        return x.new_empty(*x.shape[:-1], weights.shape[2])
+
+    return product
 
 
 def step_cost(

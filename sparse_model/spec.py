@@ -118,8 +118,9 @@ class ModelSpec:
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
+    """A dataclass from JSON: unknown fields are left out, lists are tuples."""
     known = {field.name for field in fields(cls)}
-    return cls(**{key: value for key, value in values.items() if key in known})
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:

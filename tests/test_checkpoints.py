@@ -16,7 +16,7 @@ from sparse_model import checkpoints
 from sparse_model.checkpoints import CheckpointError
 from sparse_model.models.dit import DiT, DiTConfig
 from sparse_model.prediction import Epsilon, Flow
-from sparse_model.schedule import PRESETS
+from sparse_model.schedule import PRESETS, constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
 
@@ -89,7 +89,16 @@ def test_dit_and_sit_share_shapes_and_are_told_apart_by_name(tmp_path):
 def test_a_tread_checkpoint_gets_its_published_route(tmp_path):
     config = DiTConfig(input_size=4, width=768, depth=12, heads=12, num_classes=2)
     torch.save(DiT(config).state_dict(), tmp_path / "tread.pt")
-    assert checkpoints.read(tmp_path / "tread.pt")[0].sparsity == Sparsity((Route(2, 8, 0.5),))
+    spec, _ = checkpoints.read(tmp_path / "tread.pt")
+    assert spec.sparsity == Sparsity((Route(2, 8, 0.5),))
+    assert (spec.schedule, spec.steps) == (constant(0.3, 0.7, 1.5), 40)
+    assert "assumed" in spec.note
+
+
+def test_a_dense_checkpoint_recommends_its_authors_guidance(tmp_path):
+    torch.save(DiT(replace(CONFIG, learn_sigma=True)).state_dict(), tmp_path / "DiT.pt")
+    spec, _ = checkpoints.read(tmp_path / "DiT.pt")
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 4, "CFG"), 250)
 
 
 def test_half_precision_is_kept_and_metadata_is_standard(tmp_path, network, spec):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from . import dit, maskdit, prx, sprint
+from . import dit, maskdit, microdit, prx, sprint
 
 
 class Architecture(NamedTuple):
@@ -21,6 +21,7 @@ class Architecture(NamedTuple):
 ARCHITECTURES: dict[str, Architecture] = {
     "dit": Architecture(dit.DiTConfig, dit.DiT, dit.infer),
     "maskdit": Architecture(maskdit.MaskDiTConfig, maskdit.MaskDiT, maskdit.infer),
+    "microdit": Architecture(microdit.MicroDiTConfig, microdit.MicroDiT, microdit.infer),
     "prx": Architecture(prx.PRXConfig, prx.PRX, prx.infer, prx.rename),
     "sprint": Architecture(sprint.SprintConfig, sprint.Sprint, sprint.infer),
 }

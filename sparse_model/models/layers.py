@@ -29,19 +29,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = No
 class Backend:
     """Where layers come from and live: torch.nn, or a host's offloading and casting counterpart of it.
 
-    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention` has the signature of `attend`.
+    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention` has the signature of `attend`; `product`
+    multiplies [E, T, D] by weights [E, D, F].
     """
 
     ops: object = nn
     attention: Callable[..., Tensor] = attend
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
+    product: Callable[[Tensor, Tensor], Tensor] = torch.bmm
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
         return self.ops.Linear(inputs, outputs, bias=bias, device=self.device, dtype=self.dtype)
 
-    def norm(self, width: int) -> nn.Module:
-        return self.ops.LayerNorm(width, elementwise_affine=False, eps=1e-6, device=self.device, dtype=self.dtype)
+    def norm(self, width: int, weight: bool = False) -> nn.Module:
+        where = {"device": self.device, "dtype": self.dtype}
+        return self.ops.LayerNorm(width, elementwise_affine=weight, bias=False, eps=1e-6, **where)
 
     def rms_norm(self, width: int) -> nn.Module:
         return self.ops.RMSNorm(width, eps=1e-6, device=self.device, dtype=self.dtype)
@@ -58,7 +61,25 @@ TORCH = Backend()
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class GridConfig:
+    """An input cut into patches: `input_size` a side, `in_channels` channels, patches of `patch_size` a side."""
+
+    input_size: int = 32
+    patch_size: int = 2
+    in_channels: int = 4
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the native input."""
+        return self.input_size // self.patch_size
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of an input of height x width."""
+        return (height // self.patch_size) * (width // self.patch_size)
+
+
+@dataclass(frozen=True)
+class TransformerConfig(GridConfig):
     """The sizes that class-conditional diffusion transformers share. `SIZES` names published (width, depth, heads)."""
 
     SIZES: ClassVar[dict[str, tuple[int, int, int]]] = {
@@ -67,9 +88,6 @@ class TransformerConfig:
         "L": (1024, 24, 16),
         "XL": (1152, 28, 16),
     }
-    input_size: int = 32
-    patch_size: int = 2
-    in_channels: int = 4
     width: int = 1152
     depth: int = 28
     heads: int = 16
@@ -85,15 +103,6 @@ class TransformerConfig:
             raise ValueError(f"'{name}' is not a published size; write {sizes} and a patch, such as XL/2.")
         width, depth, heads = cls.SIZES[size]
         return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side of the native input."""
-        return self.input_size // self.patch_size
-
-    def tokens(self, height: int, width: int) -> int:
-        """Tokens of an input of height x width."""
-        return (height // self.patch_size) * (width // self.patch_size)
 
 
 def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
@@ -178,11 +187,12 @@ def sinusoid(values: Tensor, width: int, scale: float = 1.0) -> Tensor:
 
 
 class TimestepEmbedder(nn.Module):
-    """t [B] -> [B, D]: cosines and sines of 128 frequencies from 1 to 1e-4, then an MLP."""
+    """t [B] -> [B, D]: cosines and sines of `frequencies` / 2 frequencies from 1 to 1e-4, then an MLP."""
 
-    def __init__(self, backend: Backend, width: int, frequencies: int = 256):
+    def __init__(self, backend: Backend, width: int, frequencies: int = 256, activation: nn.Module | None = None):
         super().__init__()
-        self.mlp = nn.Sequential(backend.linear(frequencies, width), nn.SiLU(), backend.linear(width, width))
+        first, last = backend.linear(frequencies, width), backend.linear(width, width)
+        self.mlp = nn.Sequential(first, activation or nn.SiLU(), last)
         self.frequencies = frequencies
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..branches import DENSE, Evaluation, run_layers, run_masked
 from ..prediction import EDM
+from ..schedule import constant
 from ..sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -27,6 +28,7 @@ from .layers import (
 )
 
 MASK_RATIO = 0.5  # of both published pre-trainings, ImageNet 256 and 512
+PUBLISHED, STEPS = constant(0.0, 0.0, 1.5, "CFG"), 40  # guidance of the published samples, steps of the script for them
 
 
 @dataclass(frozen=True)
@@ -112,4 +114,11 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         num_classes=shapes["y_embedder.embedding_table.weight"][1],
     )
     latent = "pixels" if channels == 3 else "sd"
-    return {"config": config, "prediction": EDM(), "sparsity": Sparsity(mask=MASK_RATIO), "latent": latent}
+    return {
+        "config": config,
+        "prediction": EDM(),
+        "sparsity": Sparsity(mask=MASK_RATIO),
+        "latent": latent,
+        "schedule": PUBLISHED,
+        "steps": STEPS,
+    }

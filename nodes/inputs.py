@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..sparse_model.labels import label_weights
+from ..sparse_model.labels import class_names, label_weights
 from ..sparse_model.spec import ModelSpec
 from .host.model import spec_of
 from .sockets import CATEGORY
@@ -47,7 +47,7 @@ class SparseClassCondition(io.ComfyNode):
     @classmethod
     def execute(cls, model: object, labels: str) -> io.NodeOutput:
         spec = needed_spec(model)
-        names = spec.labels or tuple(str(number) for number in range(spec.config.num_classes))
+        names = spec.labels or class_names(spec.config.num_classes)
         weights = label_weights(labels, names).reshape(1, 1, -1)  # [1, 1, classes]
         chosen = [f"{names[i]} ({weights[0, 0, i]:g})" for i in weights[0, 0].nonzero().flatten().tolist()]
         text = ", ".join(chosen) if chosen else "null condition"

@@ -13,8 +13,8 @@ FROM_MODEL = "from the model"
 PRESET_NAMES = [FROM_MODEL, *PRESETS]
 PRESET_HELP = (
     "SG_FLOPS: fastest, both predictions drop tokens. SG_FID: best quality, needs an earlier checkpoint as weak model. "
-    "HPSv3, GenEval: the paper's text-to-image settings (GenEval also uses the null condition). from the model: what "
-    "the checkpoint's author recommends."
+    "HPSv3, GenEval: the paper's text-to-image settings (GenEval also uses the null condition). PDG: SPRINT's, the "
+    "weak prediction has no label and skips the whole route. from the model: what the checkpoint's author recommends."
 )
 
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("guidance", "a preset, changed by whatever else is given")
-    group.add_argument("--preset", choices=list(PRESETS), help="settings of the paper (arXiv 2601.01608)")
+    group.add_argument("--preset", choices=list(PRESETS), help="settings of the papers (arXiv 2601.01608, 2510.21986)")
     curve = "a number, 'cosine 0 0.6', 'linear A B', 'step A B [AT]', or keyframes '0:0.5, 0.3:0.2'"
     group.add_argument("--gamma-strong", metavar="CURVE", help=f"sparsity rate of the strong branch: {curve}")
     group.add_argument("--gamma-weak", metavar="CURVE", help="sparsity rate of the weak branch, likewise")

@@ -15,7 +15,7 @@ from .sparsity import Sparsity
 from .tokens import SubsetSeed, keep_count, put, random_subset, take
 
 Layers = Sequence[nn.Module] | Sequence[Callable[..., Tensor]]
-Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Attention = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Packing:
 
     lengths: tuple[int, ...] = ()
 
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, sum(lengths), ...] -> one [B, lengths[s], ...] per segment."""
-        return x.split(self.lengths, dim=1) if self.lengths else (x,)
+    def split(self, x: Tensor, dim: int = 1) -> tuple[Tensor, ...]:
+        """[B, sum(lengths), ...] -> one [B, lengths[s], ...] per segment; the tokens may lie along another `dim`."""
+        return x.split(self.lengths, dim) if self.lengths else (x,)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value per segment, [B, S, ...], as one per token, [B, sum(lengths), ...]; one for all stays as it is."""
@@ -66,6 +66,28 @@ class Packing:
             return attention(q, k[:, 0], v[:, 0], heads)
         parts = zip(self.split(q), k.unbind(1), v.unbind(1), strict=True)
         return torch.cat([attention(*part, heads) for part in parts], dim=1)
+
+    def attend_with(
+        self,
+        attention: Attention,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        context_k: Tensor,
+        context_v: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        """Self-attention within each segment whose tokens see a context besides: q, k, v [B, sum(lengths), heads * d],
+        context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M] on the logits of the context -> the
+        shape of q."""
+        outputs = []
+        for segment, (own_q, own_k, own_v) in enumerate(zip(*map(self.split, (q, k, v)), strict=True)):
+            seen = segment if context_k.shape[1] > 1 else 0
+            keys, values = torch.cat([context_k[:, seen], own_k], dim=1), torch.cat([context_v[:, seen], own_v], dim=1)
+            logits = nn.functional.pad(bias[:, seen], (0, own_q.shape[1])).unsqueeze(1)  # [B, 1, M + length]
+            outputs.append(attention(own_q, keys, values, heads, logits))
+        return torch.cat(outputs, dim=1)
 
 
 WHOLE = Packing()
@@ -179,7 +201,12 @@ def run_layers(
 
 
 def run_masked(
-    layers: Layers, evaluation: Evaluation | Prepared, x: Tensor, fill: Tensor, per_sample: Sequence[Tensor] = ()
+    layers: Layers,
+    evaluation: Evaluation | Prepared,
+    x: Tensor,
+    fill: Tensor,
+    per_sample: Sequence[Tensor] = (),
+    per_token: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
     """Each branch's kept tokens through all layers, and `fill` in the place of the others (arXiv 2601.01608, eq. 4).
 
@@ -188,11 +215,11 @@ def run_masked(
     """
     if not evaluation.sparse:
         for layer in layers:
-            x = layer(x, *per_sample, WHOLE)
+            x = layer(x, *per_sample, *per_token, WHOLE)
         return evaluation.expand(x, *per_sample)
     kept = evaluation.subsets(0, len(x) // _count(evaluation, None), x.shape[1], x.device)
     packed = _Packed(kept, evaluation.sources, x.shape[1])
-    inside = packed.run(layers, x, per_sample)
+    inside = packed.run(layers, x, per_sample, per_token)
     filled = fill.to(x).expand(len(kept) * len(kept[0]), x.shape[1], -1)
     return packed.put(filled, inside), *evaluation.expand(*per_sample)
 
@@ -221,7 +248,7 @@ class _Packed:
         self.batch = len(kept[0])
 
     def run(
-        self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor] = ()
+        self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor]
     ) -> Tensor | None:
         """x [R, T, D] -> the packed tokens after all layers, [B, sum of kept, E]; None if no branch keeps any."""
         if not self.live:

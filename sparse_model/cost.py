@@ -16,6 +16,7 @@ from .guidance import RULES
 from .models.layers import Backend
 from .schedule import Schedule
 from .spec import ModelSpec
+from .text import Condition, Text
 from .tokens import keep_count
 
 
@@ -71,15 +72,23 @@ def shared_cost(spec: ModelSpec, gamma_weak: float, attention: bool = False, siz
 def _counted(spec: ModelSpec, gammas: tuple[float, ...], attention: bool, size: int) -> int:
     """Runs the network on shapes without data, its layers replaced by ones that only count: branches of one input."""
     count, chunks = Counter(), len(gammas)
-    network = build(spec, Backend(_counting_layers(count), _counting_attention(count), device="meta"))
+    layers, attend, product = _counting_layers(count), _counting_attention(count), _counting_product(count)
+    network = build(spec, Backend(layers, attend, device="meta", product=product))
     with torch.no_grad():
         network(
             torch.empty(chunks, spec.config.in_channels, size, size, device="meta"),
             torch.empty(chunks, device="meta"),
-            torch.empty(chunks, spec.config.num_classes, device="meta"),
+            _condition(spec, chunks),
             Evaluation(tuple(Branch(gamma, index, "one") for index, gamma in enumerate(gammas))),
         )
     return count["linear"] + attention * count["attention"]
+
+
+def _condition(spec: ModelSpec, batch: int) -> Condition:
+    if spec.text is None:
+        return torch.empty(batch, spec.config.num_classes, device="meta")
+    shape = batch, spec.text.length
+    return Text(torch.empty(*shape, spec.text.width, device="meta"), torch.empty(*shape, dtype=bool, device="meta"))
 
 
 def _counting_layers(count: Counter) -> SimpleNamespace:
@@ -94,15 +103,25 @@ def _counting_layers(count: Counter) -> SimpleNamespace:
             count["linear"] += len(x) * height * width * self.weight.numel()
             return x.new_empty(len(x), self.out_channels, height, width)
 
-    return SimpleNamespace(Linear=Linear, Conv2d=Conv2d, LayerNorm=nn.LayerNorm, Embedding=nn.Embedding)
+    return SimpleNamespace(
+        Linear=Linear, Conv2d=Conv2d, LayerNorm=nn.LayerNorm, RMSNorm=nn.RMSNorm, Embedding=nn.Embedding
+    )
 
 
-def _counting_attention(count: Counter) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
-    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _counting_attention(count: Counter) -> Callable[..., Tensor]:
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
         count["attention"] += 2 * q.numel() * k.shape[1]
         return torch.empty_like(q)
 
     return attend
+
+
+def _counting_product(count: Counter) -> Callable[[Tensor, Tensor], Tensor]:
+    def product(x: Tensor, weights: Tensor) -> Tensor:
+        count["linear"] += x.numel() * weights.shape[2]
+        return x.new_empty(*x.shape[:-1], weights.shape[2])
+
+    return product
 
 
 def step_cost(

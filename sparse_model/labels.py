@@ -2,9 +2,19 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+IMAGENET = Path(__file__).parent / "imagenet.txt"
+
+
+def class_names(classes: int) -> tuple[str, ...]:
+    """Labels where a file names none: those of ImageNet for its 1,000 classes, else the classes' numbers."""
+    if classes == 1000:
+        return tuple(IMAGENET.read_text(encoding="utf-8").splitlines())
+    return tuple(str(number) for number in range(classes))
 
 
 def label_weights(text: str, labels: Sequence[str]) -> Tensor:

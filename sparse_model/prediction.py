@@ -5,6 +5,7 @@ is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,14 +22,29 @@ class Flow:
 
     `output`: "velocity" (along growing time) or "data". `clean_time`: the network's time at the data; SiT and the
     paper count from noise 0 to data 1, CompVis/tread from data 0 to noise 1. `time_scale` multiplies that time.
+    `shift` spends more of a schedule's steps near the noise (arXiv 2403.03206, eq. 23). `levels` is the number of noise
+    levels in training where a schedule ends at the lowest of them before it jumps to 0 (diffusers'
+    FlowMatchEulerDiscreteScheduler, the host's scheduler "normal"); 0 where it runs evenly down to 0. The noise has the
+    standard deviation `noise_scale`. `floor` bounds the sigma that a "data" output is divided by.
     """
 
     output: str = "velocity"
     clean_time: int = 0
     time_scale: float = 1.0
+    shift: float = 1.0
+    levels: int = 0
+    noise_scale: float = 1.0
+    floor: float = 1e-4
 
     def sigmas(self, steps: int) -> Tensor:
-        return torch.linspace(1, 0, steps + 1)
+        if not self.levels:
+            return self.shifted(torch.linspace(1, 0, steps + 1))
+        lowest = self.shifted(torch.tensor(1 / self.levels, dtype=torch.float64))
+        even = torch.linspace(1, float(lowest), steps, dtype=torch.float64)
+        return torch.cat([self.shifted(even).float(), torch.zeros(1)])
+
+    def shifted(self, sigma: Tensor) -> Tensor:
+        return self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
     def time(self, sigma: Tensor) -> Tensor:
         return (sigma if self.clean_time == 0 else 1 - sigma) * self.time_scale
@@ -36,18 +52,19 @@ class Flow:
     def velocity(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The network's output as noise - data, for x [N, ...] at sigma [N]."""
         if self.output == "data":
-            return (x - output) / column(sigma, x).clamp(min=1e-4)
+            return (x - output) / column(sigma, x).clamp(min=self.floor)
         return output if self.clean_time == 0 else -output
 
     def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
         output = network(x, self.time(sigma), *inputs)
-        return output if self.output == "data" else x - column(sigma, x) * self.velocity(output, x, sigma)
+        return x - column(sigma, x) * self.velocity(output, x, sigma)
 
 
 @dataclass(frozen=True)
 class Epsilon:
     """Noise prediction over 1,000 steps of a linear beta schedule (facebookresearch/DiT): x = data + sigma * noise."""
 
+    noise_scale: ClassVar[float] = 1.0
     beta_start: float = 1e-4
     beta_end: float = 0.02
     timesteps: int = 1000
@@ -78,6 +95,7 @@ class Epsilon:
 class EDM:
     """Preconditioned denoising (arXiv 2206.00364, table 1): x = data + sigma * noise."""
 
+    noise_scale: ClassVar[float] = 1.0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0

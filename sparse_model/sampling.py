@@ -11,6 +11,7 @@ from .branches import Branch, Evaluation
 from .guidance import RULES, guide
 from .prediction import Prediction
 from .schedule import Schedule
+from .text import Condition, Text, concatenate
 from .tokens import SubsetSeed
 
 
@@ -21,13 +22,15 @@ class Denoiser:
     network: nn.Module
     prediction: Prediction
 
-    def __call__(self, x: Tensor, sigma: float, conditions: Sequence[Tensor], evaluation: Evaluation) -> list[Tensor]:
-        """x [B, C, H, W] and one condition [B, classes] per branch -> one D [B, C, H, W] per branch."""
+    def __call__(
+        self, x: Tensor, sigma: float, conditions: Sequence[Condition], evaluation: Evaluation
+    ) -> list[Tensor]:
+        """x [B, C, H, W] and one condition of B samples per branch -> one D [B, C, H, W] per branch."""
         count = len(conditions)
         batch = x.repeat(count, 1, 1, 1)
         level = torch.full((len(batch),), float(sigma), device=x.device, dtype=x.dtype)
         return list(
-            self.prediction.denoise(self.network, batch, level, torch.cat(list(conditions)), evaluation).chunk(count)
+            self.prediction.denoise(self.network, batch, level, concatenate(conditions), evaluation).chunk(count)
         )
 
 
@@ -51,27 +54,30 @@ def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
 @torch.inference_mode()
 def sample(
     model: Denoiser,
-    condition: Tensor,
+    condition: Condition,
     schedule: Schedule,
     *,
     shape: Sequence[int],
     steps: int = 40,
     seed: int = 0,
+    null: Condition | None = None,
     auxiliary: Denoiser | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Guided Euler sampling from noise: condition [B, classes] -> clean [B, *shape] in the network's own range.
+    """Guided Euler sampling from noise: a condition of B samples -> clean [B, *shape] in the network's own range.
 
-    `auxiliary` is the weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
+    `null` is the null condition of the rules CFG and CFG + SG; for labels it need not be given. `auxiliary` is the
+    weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
     """
     rule = RULES[schedule.rule]
     if rule.auxiliary != (auxiliary is not None):
         raise ValueError(f"{schedule.rule} {'needs a' if rule.auxiliary else 'takes no'} weaker second checkpoint.")
     sigmas = model.prediction.sigmas(steps).tolist()
-    x = noise(seed, len(condition), shape).to(condition) * sigmas[0]
+    like = condition.embeddings if isinstance(condition, Text) else condition
+    x = noise(seed, len(like), shape).to(like) * sigmas[0] * model.prediction.noise_scale
     weak_condition = {
         "same": lambda: condition,
-        "null": lambda: torch.zeros_like(condition),
+        "null": lambda: null_condition(condition) if null is None else null,
         "random": lambda: independent_condition(condition, seed),
     }[rule.condition]()
     subsets = SubsetSeed(seed, 0, schedule.selection, ahead=steps)
@@ -94,8 +100,17 @@ def sample(
     return x
 
 
-def independent_condition(condition: Tensor, seed: int) -> Tensor:
+def null_condition(condition: Condition) -> Tensor:
+    """No label at all; ValueError for text, whose null condition only its encoder or its model knows."""
+    if isinstance(condition, Text):
+        raise ValueError("this rule guides away from the null condition, so the empty prompt has to be given encoded.")
+    return torch.zeros_like(condition)
+
+
+def independent_condition(condition: Condition, seed: int) -> Tensor:
     """ICG's condition: one random label per sample, independent of the sample's own (arXiv 2407.02687)."""
+    if isinstance(condition, Text):
+        raise ValueError("the rule ICG draws random labels, so it needs a class-conditional model; use CFG or SG.")
     batch, classes = condition.shape
     labels = [torch.randint(classes, (), generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)]
     return torch.nn.functional.one_hot(torch.stack(labels), classes).to(condition)

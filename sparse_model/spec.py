@@ -9,14 +9,19 @@ from .models.dit import DiTConfig
 from .prediction import KINDS, Epsilon, Flow, Prediction
 from .schedule import Curve, Schedule
 from .sparsity import Sparsity
+from .text import TextSpec
 
 KEY = "sparse_model"
+LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32}
+"""What the channels of a network's input can be, and how many pixels of the picture stand behind one of theirs."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """`config` has the architecture's sizes, `labels` one name per class, `latent` what the channels are ("pixels",
-    "sd"), `schedule` and `steps` are recommended settings where somebody measured them."""
+    """`config` has the architecture's sizes, `latent` says what the channels are (a key of LATENTS). `text` describes
+    the prompts of a text-conditional model; a class-conditional one has None, and `labels` with one name per class.
+    `schedule` and `steps` are recommended settings where somebody measured or published them. `note` is what people
+    should know of how the file was read; it is not kept in metadata."""
 
     architecture: str
     config: Any
@@ -28,6 +33,13 @@ class ModelSpec:
     steps: int = 40
     title: str = ""
     license: str = ""
+    text: TextSpec | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> int:
+        """Pixels of the picture, a side, per pixel of the network's input."""
+        return LATENTS[self.latent]
 
     @classmethod
     def published(cls, name: str, sparsity: Sparsity = Sparsity()) -> "ModelSpec":
@@ -49,8 +61,9 @@ class ModelSpec:
             "latent": self.latent,
             "schedule": None if self.schedule is None else schedule_to_dict(self.schedule),
             "steps": self.steps,
+            "text": None if self.text is None else asdict(self.text),
         }
-        size = self.config.input_size * (1 if self.latent == "pixels" else 8)
+        size = self.config.input_size * self.ratio
         return {
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.architecture": f"sparse-{self.architecture}",
@@ -83,6 +96,7 @@ class ModelSpec:
                 steps=int(record.get("steps", 40)),
                 title=metadata.get("modelspec.title", ""),
                 license=metadata.get("modelspec.license", ""),
+                text=None if record.get("text") is None else _build(TextSpec, record["text"]),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"its '{KEY}' metadata is damaged ({type(error).__name__}: {error})") from error
@@ -99,13 +113,14 @@ class ModelSpec:
             f"{self.architecture}, {config.depth} layers of width {config.width}, patch {config.patch_size}, input "
             f"{config.in_channels} x {config.input_size} x {config.input_size} ({self.latent}), "
             f"{(config.input_size // config.patch_size) ** 2} tokens; {where or 'no token route'}; {kind}{output}; "
-            f"{config.num_classes} labels"
+            f"{self.text.describe() if self.text else f'{config.num_classes} labels'}"
         )
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
+    """A dataclass from JSON: unknown fields are left out, lists are tuples."""
     known = {field.name for field in fields(cls)}
-    return cls(**{key: value for key, value in values.items() if key in known})
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sparse_model import checkpoints
 from sparse_model.checkpoints import CheckpointError
 from sparse_model.models.dit import DiT, DiTConfig
 from sparse_model.prediction import Epsilon, Flow
-from sparse_model.schedule import PRESETS
+from sparse_model.schedule import PRESETS, constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
 
@@ -73,6 +73,12 @@ def test_sizes_come_from_shapes(tmp_path, patch, channels, learn_sigma):
     assert spec.latent == ("pixels" if channels == 3 else "sd")
 
 
+def test_a_model_of_1000_classes_knows_the_names_of_imagenet(tmp_path):
+    torch.save(DiT(replace(CONFIG, num_classes=1000)).state_dict(), tmp_path / "net.pt")
+    labels = checkpoints.read(tmp_path / "net.pt")[0].labels
+    assert (labels[0], labels[207], labels[999]) == ("tench", "golden retriever", "toilet tissue")
+
+
 def test_dit_and_sit_share_shapes_and_are_told_apart_by_name(tmp_path):
     state = DiT(replace(CONFIG, learn_sigma=True)).state_dict()
     for name, prediction in (("DiT-S-2.pt", Epsilon()), ("SiT-S-2.pt", Flow(clean_time=1))):
@@ -83,7 +89,16 @@ def test_dit_and_sit_share_shapes_and_are_told_apart_by_name(tmp_path):
 def test_a_tread_checkpoint_gets_its_published_route(tmp_path):
     config = DiTConfig(input_size=4, width=768, depth=12, heads=12, num_classes=2)
     torch.save(DiT(config).state_dict(), tmp_path / "tread.pt")
-    assert checkpoints.read(tmp_path / "tread.pt")[0].sparsity == Sparsity((Route(2, 8, 0.5),))
+    spec, _ = checkpoints.read(tmp_path / "tread.pt")
+    assert spec.sparsity == Sparsity((Route(2, 8, 0.5),))
+    assert (spec.schedule, spec.steps) == (constant(0.3, 0.7, 1.5), 40)
+    assert "assumed" in spec.note
+
+
+def test_a_dense_checkpoint_recommends_its_authors_guidance(tmp_path):
+    torch.save(DiT(replace(CONFIG, learn_sigma=True)).state_dict(), tmp_path / "DiT.pt")
+    spec, _ = checkpoints.read(tmp_path / "DiT.pt")
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 4, "CFG"), 250)
 
 
 def test_half_precision_is_kept_and_metadata_is_standard(tmp_path, network, spec):
@@ -158,6 +173,20 @@ def write_lora(path, network, spec):
     save_file({"lora_unet_blocks_0.lora_up.weight": torch.zeros(4, 4)}, path)
 
 
+def write_unknown(path, network, spec):
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}, path)
+
+
+def write_vae(path, network, spec):
+    keys = ("encoder.conv_in.weight", "encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight")
+    save_file({key: torch.zeros(4, 4) for key in keys}, path)
+
+
+def write_unet(path, network, spec):
+    keys = ("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight")
+    save_file({key: torch.zeros(4, 4) for key in keys}, path)
+
+
 def write_damaged_record(path, network, spec):
     save_file(network.state_dict(), path, metadata={"sparse_model": "{not json"})
 
@@ -175,7 +204,10 @@ BAD_SAFETENSORS = {
     write_nan: "blocks.1.attn.qkv.weight holds values that are not finite",
     write_wrong_shape: r"blocks.1.attn.proj.bias has the shape \[3\], expected \[64\]",
     write_missing: "lacks 1 of the .* tensors of a dit network, such as blocks.2.mlp.fc1.weight",
-    write_lora: "not a checkpoint of a known architecture .*lora_unet_blocks_0",
+    write_unknown: "known architecture .*dit, maskdit, .* first keys are double_blocks.0.img_attn.qkv.weight",
+    write_lora: "this is a LoRA; load the model it was made for",
+    write_vae: "this is a VAE; move it to models/vae",
+    write_unet: "this is a U-Net",
     write_damaged_record: "metadata is damaged",
     write_unknown_architecture: "architecture 'warp' is unknown",
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparse_model.labels import label_weights
+from sparse_model.labels import class_names, label_weights
 
 LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
 
@@ -38,3 +38,12 @@ def test_weights(text, expected):
 def test_unknown(text, message):
     with pytest.raises(ValueError, match=message):
         label_weights(text, LABELS)
+
+
+def test_names_of_imagenet_are_unambiguous():
+    names = class_names(1000)
+    assert len(names) == 1000
+    for number, name in enumerate(names):
+        assert label_weights(name, names).nonzero().tolist() == [[number]]
+    assert label_weights("207", names).argmax() == 207
+    assert class_names(3) == ("0", "1", "2")

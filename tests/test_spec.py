@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.models.microdit import MicroDiTConfig
+from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
 from sparse_model.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, constant
 from sparse_model.sparsity import Route, Sparsity
@@ -31,8 +33,14 @@ schedules = st.builds(
 )  # fmt: skip
 models = st.one_of(
     st.tuples(st.just("dit"), st.builds(DiTConfig, sizes, sizes, sizes, sizes, sizes, sizes, st.floats(1, 8), sizes)),
+    st.tuples(st.just("sprint"), st.builds(SprintConfig, *[sizes] * 6, st.floats(1, 8), *[sizes] * 3, st.booleans())),
     st.tuples(st.just("maskdit"), st.builds(MaskDiTConfig, sizes, sizes, sizes, sizes, sizes, sizes, sizes, sizes)),
 )
+several = st.lists(sizes, max_size=3).map(tuple)
+micro = dict.fromkeys(("attention", "hidden", "experts"), several) | dict.fromkeys(
+    ("input_size", "width", "depth", "mixer_width", "mixer_depth", "text_width", "text_hidden", "head_width"), sizes
+)
+models |= st.tuples(st.just("microdit"), st.builds(MicroDiTConfig, **micro))
 sparsities = st.one_of(
     st.builds(Sparsity, st.lists(st.builds(Route, st.integers(-9, 9), st.integers(-9, 9), rates)).map(tuple)),
     st.builds(Sparsity, mask=rates),

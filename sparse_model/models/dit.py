@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..branches import DENSE, Evaluation, run_layers
 from ..prediction import Epsilon, Flow
+from ..schedule import constant
 from ..sparsity import Route, Sparsity
 from .layers import (
     TORCH,
@@ -21,12 +22,16 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
+    count_layers,
     sincos_positions,
     unpatchify,
 )
 
 # the routes of TREAD's published configurations (arXiv 2501.04765), by width
 TREAD_ROUTES = {1152: Route(2, 24, 0.5), 768: Route(2, 8, 0.5)}
+# what the authors' own sampling scripts do: CompVis/tread in 40 steps, DiT and SiT in 250
+TREAD_SCHEDULE = constant(0.3, 0.7, 1.5)
+DENSE_SCHEDULE = constant(0.0, 0.0, 4.0, "CFG")
 
 
 @dataclass(frozen=True)
@@ -81,20 +86,24 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         patch_size=patch,
         in_channels=channels,
         width=width,
-        depth=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")),
+        depth=count_layers(shapes, "blocks."),
         heads=known.get(width, max(width // 64, 1)),
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
         num_classes=shapes["y_embedder.embedding_table.weight"][0] - 1,
         learn_sigma=outputs == 2 * channels,
     )
-    latent = "pixels" if channels == 3 else "sd"
-    if not config.learn_sigma:
-        route = TREAD_ROUTES.get(width)
-        return {
-            "config": config,
-            "prediction": Flow(),
-            "sparsity": Sparsity((route,) if route else ()),
-            "latent": latent,
-        }
-    prediction = Flow(clean_time=1) if "sit" in name.lower() else Epsilon()
-    return {"config": config, "prediction": prediction, "latent": latent}
+    found = {"config": config, "latent": "pixels" if channels == 3 else "sd"}
+    if config.learn_sigma:
+        prediction = Flow(clean_time=1) if "sit" in name.lower() else Epsilon()
+        return {**found, "prediction": prediction, "schedule": DENSE_SCHEDULE, "steps": 250}
+    route = TREAD_ROUTES.get(width)
+    if route is None:
+        return {**found, "prediction": Flow()}
+    return {
+        **found,
+        "prediction": Flow(),
+        "sparsity": Sparsity((route,)),
+        "schedule": TREAD_SCHEDULE,
+        "note": f"The file records no route, so TREAD's published one for its width is assumed: {route.start} to "
+        f"{route.end}, half the tokens",
+    }

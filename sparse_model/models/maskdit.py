@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..branches import DENSE, Evaluation, run_layers, run_masked
 from ..prediction import EDM
+from ..schedule import constant
 from ..sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -21,11 +22,13 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
+    count_layers,
     sincos_positions,
     unpatchify,
 )
 
 MASK_RATIO = 0.5  # of both published pre-trainings, ImageNet 256 and 512
+PUBLISHED, STEPS = constant(0.0, 0.0, 1.5, "CFG"), 40  # guidance of the published samples, steps of the script for them
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,19 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         patch_size=patch,
         in_channels=channels,
         width=width,
-        depth=_depth(shapes, "blocks."),
+        depth=count_layers(shapes, "blocks."),
         heads=heads.get(width, max(width // 64, 1)),
         decoder_width=shapes["mask_token"][2],
-        decoder_depth=_depth(shapes, "decoder_blocks."),
+        decoder_depth=count_layers(shapes, "decoder_blocks."),
         mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
         num_classes=shapes["y_embedder.embedding_table.weight"][1],
     )
     latent = "pixels" if channels == 3 else "sd"
-    return {"config": config, "prediction": EDM(), "sparsity": Sparsity(mask=MASK_RATIO), "latent": latent}
-
-
-def _depth(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in shapes if key.startswith(prefix))
+    return {
+        "config": config,
+        "prediction": EDM(),
+        "sparsity": Sparsity(mask=MASK_RATIO),
+        "latent": latent,
+        "schedule": PUBLISHED,
+        "steps": STEPS,
+    }

@@ -12,6 +12,7 @@ from hosts import REPOSITORY, Checkout
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
@@ -23,6 +24,9 @@ FAMILIES = {
     "tread": ModelSpec("dit", DIT, Flow(), Sparsity((Route(1, 1),))),
     "maskdit": ModelSpec(
         "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), EDM(), Sparsity(mask=0.5)
+    ),
+    "sprint": ModelSpec(
+        "sprint", SprintConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), Flow(), Sparsity(mask=0.75)
     ),
 }
 

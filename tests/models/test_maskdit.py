@@ -17,6 +17,7 @@ from sparse_model.models import ARCHITECTURES
 from sparse_model.models.layers import Backend, sincos_positions
 from sparse_model.models.maskdit import MaskDiT, MaskDiTConfig, infer
 from sparse_model.prediction import EDM
+from sparse_model.schedule import constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.tokens import SubsetSeed
 
@@ -136,7 +137,14 @@ def test_published_checkpoints_are_recognised(pixels):
     assert len(shapes) == 378
     assert sum(value.numel() for value in state.values()) == {256: 730_541_200, 512: 731_819_152}[pixels]
     found = infer(shapes, "any")
-    assert found == {"config": config, "prediction": EDM(), "sparsity": Sparsity(mask=0.5), "latent": "sd"}
+    assert found == {
+        "config": config,
+        "prediction": EDM(),
+        "sparsity": Sparsity(mask=0.5),
+        "latent": "sd",
+        "schedule": constant(0, 0, 1.5, "CFG"),
+        "steps": 40,
+    }
     assert [name for name, entry in ARCHITECTURES.items() if entry.infer(shapes, "any")] == ["maskdit"]
     assert infer(shapes | {"cls_token": (1, 1, 1152)}, "any") is None
 

@@ -1,0 +1,73 @@
+"""Text conditions: what a text-conditional network is given, and which encoder its prompts have to come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Text(NamedTuple):
+    """Encoded prompts: `embeddings` [N, M, D] and `mask` [N, M], True where a token of the prompt stands.
+
+    Where the mask is False stands padding, which must not be attended to.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+
+
+Condition = Tensor | Text
+"""What a network is conditioned on: label weights [N, classes], or Text."""
+
+ENCODERS: dict[str, str] = {
+    "t5gemma-2b": "the encoder of google/t5gemma-2b-2b-ul2",
+    "qwen3-vl-2b": "the text part of Qwen/Qwen3-VL-Embedding-2B",
+    "clip-h": "the text part of CLIP ViT-H/14",
+}
+"""Text encoders by name, in words for people."""
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The prompts that a text-conditional network was trained on.
+
+    `encoder` is a key of ENCODERS, or "" where nothing tells. `width` is D of the embeddings and `length` the number of
+    tokens that a prompt is padded to and cut at. `null` is the null condition: "prompt" means the embedding of the
+    empty prompt, "zeros" embeddings of 0.
+    """
+
+    encoder: str
+    width: int
+    length: int
+    null: str = "prompt"
+
+    def describe(self) -> str:
+        encoder = ENCODERS.get(self.encoder, "an unknown encoder")
+        return f"prompts of {self.length} tokens from {encoder} ({self.width} channels)"
+
+    def fit(self, text: Text) -> Text:
+        """The text cut or padded to `length` tokens, padding masked; ValueError if its width is another model's."""
+        embeddings, mask = text
+        if embeddings.ndim != 3 or embeddings.shape[-1] != self.width:
+            raise ValueError(
+                f"The conditioning has {embeddings.shape[-1]} channels but this model reads text of {self.width}: "
+                f"encode the prompt with {ENCODERS.get(self.encoder, 'the text encoder that it was trained with')}."
+            )
+        missing = self.length - embeddings.shape[1]
+        if missing > 0:
+            embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
+            mask = torch.nn.functional.pad(mask, (0, missing))
+        return Text(embeddings[:, : self.length], mask[:, : self.length])
+
+    def zeros(self, like: Text) -> Text:
+        """The null condition of a network that was trained with embeddings of 0 for no prompt."""
+        return Text(torch.zeros_like(like.embeddings), torch.ones_like(like.mask))
+
+
+def concatenate(conditions: Sequence[Condition]) -> Condition:
+    """Several conditions of one kind as one batch, in order."""
+    if isinstance(conditions[0], Text):
+        return Text(*(torch.cat(values) for values in zip(*conditions, strict=True)))
+    return torch.cat(list(conditions))

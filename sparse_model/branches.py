@@ -59,13 +59,15 @@ class Packing:
         parts = zip(*map(self.split, (q, k, v)), strict=True)
         return torch.cat([attention(*part, heads) for part in parts], dim=1)
 
-    def attend_to(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    def attend_to(
+        self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
+    ) -> Tensor:
         """Cross-attention: q [B, sum(lengths), heads * d], k and v [B, S or 1, M, heads * d], one context per segment
-        or one for all -> the shape of q."""
-        if k.shape[1] == 1:
-            return attention(q, k[:, 0], v[:, 0], heads)
-        parts = zip(self.split(q), k.unbind(1), v.unbind(1), strict=True)
-        return torch.cat([attention(*part, heads) for part in parts], dim=1)
+        or one for all, `bias` [B, S or 1, M] on its logits -> the shape of q."""
+        queries = (q,) if k.shape[1] == 1 else self.split(q)
+        biases = [None] * len(queries) if bias is None else bias.split(1, dim=1)
+        parts = zip(queries, k.unbind(1), v.unbind(1), biases, strict=True)
+        return torch.cat([attention(q, k, v, heads, bias) for q, k, v, bias in parts], dim=1)
 
     def attend_with(
         self,

@@ -260,13 +260,16 @@ def test_attention_stays_within_segments(lengths):
 
 
 @pytest.mark.parametrize("contexts", [1, 3])
-def test_cross_attention_reads_the_segments_own_context(contexts):
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_attention_reads_the_segments_own_context(contexts, masked):
     packing, q = Packing((1, 2, 3)), torch.randn(2, 6, 8)
     k, v = torch.randn(2, 2, contexts, 5, 8)
-    output = packing.split(packing.attend_to(attend, q, k, v, 2))
+    bias = torch.randn(2, contexts, 5) if masked else None
+    output = packing.split(packing.attend_to(attend, q, k, v, 2, bias))
     for s, part in enumerate(packing.split(q)):
         own = s if contexts > 1 else 0
-        torch.testing.assert_close(output[s], attend(part, k[:, own], v[:, own], 2))
+        expected = attend(part, k[:, own], v[:, own], 2, bias[:, own : own + 1] if masked else None)
+        torch.testing.assert_close(output[s], expected)
 
 
 def test_without_routes_a_network_is_dense():

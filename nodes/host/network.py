@@ -16,9 +16,9 @@ from ...sparse_model.spec import ModelSpec
 from .run import current_mark
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """The host's choice of attention kernel over [B, T, heads * d]."""
-    return optimized_attention(q, k, v, heads)
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits."""
+    return optimized_attention(q, k, v, heads, mask=bias)
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from . import dit, maskdit, microdit, prx, sprint
+from . import dit, maskdit, microdit, prx, sprint, trdit
 
 
 class Architecture(NamedTuple):
@@ -24,4 +24,5 @@ ARCHITECTURES: dict[str, Architecture] = {
     "microdit": Architecture(microdit.MicroDiTConfig, microdit.MicroDiT, microdit.infer),
     "prx": Architecture(prx.PRXConfig, prx.PRX, prx.infer, prx.rename),
     "sprint": Architecture(sprint.SprintConfig, sprint.Sprint, sprint.infer),
+    "trdit": Architecture(trdit.TRDiTConfig, trdit.TRDiT, trdit.infer),
 }

@@ -47,6 +47,8 @@ class SparseClassCondition(io.ComfyNode):
     @classmethod
     def execute(cls, model: object, labels: str) -> io.NodeOutput:
         spec = needed_spec(model)
+        if spec.text is not None:
+            raise ValueError("This model knows no labels; it reads text: encode a prompt with CLIP Text Encode.")
         names = spec.labels or class_names(spec.config.num_classes)
         weights = label_weights(labels, names).reshape(1, 1, -1)  # [1, 1, classes]
         chosen = [f"{names[i]} ({weights[0, 0, i]:g})" for i in weights[0, 0].nonzero().flatten().tolist()]
@@ -88,7 +90,7 @@ class EmptySparseLatent(io.ComfyNode):
     @classmethod
     def execute(cls, model: object, batch_size: int, width: int = 0, height: int = 0) -> io.NodeOutput:
         spec = needed_spec(model)
-        ratio = 1 if spec.latent == "pixels" else 8
+        ratio = spec.ratio
         unit = spec.config.patch_size * ratio
         for name, value in (("width", width), ("height", height)):
             if value % unit:

@@ -5,7 +5,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from .host.loading import WEIGHT_TYPES, load
+from .host.loading import WEIGHT_TYPES, checkpoint_names, load
 from .host.model import spec_of
 
 
@@ -16,14 +16,14 @@ class SparseModelLoader(io.ComfyNode):
             node_id="SparseModelLoader",
             display_name="Sparse Model Loader",
             category="loaders",
-            description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT), with the token route "
-            "that its file records.",
+            description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, SPRINT, PRX), with the "
+            "token route that its file records.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=folder_paths.get_filename_list("diffusion_models"),
-                    tooltip="A checkpoint in models/diffusion_models. The small demo models of this pack are listed "
-                    "without copying them.",
+                    options=checkpoint_names(folder_paths.get_filename_list("diffusion_models")),
+                    tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
+                    "demo models of this pack are listed without copying them.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -37,7 +37,7 @@ class SparseModelLoader(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model, with its token route."),
                 io.String.Output(
                     display_name="about",
-                    tooltip="Architecture, sizes, route, and the labels it knows; connect Preview as Text to read it.",
+                    tooltip="Architecture, sizes, route, and the labels or text it reads; connect Preview as Text.",
                 ),
             ],
         )
@@ -64,6 +64,8 @@ def description(spec) -> str:
             f"Recommended: {spec.schedule.rule}, gamma strong {now.gamma_strong:g}, gamma weak {now.gamma_weak:g}, "
             f"omega {now.omega:g} at the start, {spec.steps} steps."
         )
+    if spec.note:
+        lines.append(f"{spec.note}.")
     if spec.labels:
         lines.append(f"Labels: {', '.join(spec.labels)}")
     if spec.license:

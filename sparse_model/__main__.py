@@ -174,6 +174,8 @@ def run_convert(options: argparse.Namespace) -> None:
         route = Route(*options.route, options.ratio)
         route.layers(spec.config.depth)
         changes["sparsity"] = Sparsity((route,))
+    if options.labels and spec.text is not None:
+        raise ValueError(f"'{options.source}' reads text and knows no labels; leave --labels out.")
     if options.labels:
         changes["labels"] = tuple(options.labels.read_text(encoding="utf-8").split("\n")[: spec.config.num_classes])
         if len(changes["labels"]) != spec.config.num_classes:
@@ -196,7 +198,11 @@ def run_inspect(options: argparse.Namespace) -> None:
     spec, state = read(options.checkpoint)
     weights = sum(value.numel() for value in state.values())
     print(f"{options.checkpoint.name}: {spec.title}\n  {spec.describe()}\n  {weights / 1e6:.1f} M parameters")
-    print("  labels: " + ", ".join(spec.labels[:60]) + (f", … ({len(spec.labels)})" if len(spec.labels) > 60 else ""))
+    if spec.note:
+        print(f"  {spec.note}.")
+    if spec.labels:
+        more = f", … ({len(spec.labels)})" if len(spec.labels) > 60 else ""
+        print("  labels: " + ", ".join(spec.labels[:60]) + more)
 
 
 def add_cost(commands) -> None:

@@ -54,6 +54,11 @@ def tell(
     checkpoint, a label or a schedule that does not fit.
     """
     network, spec = load(checkpoint)
+    if spec.text is not None:
+        raise CheckpointError(
+            f"{checkpoint.name}: reads {spec.text.describe()}, which ComfyUI encodes; this command samples models of "
+            "labels."
+        )
     if spec.latent != "pixels":
         raise CheckpointError(
             f"{checkpoint.name}: makes latents of the '{spec.latent}' VAE, which needs ComfyUI to decode; "

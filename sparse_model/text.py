@@ -48,22 +48,23 @@ class TextSpec:
         return f"prompts of {self.length} tokens from {encoder} ({self.width} channels)"
 
     def fit(self, text: Text) -> Text:
-        """The text cut or padded to `length` tokens, padding masked; ValueError if its width is another model's."""
+        """The text padded to a multiple of `length` tokens, padding masked; ValueError if its width is another
+        encoder's."""
         embeddings, mask = text
         if embeddings.ndim != 3 or embeddings.shape[-1] != self.width:
             raise ValueError(
                 f"The conditioning has {embeddings.shape[-1]} channels but this model reads text of {self.width}: "
                 f"encode the prompt with {ENCODERS.get(self.encoder, 'the text encoder that it was trained with')}."
             )
-        missing = self.length - embeddings.shape[1]
-        if missing > 0:
-            embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
-            mask = torch.nn.functional.pad(mask, (0, missing))
-        return Text(embeddings[:, : self.length], mask[:, : self.length])
+        missing = -embeddings.shape[1] % self.length
+        return Text(
+            torch.nn.functional.pad(embeddings, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
+        )
 
-    def zeros(self, like: Text) -> Text:
-        """The null condition of a network that was trained with embeddings of 0 for no prompt."""
-        return Text(torch.zeros_like(like.embeddings), torch.ones_like(like.mask))
+    def zeros(self, batch: int = 1) -> Text:
+        """The null condition of a network that was trained with embeddings of 0 in place of a prompt."""
+        shape = batch, self.length
+        return Text(torch.zeros(*shape, self.width), torch.ones(*shape, dtype=torch.bool))
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:

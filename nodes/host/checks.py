@@ -18,7 +18,7 @@ def check_plan(model: Any, schedule: Schedule) -> None:
         )
     if spec is not None and schedule.sparse:
         list(spec.sparsity.stretches(spec.config.depth))
-    if RULES[schedule.rule].condition == "random" and spec is None:
+    if RULES[schedule.rule].condition == "random" and (spec is None or spec.text is not None):
         raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
 
 
@@ -49,7 +49,7 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
                 f"({type(model.model).__name__}); connect an earlier checkpoint of the same training."
             )
         return
-    for name in ("architecture", "config", "prediction", "latent", "labels"):
+    for name in ("architecture", "config", "prediction", "latent", "labels", "text"):
         theirs, ours = getattr(weak, name), getattr(main, name)
         if theirs != ours:
             raise ValueError(

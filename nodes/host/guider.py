@@ -86,4 +86,11 @@ class SparseGuider(comfy.samplers.CFGGuider):
         spec = spec_of(self.model_patcher)
         if spec is None:
             raise ValueError(f"The rule {self.schedule.rule} needs a negative conditioning; connect one as negative.")
+        if spec.text is not None:
+            if spec.text.null == "zeros":
+                return [[spec.text.zeros().embeddings, {}]]
+            raise ValueError(
+                f"The rule {self.schedule.rule} guides away from the empty prompt: connect a CLIP Text Encode without "
+                "text as negative."
+            )
         return [[torch.zeros(1, 1, spec.config.num_classes), {}]]

@@ -1,14 +1,15 @@
 """From a checkpoint file to the host's model patcher."""
 
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.utils
+import folder_paths
 import torch
 
-from ...sparse_model.checkpoints import read
+from ...sparse_model.checkpoints import fill, read
+from ...sparse_model.files import INDEX, SHARD
 from .model import Config
 
 WEIGHT_TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -29,17 +30,27 @@ def load(path: str, weight_type: str = "default", disable_dynamic: bool = False)
         weight_dtype=comfy.utils.weight_dtype(state),
     )
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
-    model = config.get_model(state)
+    model = config.get_model(state, device=torch.device("meta"))
+    model.device = offload
+    fill(model.diffusion_model, state, dtype, offload)
     plain = comfy.model_patcher.ModelPatcher
     patcher_class = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     patcher = patcher_class(model, load_device=device, offload_device=offload)
-    if not management.is_device_cpu(offload):
-        model.to(offload)
-    model.load_model_weights(state, **_assignment(patcher))
     patcher.cached_patcher_init = (load, (path, weight_type))
     return patcher
 
 
-def _assignment(patcher: Any) -> dict[str, bool]:
-    """New hosts with dynamic offloading make layers without weights, which are then assigned instead of copied."""
-    return {"assign": True} if getattr(patcher, "is_dynamic", lambda: False)() else {}
+def checkpoint_names(names: list[str]) -> list[str]:
+    """The host's list of files with each sharded model once: its index if that is there, else its first shard."""
+    shown = []
+    for name in names:
+        match = SHARD.search(name)
+        if match:
+            index = SHARD.sub("", name) + INDEX
+            if folder_paths.get_full_path("diffusion_models", index):
+                name = index
+            elif int(match[1]) != 1:
+                continue
+        if name not in shown:
+            shown.append(name)
+    return shown

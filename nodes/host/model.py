@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
 import comfy.supported_models_base
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...sparse_model.prediction import EDM, Epsilon, Flow, Prediction
 from ...sparse_model.spec import ModelSpec
+from ...sparse_model.text import Text, TextSpec
 from .network import evaluation_of, hosted
 
 
@@ -22,7 +24,21 @@ class Pixels(comfy.latent_formats.LatentFormat):
     latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-LATENT_FORMATS = {"pixels": Pixels, "sd": comfy.latent_formats.SD15}
+class DCAE(comfy.latent_formats.LatentFormat):
+    """Latents of the deep compression autoencoder of Sana (dc-ae-f32c32-sana-1.1), which the host has no VAE for."""
+
+    latent_channels = 32
+    spacial_downscale_ratio = 32
+    scale_factor = 0.41407
+
+
+LATENT_FORMATS = {
+    "pixels": Pixels,
+    "sd": comfy.latent_formats.SD15,
+    "sdxl": comfy.latent_formats.SDXL,
+    "flux": comfy.latent_formats.Flux,
+    "dcae": DCAE,
+}
 MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
 
 
@@ -52,12 +68,21 @@ class SparseModel(comfy.model_base.BaseModel):
         self.eval().requires_grad_(False)
         if isinstance(spec.prediction, Epsilon):
             self.model_sampling.set_sigmas(spec.prediction.table())
+        if spec.prediction.noise_scale != 1 and not hasattr(self.model_sampling, "noise_scale"):
+            self.model_sampling = louder(self.model_sampling, config, spec.prediction.noise_scale)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
         check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
-        check_condition(self.spec, kwargs.get("cross_attn"))
-        return super().extra_conds(**kwargs)
+        if self.spec.text is None:
+            check_condition(self.spec, kwargs.get("cross_attn"))
+            return super().extra_conds(**kwargs)
+        text = fitted_text(self.spec.text, kwargs.pop("cross_attn", None), kwargs.pop("attention_mask", None))
+        conditions = {"c_crossattn": text.embeddings, "attention_mask": text.mask}
+        return {
+            **super().extra_conds(**kwargs),
+            **{name: comfy.conds.CONDRegular(value) for name, value in conditions.items()},
+        }
 
     def _apply_model(
         self,
@@ -76,6 +101,16 @@ class SparseModel(comfy.model_base.BaseModel):
         return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
+def louder(sampling: Any, config: Config, scale: float) -> Any:
+    """The sampling of a model whose noise is `scale` times as strong, for hosts that do not know such models."""
+
+    class Louder(type(sampling)):
+        def noise_scaling(self, sigma: Any, noise: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+            return super().noise_scaling(sigma, noise * scale, *rest, **options)
+
+    return Louder(config)
+
+
 def spec_of(model: Any) -> ModelSpec | None:
     """The spec of a MODEL's checkpoint, or None for a MODEL that Sparse Model Loader did not make."""
     return model.model.spec if isinstance(model.model, SparseModel) else None
@@ -84,7 +119,7 @@ def spec_of(model: Any) -> ModelSpec | None:
 def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
     """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
     channels, patch = spec.config.in_channels, spec.config.patch_size
-    unit = "pixels" if spec.latent == "pixels" else "latent pixels (8 image pixels each)"
+    unit = "pixels" if spec.ratio == 1 else f"latent pixels ({spec.ratio} image pixels each)"
     if len(shape) != 4 or shape[1] != channels:
         raise ValueError(
             f"The latent has {shape[1]} channels in {len(shape)} dimensions but this model works on {channels} in 4; "
@@ -109,7 +144,26 @@ def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:
         )
 
 
+def fitted_text(spec: TextSpec, embeddings: torch.Tensor | None, mask: torch.Tensor | None) -> Text:
+    """The host's conditioning as the text of a model: every condition of one length, so that branches share a batch.
+
+    Without a mask every token counts, as do the tokens that Conditioning (Concat) adds behind a mask. ValueError if it
+    comes from another text encoder, or is missing where the model has no null condition of its own.
+    """
+    if embeddings is None:
+        if spec.null == "zeros":
+            return spec.zeros()
+        raise ValueError("This model is conditioned on text: connect a prompt encoded with CLIP Text Encode.")
+    known = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)
+    if mask is not None:
+        count = min(mask.shape[-1], known.shape[1])
+        known[:, :count] = mask.reshape(-1, mask.shape[-1])[:, :count].to(known)
+    return spec.fit(Text(embeddings, known))
+
+
 def _sampling_settings(prediction: Prediction) -> dict[str, Any]:
     if isinstance(prediction, EDM):
         return {name: getattr(prediction, name) for name in ("sigma_data", "sigma_min", "sigma_max")}
+    if isinstance(prediction, Flow):
+        return {"shift": prediction.shift, "noise_scale": prediction.noise_scale}
     return {}

@@ -13,6 +13,7 @@ from ...sparse_model.models import ARCHITECTURES
 from ...sparse_model.models.layers import Backend
 from ...sparse_model.prediction import Flow
 from ...sparse_model.spec import ModelSpec
+from ...sparse_model.text import Text
 from .run import current_mark
 
 
@@ -47,7 +48,8 @@ class HostForward:
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
         **kwargs: Any,
     ) -> Tensor:
-        """x [N, C, H, W], context [N, n, classes] -> what the host's model sampling expects, [N, C, H, W].
+        """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
+        host's model sampling expects, [N, C, H, W].
 
         `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
         """
@@ -63,13 +65,15 @@ class HostForward:
         control: Any,
         transformer_options: dict[str, Any],
         evaluation: Prepared | Evaluation = DENSE,
+        attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
         sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
         sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
-        prediction, labels = self.spec.prediction, self._labels(context, x)
-        output = super().forward(x, prediction.time(sigma), labels, evaluation).float()
+        prediction = self.spec.prediction
+        condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
+        output = super().forward(x, prediction.time(sigma), condition, evaluation).float()
         return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:

@@ -160,21 +160,41 @@ def cleanup_after_error() -> dict:
     return {"clean": keys == after and model.model.current_patcher is None and not model.wrappers}
 
 
-def family_error(path: Path) -> float:
-    """The largest error of the host's denoised prediction against the one without a host, as a share of the picture."""
+def family_error(path: Path) -> dict:
+    """The largest error of the host's denoised prediction against the one without a host, as a share of the picture:
+    with all weights loaded, and with none, each fetched when its layer runs."""
     network, about = part("sparse_model.checkpoints").load(path)
     patcher = part("nodes.host.loading").load(str(path))
+    return {
+        "loaded": prediction_error(network, about, patcher),
+        "offloaded": prediction_error(network, about, patcher, lowvram_model_memory=1),
+    }
+
+
+def prediction_error(network: torch.nn.Module, about: object, patcher: object, **memory: int) -> float:
+    patcher.patch_model(device_to=torch.device("cpu"), **memory)
     patcher.pre_run()
     size, errors = about.config.input_size, []
     for sigma in (0.05, 0.5, 1.0):
         level = torch.full((2,), sigma)
         x = torch.randn(2, about.config.in_channels, size, size, generator=torch.Generator().manual_seed(1))
-        y = torch.eye(about.config.num_classes)[:2]
         options = {"cond_or_uncond": [0], "uuids": ["a"], "sigmas": level}
+        if about.text is None:
+            y = torch.eye(about.config.num_classes)[:2]
+            inputs = {"c_crossattn": y.unsqueeze(1)}
+        else:
+            y = part("sparse_model.text").Text(
+                torch.randn(2, about.text.length, about.text.width, generator=torch.Generator().manual_seed(2)),
+                torch.arange(about.text.length) < torch.tensor([[2], [4]]),
+            )
+            inputs = {"c_crossattn": y.embeddings, "attention_mask": y.mask}
         with torch.no_grad():
-            theirs = patcher.model.apply_model(x, level, c_crossattn=y.unsqueeze(1), transformer_options=options)
+            theirs = patcher.model.apply_model(x, level, **inputs, transformer_options=options)
             ours = about.prediction.denoise(network.float(), x, level, y)
         errors.append(float((theirs - ours).abs().max() / ours.abs().max()))
+    if memory and not any(getattr(module, "comfy_cast_weights", False) for module in patcher.model.modules()):
+        raise AssertionError("nothing was offloaded")
+    patcher.detach()
     return max(errors)
 
 

@@ -12,11 +12,15 @@ from hosts import REPOSITORY, Checkout
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.models.prx import PRXConfig
 from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
+from sparse_model.text import TextSpec
 
+TEXT = TextSpec("t5gemma-2b", 12, 5)
+LATENT = PRXConfig(8, 2, 16, width=32, depth=3, heads=2, text_width=12)
 DIT = DiTConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=3)
 FAMILIES = {
     "dit": ModelSpec("dit", replace(DIT, learn_sigma=True), Epsilon()),
@@ -27,6 +31,15 @@ FAMILIES = {
     ),
     "sprint": ModelSpec(
         "sprint", SprintConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), Flow(), Sparsity(mask=0.75)
+    ),
+    "prx": ModelSpec("prx", LATENT, Flow(shift=3.0, levels=1000), Sparsity((Route(1, 1),)), latent="flux", text=TEXT),
+    "prxpixel": ModelSpec(
+        "prx",
+        replace(LATENT, input_size=32, in_channels=3, patch_size=8, bottleneck=6, sized=True),
+        Flow("data", shift=3.0, levels=1000, noise_scale=2.0, floor=0.05),
+        Sparsity((Route(1, 1),)),
+        latent="pixels",
+        text=TEXT,
     ),
 }
 
@@ -82,7 +95,12 @@ def test_an_error_half_way_leaves_nothing_behind(inside: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_predicts_in_the_host_what_it_predicts_without(inside: dict[str, Any], family: str) -> None:
-    assert inside["families"][f"family-{family}"] < 1e-4
+    assert inside["families"][f"family-{family}"]["loaded"] < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_offloaded_weights_predict_the_same(inside: dict[str, Any], family: str) -> None:
+    assert inside["families"][f"family-{family}"]["offloaded"] < 1e-4
 
 
 def test_previews_are_pictures(inside: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
+from .text import SparseTextEncoder
 
 NODES = [
     SparseModelLoader,
+    SparseTextEncoder,
     SparseClassCondition,
     EmptySparseLatent,
     SparsityScheduler,

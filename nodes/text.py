@@ -1,0 +1,30 @@
+"""Text encoders that the host does not know."""
+
+from comfy_api.latest import io
+
+from .host.text import folder_names, folder_path, load_clip
+
+
+class SparseTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseTextEncoder",
+            display_name="Sparse Text Encoder",
+            category="loaders",
+            description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel). "
+            "CLIP Text Encode then reads prompts as the published pipeline does.",
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=folder_names(),
+                    tooltip="A folder in models/text_encoders with config.json, safetensors and tokenizer, such as "
+                    "text_encoder and tokenizer of the published model. Needs the package transformers.",
+                )
+            ],
+            outputs=[io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode; prompt weights are not read.")],
+        )
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        return io.NodeOutput(load_clip(folder_path(folder)))

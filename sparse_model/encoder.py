@@ -1,0 +1,138 @@
+"""Text encoders of published models, from folders in the format of the package `transformers`.
+
+The package is imported when an encoder is loaded, not before. Weights come from safetensors and nothing is fetched;
+no code that a folder may hold is run.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .prompts import CLEANING
+from .text import Text
+
+
+class Kind(NamedTuple):
+    """How a published pipeline reads prompts: `encoder` names it (text.ENCODERS), prompts are cleaned, padded to and
+    cut at `length` tokens. `take` finds the part that encodes text in the class `model` of transformers."""
+
+    encoder: str
+    length: int
+    cleaning: str
+    model: str
+    take: Callable[[Any], nn.Module] = lambda whole: whole
+    options: Mapping[str, Any] = {}
+
+
+# by the model_type in a folder's config.json: whole models, and the parts that diffusers keeps of them
+KINDS: dict[str, Kind] = {
+    "t5gemma": Kind(
+        "t5gemma-2b",
+        256,
+        "thorough",
+        "t5gemma.T5GemmaEncoderModel",
+        lambda whole: whole.encoder,
+        {"is_encoder_decoder": False},
+    ),
+    "t5_gemma_module": Kind("t5gemma-2b", 256, "thorough", "t5gemma.T5GemmaEncoder"),
+    "qwen3_vl": Kind(
+        "qwen3-vl-2b",
+        256,
+        "light",
+        "qwen3_vl.Qwen3VLForConditionalGeneration",
+        lambda model: model.model.language_model,
+    ),
+    "qwen3_vl_text": Kind("qwen3-vl-2b", 256, "light", "qwen3_vl.Qwen3VLTextModel"),
+}
+NEEDED = "transformers 4.57 or newer (pip install -U transformers)"
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Prompts to Text, as the published pipeline does it."""
+
+    kind: Kind
+    tokenizer: Any
+    model: nn.Module
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids [N, length] and their mask, True where a token of the prompt stands."""
+        clean = CLEANING[self.kind.cleaning]
+        found = self.tokenizer(
+            [clean(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=self.kind.length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return found["input_ids"], found["attention_mask"].bool()
+
+    @torch.no_grad()
+    def encode(self, ids: Tensor, mask: Tensor) -> Text:
+        """What `tokens` gave, on the model's device -> Text of the model's width."""
+        return Text(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+
+
+def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
+    """The encoder of a folder with its tokenizer; ValueError in one sentence if it cannot be had.
+
+    `folder` holds config.json and weights; the tokenizer's files lie there, or in a folder 'tokenizer' in it or beside.
+    """
+    kind = kind_of(folder)
+    if kind is None:
+        raise ValueError(f"'{folder.name}' holds no text encoder of a kind that is known: {', '.join(KINDS)}.")
+    tokenizer = next(
+        (
+            place
+            for place in (folder, folder / "tokenizer", folder.parent / "tokenizer")
+            if (place / "tokenizer_config.json").is_file() or (place / "tokenizer.json").is_file()
+        ),
+        None,
+    )
+    if tokenizer is None:
+        raise ValueError(f"'{folder.name}' lacks its tokenizer: put the folder 'tokenizer' of the model beside it.")
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        from transformers import AutoTokenizer
+
+        words = AutoTokenizer.from_pretrained(tokenizer, **options)
+        model, found = _class(kind).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options, **kind.options
+        )
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
+        return PromptEncoder(kind, words, kind.take(model).eval())
+    except ImportError as error:
+        raise ValueError(f"Encoding prompts with '{folder.name}' needs the package {NEEDED}.") from error
+    except Exception as error:  # whatever the package raises for a damaged folder, in one sentence
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"'{folder.name}' cannot be loaded ({type(error).__name__}: {reason}).") from error
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """What kind of text encoder a folder holds, by its config.json."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return KINDS.get(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def encoder_folders(root: Path) -> list[str]:
+    """Folders below `root`, down to three levels, that hold a text encoder: their names relative to it, sorted."""
+    configs = (config for depth in (1, 2, 3) for config in root.glob("*/" * depth + "config.json"))
+    return sorted(config.parent.relative_to(root).as_posix() for config in configs if kind_of(config.parent))
+
+
+def _class(kind: Kind) -> Any:
+    import importlib
+
+    module, name = kind.model.split(".")
+    found = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+    return getattr(found, name)

@@ -3,12 +3,16 @@
 import json
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
 from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
+from safetensors.torch import load_file
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
@@ -44,19 +48,34 @@ FAMILIES = {
 }
 
 
+def random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+PROMPTS = {
+    "texts": [
+        {"embeddings": random(1, TEXT.length, TEXT.width, seed=count), "mask": torch.arange(TEXT.length)[None] < count}
+        for count in (4, 1)
+    ],
+    "noise": {"family-prx": random(1, 16, 8, 8, seed=7), "family-prxpixel": random(1, 3, 32, 32, seed=7)},
+}
+"""The positive and the negative prompt of trajectories, and the noise that they start from."""
+
+
 @pytest.fixture(scope="session")
 def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("inside")
     write_checkpoint(folder / "tiny.safetensors")
     for name, spec in FAMILIES.items():
         write_checkpoint(folder / f"family-{name}.safetensors", spec)
+    torch.save(PROMPTS, folder / "prompts.pt")
     script = Path(__file__).with_name("inside.py")
     command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
     result = subprocess.run(
         command, cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return {**json.loads(result.stdout.splitlines()[-1]), "folder": folder}
 
 
 @pytest.mark.parametrize("rule", ["SG", "CFG + SG", "ICG"])
@@ -107,3 +126,37 @@ def test_previews_are_pictures(inside: dict[str, Any]) -> None:
     size, pixel = inside["preview"]
     assert size == [16, 16]
     assert pixel == [255, 255, 255]
+
+
+@pytest.mark.parametrize("family", ["prx", "prxpixel"])
+def test_the_trajectory_of_the_published_pipeline(inside: dict[str, Any], family: str) -> None:
+    """diffusers' own pipeline from the same noise, step by step; rounding differs and grows along the way."""
+    path = inside["folder"] / f"family-{family}.safetensors"
+    found = torch.load(path.with_suffix(".trajectory.pt"))
+    config = FAMILIES[family].config
+    transformer = PRXTransformer2DModel(
+        config.in_channels, config.patch_size, config.text_width, config.width, config.mlp_ratio, config.heads,
+        config.depth, [config.width // config.heads // 2] * 2, bottleneck_size=config.bottleneck or None,
+        resolution_embeds=config.sized,
+    )  # fmt: skip
+    transformer.load_state_dict(load_file(path))
+    scheduler, expected = FlowMatchEulerDiscreteScheduler(shift=3.0), []
+    pixel = family == "prxpixel"
+    pipeline = PRXPixelPipeline if pixel else partial(PRXPipeline, vae=None)
+    start = PROMPTS["noise"][path.stem] * (2 if pixel else 1)
+    side = config.input_size * (1 if pixel else 8)
+    (text, null) = PROMPTS["texts"]
+
+    def remember(pipe: Any, step: int, time: float, values: dict[str, Any]) -> dict[str, Any]:
+        expected.append(values["latents"])
+        return values
+
+    pipeline(transformer, scheduler, None, None)(
+        height=side, width=side, num_inference_steps=7, guidance_scale=5.0, latents=start,
+        prompt_embeds=text["embeddings"], prompt_attention_mask=text["mask"],
+        negative_prompt_embeds=null["embeddings"], negative_prompt_attention_mask=null["mask"],
+        output_type="pt" if pixel else "latent", use_resolution_binning=False, callback_on_step_end=remember,
+    )  # fmt: skip
+    assert len(found) == 8
+    for step, (ours, theirs) in enumerate(zip(found, [start, *expected], strict=True)):
+        assert (ours - theirs).abs().max() / theirs.abs().max() < 5e-5, f"step {step}"

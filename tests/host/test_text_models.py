@@ -2,90 +2,49 @@
 diffusers' sharded folder with the VAE of Flux, and PRXPixel as a single file in the keys of Photoroom's repository."""
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
+import published_text as published
 import pytest
 import torch
+from encoders import write_qwen
 from graphs import Graph, equal, run, sampled_latents, write_checkpoint
 from host import Host
+from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx
 from safetensors.torch import save_file
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from encoders import write_qwen, write_t5gemma
-
-from sparse_model.models.prx import PRX, PRXConfig
 
 LATENT = "prx-512-t2i/transformer/diffusion_pytorch_model.safetensors.index.json"
 PIXEL = "prxpixel-t2i.safetensors"
 T5GEMMA, QWEN = "prx-512-t2i/text_encoder", "prxpixel-t2i/text_encoder"
 MODELS = [(LATENT, T5GEMMA), (PIXEL, QWEN)]
-WIDTH = 12  # of the text
+PHOTOROOM = (  # how the repository Photoroom/PRX calls what diffusers calls so
+    ("attention.norm_q.weight", "qk_norm.query_norm.scale"),
+    ("attention.norm_k.weight", "qk_norm.key_norm.scale"),
+    ("attention.norm_added_k.weight", "k_norm.scale"),
+    ("attention.to_out.0.", "attn_out."),
+    ("attention.", ""),
+)
 
 
-def weights(config: PRXConfig) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        key: torch.randn(value.shape, generator=generator) * 0.15 + ("norm_" in key)
-        for key, value in PRX(config).state_dict().items()
-    }
+def photoroom(key: str) -> str:
+    for theirs, ours in PHOTOROOM:
+        key = key.replace(theirs, ours)
+    return key
 
 
 @pytest.fixture(scope="session", autouse=True)
 def files(host: Host) -> None:
     models = host.directory / "models"
-    folder = models / "diffusion_models" / "prx-512-t2i" / "transformer"
-    folder.mkdir(parents=True)
-    state = weights(PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=WIDTH))
-    places = {}
-    for i in range(2):
-        name = f"diffusion_pytorch_model-{i + 1:05}-of-00002.safetensors"
-        part = {key: state[key].bfloat16() for key in sorted(state)[i::2]}
-        save_file(part, folder / name)
-        places |= dict.fromkeys(part, name)
-    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    (models / "diffusion_models" / "lost").mkdir()
-    lost = models / "diffusion_models" / "lost" / name.replace("00002-of", "00001-of")
-    lost.write_bytes((folder / name).read_bytes())
-
-    pixel = weights(PRXConfig(1024, 16, 3, width=32, depth=8, heads=2, text_width=WIDTH, bottleneck=6, sized=True))
-    save_file({photoroom(key): value for key, value in pixel.items()}, models / "diffusion_models" / PIXEL)
-    write_checkpoint(models / "diffusion_models" / "tiny.safetensors")
-    write_t5gemma(models / "text_encoders" / "prx-512-t2i", WIDTH)
-    write_qwen(models / "text_encoders" / "prxpixel-t2i", WIDTH)
-    write_qwen(models / "text_encoders" / "other", 2 * WIDTH)
-    write_vae(models / "vae" / "flux.safetensors")
-
-
-def photoroom(key: str) -> str:
-    """The key of a block's weight in Photoroom's repository, for that in diffusers."""
-    for theirs, ours in (
-        ("attention.norm_q.weight", "qk_norm.query_norm.scale"),
-        ("attention.norm_k.weight", "qk_norm.key_norm.scale"),
-        ("attention.norm_added_k.weight", "k_norm.scale"),
-        ("attention.to_out.0.", "attn_out."),
-        ("attention.", ""),
-    ):
-        key = key.replace(theirs, ours)
-    return key
-
-
-def write_vae(path: Path) -> None:
-    """The VAE of Flux at its full width, as diffusers stores it."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=16,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half() for key, value in vae.state_dict().items()}, path)
+    folder = models / "diffusion_models"
+    assert write_prx(models, "prx-512-t2i", shards=2) == LATENT
+    save_file({photoroom(key): value for key, value in weights(published.PIXEL).items()}, folder / PIXEL)
+    write_qwen(models / "text_encoders" / "prxpixel-t2i", TEXT_WIDTH)
+    write_qwen(models / "text_encoders" / "other", 2 * TEXT_WIDTH)
+    write_flux_vae(models / "vae" / "flux.safetensors")
+    write_checkpoint(folder / "tiny.safetensors")
+    (folder / "lost").mkdir()
+    shard = "diffusion_pytorch_model-00001-of-00002.safetensors"
+    (folder / "lost" / shard).write_bytes((folder / "prx-512-t2i" / "transformer" / shard).read_bytes())
 
 
 class Scene:

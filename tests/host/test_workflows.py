@@ -6,9 +6,21 @@ import pytest
 from editor import Editor
 from host import Host
 from hosts import REPOSITORY
+from published_text import write_flux_vae, write_prx, write_prxpixel
 
 API = sorted((REPOSITORY / "workflows" / "api").glob("*.json"))
 NAMES = [path.stem for path in API]
+TEXT = [path for path in API if path.stem.startswith("prx")]
+BUNDLED = [path for path in API if path not in TEXT]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files(host: Host) -> None:
+    """What the workflows of published models ask for, small and of random weights, as its download would lie there."""
+    models = host.directory / "models"
+    write_prx(models, "prx-512-t2i-sft")
+    write_prxpixel(models, "prxpixel-t2i")
+    write_flux_vae(models / "vae" / "ae.safetensors")
 
 
 def test_every_workflow_has_both_forms_and_a_thumbnail():
@@ -17,7 +29,25 @@ def test_every_workflow_has_both_forms_and_a_thumbnail():
         assert sorted(path.stem for path in (REPOSITORY / "workflows").glob(f"*{suffix}")) == NAMES
 
 
-@pytest.mark.parametrize("path", API, ids=NAMES)
+@pytest.mark.parametrize("path", TEXT, ids=lambda path: path.stem)
+def test_it_needs_nothing_but_the_download(host: Host, path):
+    """At a smaller size and in fewer steps than the workflow's, which are the published ones."""
+    workflow = json.loads(path.read_text())
+    for node in workflow.values():
+        if node["class_type"] == "EmptySparseLatent":
+            node["inputs"] |= {"width": 128, "height": 128}
+        if node["class_type"] == "KSampler":
+            assert (node["inputs"]["steps"], node["inputs"]["scheduler"]) == (28, "normal")
+            node["inputs"]["steps"] = 4
+    (saved,) = [name for name, node in workflow.items() if node["class_type"] == "SaveImage"]
+    pictures = host.run(workflow).pixels(saved)
+    assert pictures.shape == (1, 128, 128, 3) and pictures.std() > 1
+    nodes = json.loads((REPOSITORY / "workflows" / path.name).read_text())["nodes"]
+    (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    assert "](https://huggingface.co/Photoroom/" in note
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
 def test_it_runs_and_makes_pictures(host: Host, path):
     result = host.run(json.loads(path.read_text()))
     assert result.error is None, result.error
@@ -40,7 +70,7 @@ def test_the_pack_loads_and_its_templates_are_listed(host: Host):
 
 def test_every_node_has_a_help_page(host: Host):
     nodes = [name for name, info in host.object_info().items() if "sparse-guidance" in info.get("python_module", "")]
-    assert len(nodes) == 7
+    assert len(nodes) == 8
     for node in nodes:
         assert (REPOSITORY / "web" / "docs" / f"{node}.md").is_file(), node
 

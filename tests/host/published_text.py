@@ -1,0 +1,74 @@
+"""Text-to-image models as their authors publish them, small and of random weights, where a host looks for them."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+
+from sparse_model.models.prx import PRX, PRXConfig
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from encoders import write_qwen, write_t5gemma
+
+TEXT_WIDTH = 12
+LATENT = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=TEXT_WIDTH)
+PIXEL = PRXConfig(1024, 16, 3, width=32, depth=8, heads=2, text_width=TEXT_WIDTH, bottleneck=6, sized=True)
+
+
+def weights(config: PRXConfig) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        key: (torch.randn(value.shape, generator=generator) * 0.15 + ("norm_" in key)).bfloat16()
+        for key, value in PRX(config).state_dict().items()
+    }
+
+
+def write_prx(models: Path, name: str, shards: int = 1) -> str:
+    """A snapshot of Photoroom/<name> without its VAE in diffusion_models; returns the name in the loader's list."""
+    folder = models / "diffusion_models" / name
+    write_t5gemma(folder, TEXT_WIDTH)
+    return write_transformer(folder, weights(LATENT), shards).relative_to(models / "diffusion_models").as_posix()
+
+
+def write_prxpixel(models: Path, name: str, shards: int = 2) -> str:
+    """The same of the model that works on pixels."""
+    folder = models / "diffusion_models" / name
+    write_qwen(folder, TEXT_WIDTH)
+    return write_transformer(folder, weights(PIXEL), shards).relative_to(models / "diffusion_models").as_posix()
+
+
+def write_transformer(folder: Path, state: dict[str, torch.Tensor], shards: int) -> Path:
+    """As diffusers saves a transformer: one file, or shards and their index."""
+    folder, stem = folder / "transformer", "diffusion_pytorch_model"
+    folder.mkdir(parents=True, exist_ok=True)
+    if shards == 1:
+        save_file(state, folder / f"{stem}.safetensors")
+        return folder / f"{stem}.safetensors"
+    places = {}
+    for i in range(shards):
+        file = f"{stem}-{i + 1:05}-of-{shards:05}.safetensors"
+        part = {key: state[key] for key in sorted(state)[i::shards]}
+        save_file(part, folder / file)
+        places |= dict.fromkeys(part, file)
+    index = folder / f"{stem}.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return index
+
+
+def write_flux_vae(path: Path) -> None:
+    """The VAE of Flux at its full width, in the keys of diffusers."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(vae.half().state_dict(), path)

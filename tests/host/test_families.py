@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from graphs import Graph, run, sampled_latents
+from graphs import Graph, equal, latents, run, sampled_latents
 from host import Host
-from published import FILES, VAE, write_files
+from published import CLIP, SDXL_VAE, VAE, write_files
 from safetensors.torch import save_file
 
 EXPECTED = {
@@ -31,7 +31,7 @@ def scene(name: str, labels: str = "golden retriever") -> tuple[Graph, list, lis
     return graph, model, positive, graph.add("EmptySparseLatent", model=model, batch_size=1, width=0, height=0)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_from_the_published_file_to_a_picture(host: Host, name: str) -> None:
     graph, model, positive, latent = scene(name)
     vae = graph.add("VAELoader", vae_name=VAE)
@@ -69,6 +69,36 @@ def test_sparse_guidance(host: Host, name: str) -> None:
     assert not torch.allclose(dense, sparse, atol=1e-3)
     assert not torch.allclose(dense, path_drop, atol=1e-3)
     assert not torch.allclose(sparse, path_drop, atol=1e-3)
+
+
+def test_text_to_image_of_microdit(host: Host) -> None:
+    """An open negative is the published null condition, embeddings of zeros; a mask drops tokens, and CFG + SG runs."""
+    graph = Graph()
+    model = graph.model("dit_4_channel_37M_real_and_synthetic_data.pt")
+    clip = graph.add("SparseTextEncoder", folder=CLIP)
+    positive, other = (graph.add("CLIPTextEncode", clip=clip, text=text) for text in ("a lion", "the golden savanna"))
+    zeros = graph.add("ConditioningZeroOut", conditioning=positive)
+    latent = graph.add("EmptySparseLatent", model=model, batch_size=1, width=128, height=128)
+    recommended = {"preset": "from the model", "scheduler": "karras"}
+    samples = graph.sparse_sampled(model, positive, latent, **recommended)
+    open_negative, another, zero_negative, sparse = (
+        graph.save(node)
+        for node in (
+            samples,
+            graph.sparse_sampled(model, other, latent, **recommended),
+            graph.sparse_sampled(model, positive, latent, negative=zeros, **recommended),
+            graph.sparse_sampled(model, positive, latent, preset="GenEval", scheduler="karras"),
+        )
+    )
+    vae = graph.add("VAELoader", vae_name=SDXL_VAE)
+    shown = graph.add("SaveImage", images=graph.add("VAEDecode", samples=samples, vae=vae), filename_prefix="family")
+    result = run(host, graph)
+    found = latents(host, result)
+    assert "masked at ratio 0.75; edm" in result.outputs[model[0]]["text"][0]
+    assert "CFG, gamma strong 0, gamma weak 0, omega 5 at the start, 30 steps" in result.outputs[model[0]]["text"][0]
+    assert result.pixels(shown[0]).shape == (1, 128, 128, 3)
+    assert equal(found, open_negative, zero_negative)
+    assert not any(torch.allclose(found[open_negative], found[node], atol=1e-3) for node in (another, sparse))
 
 
 @pytest.mark.parametrize(

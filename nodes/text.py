@@ -12,8 +12,8 @@ class SparseTextEncoder(io.ComfyNode):
             node_id="SparseTextEncoder",
             display_name="Sparse Text Encoder",
             category="loaders",
-            description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel). "
-            "CLIP Text Encode then reads prompts as the published pipeline does.",
+            description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel, "
+            "CLIP for MicroDiT). CLIP Text Encode then reads prompts as the published pipeline does.",
             inputs=[
                 io.Combo.Input(
                     "folder",

@@ -1,7 +1,7 @@
 """Text encoders of published models, from folders in the format of the package `transformers`.
 
-The package is imported when an encoder is loaded, not before. Weights come from safetensors and nothing is fetched;
-no code that a folder may hold is run.
+The package is imported when an encoder is loaded, not before. Weights come from safetensors (of CLIP, which was not
+published so, from pickles that are read for tensors alone), nothing is fetched, and no code of a folder is run.
 """
 
 import json
@@ -19,7 +19,8 @@ from .text import Text
 
 class Kind(NamedTuple):
     """How a published pipeline reads prompts: `encoder` names it (text.ENCODERS), prompts are cleaned, padded to and
-    cut at `length` tokens. `take` finds the part that encodes text in the class `model` of transformers."""
+    cut at `length` tokens. `take` finds the part that encodes text in the class `model` of transformers. `pad` is the
+    token that stands for padding where a network reads the padding like the prompt, None where it is masked."""
 
     encoder: str
     length: int
@@ -27,8 +28,11 @@ class Kind(NamedTuple):
     model: str
     take: Callable[[Any], nn.Module] = lambda whole: whole
     options: Mapping[str, Any] = {}
+    pad: int | None = None
 
 
+# MicroDiT's text encoder was run by open_clip, which pads with zeros and masks nothing
+CLIP = Kind("clip-h", 77, "light", "clip.CLIPTextModel", options={"use_safetensors": None}, pad=0)
 # by the model_type in a folder's config.json: whole models, and the parts that diffusers keeps of them
 KINDS: dict[str, Kind] = {
     "t5gemma": Kind(
@@ -48,6 +52,8 @@ KINDS: dict[str, Kind] = {
         lambda model: model.model.language_model,
     ),
     "qwen3_vl_text": Kind("qwen3-vl-2b", 256, "light", "qwen3_vl.Qwen3VLTextModel"),
+    "clip": CLIP,
+    "clip_text_model": CLIP,
 }
 NEEDED = "transformers 4.57 or newer (pip install -U transformers)"
 
@@ -61,7 +67,7 @@ class PromptEncoder:
     model: nn.Module
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids [N, length] and their mask, True where a token of the prompt stands."""
+        """Token ids [N, length] and their mask, True where the network reads: at tokens of the prompt, or at all."""
         clean = CLEANING[self.kind.cleaning]
         found = self.tokenizer(
             [clean(prompt) for prompt in prompts],
@@ -71,7 +77,10 @@ class PromptEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return found["input_ids"], found["attention_mask"].bool()
+        ids, mask = found["input_ids"], found["attention_mask"].bool()
+        if self.kind.pad is None:
+            return ids, mask
+        return ids.masked_fill(~mask, self.kind.pad), torch.ones_like(mask)
 
     @torch.no_grad()
     def encode(self, ids: Tensor, mask: Tensor) -> Text:
@@ -97,14 +106,13 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
     )
     if tokenizer is None:
         raise ValueError(f"'{folder.name}' lacks its tokenizer: put the folder 'tokenizer' of the model beside it.")
-    options = {"local_files_only": True, "trust_remote_code": False}
+    local = {"local_files_only": True, "trust_remote_code": False}
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **local, **kind.options}
     try:
         from transformers import AutoTokenizer
 
-        words = AutoTokenizer.from_pretrained(tokenizer, **options)
-        model, found = _class(kind).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options, **kind.options
-        )
+        words = AutoTokenizer.from_pretrained(tokenizer, **local)
+        model, found = _class(kind).from_pretrained(folder, **options)
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
         return PromptEncoder(kind, words, kind.take(model).eval())

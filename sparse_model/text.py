@@ -24,7 +24,7 @@ Condition = Tensor | Text
 ENCODERS: dict[str, str] = {
     "t5gemma-2b": "the encoder of google/t5gemma-2b-2b-ul2",
     "qwen3-vl-2b": "the text part of Qwen/Qwen3-VL-Embedding-2B",
-    "clip-h": "the text part of CLIP ViT-H/14",
+    "clip-h": "the text part of apple/DFN5B-CLIP-ViT-H-14-378",
 }
 """Text encoders by name, in words for people."""
 

@@ -54,6 +54,31 @@ def write_qwen(folder: Path, width: int = 12) -> torch.nn.Module:
     return _write(whole, whole.model.language_model, folder, "left")
 
 
+def write_clip(folder: Path, width: int = 12) -> torch.nn.Module:
+    """The text part of apple/DFN5B-CLIP-ViT-H-14-378 with its tokenizer, in one folder; returns the encoder."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {
+        "vocab_size": len(WORDS), "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "eos_token_id": 1,
+        "bos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8,
+        "patch_size": 4,
+    }  # fmt: skip
+    whole = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in whole.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    whole.save_pretrained(folder)
+    weights = {key: value.clone() for key, value in whole.state_dict().items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    write_tokenizer(folder)
+    return whole.text_model.eval()
+
+
 def _write(whole: torch.nn.Module, part: torch.nn.Module, folder: Path, side: str) -> torch.nn.Module:
     """Both the part that diffusers keeps, in text_encoder, and the whole model as it was published, in whole."""
     generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
-from encoders import write_qwen, write_t5gemma
+from encoders import WORDS, write_clip, write_qwen, write_t5gemma
 from safetensors.torch import save_file
 
 from sparse_model.encoder import encoder_folders, load_encoder
@@ -32,6 +32,20 @@ def test_embeddings_and_mask_of_the_pipeline(tmp_path, kind, prompt, folder):
     assert mask.sum() == 256 if prompt is PROMPT else mask.sum() < 10
 
 
+@pytest.mark.parametrize("prompt", ["", "a lion at dawn", "lion " * 100])
+def test_clip_reads_padding_like_the_prompt(tmp_path, prompt):
+    """As open_clip does: token 0 behind the prompt, nothing masked, the last layer's output after its norm."""
+    model = write_clip(tmp_path)
+    encoder = load_encoder(tmp_path, torch.float32)
+    ids, mask = encoder.tokens([prompt])
+    words = [WORDS.index(word) if word in WORDS else 3 for word in prompt.split()][:77]
+    assert ids.tolist() == [words + [0] * (77 - len(words))]
+    assert mask.all()
+    with torch.no_grad():
+        expected = model(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(encoder.encode(ids, mask).embeddings, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_folders_are_found_by_what_they_hold(tmp_path):
     write_t5gemma(tmp_path / "prx-512-t2i")
     write_qwen(tmp_path / "more" / "prxpixel")
@@ -55,7 +69,7 @@ def test_the_tokenizer_may_lie_in_the_same_folder(tmp_path):
     ("damage", "message"),
     [
         (lambda folder: [file.unlink() for file in folder.parent.glob("tokenizer/*")], "lacks its tokenizer"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "clip"}'), "no text encoder of a kind"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "no text encoder of a kind"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded .*model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"nothing"), "cannot be loaded"),
         (lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"}), "it lacks 2"),

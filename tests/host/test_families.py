@@ -1,38 +1,17 @@
 """Every published family in its authors' own file format, small and random: loaded, conditioned, sampled, decoded."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 import torch
-from diffusers import AutoencoderKL
-from graphs import Graph, run, sampled_latents
+from graphs import Graph, equal, latents, run, sampled_latents
 from host import Host
+from published import CLIP, SDXL_VAE, VAE, write_files
 from safetensors.torch import save_file
-from torch import Tensor
 
-from sparse_model.checkpoints import build
-from sparse_model.models.dit import DiTConfig
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.models.sprint import SprintConfig
-from sparse_model.prediction import Flow
-from sparse_model.spec import ModelSpec
-
-SMALL = DiTConfig(32, 2, 4, width=64, depth=3, heads=1)
-FILES = {
-    "DiT-XL-2-256x256.pt": ModelSpec("dit", replace(SMALL, learn_sigma=True), Flow()),
-    "SiT-XL-2-256.pt": ModelSpec("dit", replace(SMALL, learn_sigma=True), Flow()),
-    "tread.pt": ModelSpec("dit", SMALL, Flow()),
-    "imagenet256-guidance.pt": ModelSpec(
-        "maskdit", MaskDiTConfig(32, width=64, depth=2, heads=1, decoder_width=32, decoder_depth=1), Flow()
-    ),
-    "sprint_XL_imagenet256.safetensors": ModelSpec("sprint", SprintConfig(width=48, depth=2, heads=4), Flow()),
-}
 EXPECTED = {
     "DiT-XL-2-256x256.pt": ("no token route; epsilon", "CFG, gamma strong 0, gamma weak 0, omega 4 "),
     "SiT-XL-2-256.pt": ("no token route; flow of velocity", "250 steps"),
     "tread.pt": ("no token route; flow of velocity", "1000 labels"),
-    "imagenet256-guidance.pt": ("masked at ratio 0.5; edm", "omega 1.5 at the start, 40 steps"),
+    "imagenet256-ckpt-best_with_guidance.pt": ("masked at ratio 0.5; edm", "omega 1.5 at the start, 40 steps"),
     "sprint_XL_imagenet256.safetensors": (
         "masked at ratio 0.75; flow",
         "CFG + SG, gamma strong 0, gamma weak 1, omega 3",
@@ -40,35 +19,9 @@ EXPECTED = {
 }
 
 
-def write_published(path: Path, spec: ModelSpec) -> None:
-    """Random weights in the form that the authors' training saves: no metadata, averages beside what was trained."""
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {
-        key: torch.randn(value.shape, generator=generator) * 0.1 for key, value in build(spec).state_dict().items()
-    }
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    elif spec.architecture == "maskdit":
-        wrapped = {f"model.{key}": value for key, value in state.items()}
-        torch.save({"model": {key: 0 * value for key, value in wrapped.items()}, "ema": wrapped}, path)
-    else:
-        torch.save(state, path)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def files(host: Host) -> None:
-    models = host.directory / "models" / "diffusion_models"
-    models.mkdir(parents=True, exist_ok=True)
-    for name, spec in FILES.items():
-        write_published(models / name, spec)
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    folder = host.directory / "models" / "vae"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(vae.half().state_dict(), folder / "sd-vae-ft-ema.safetensors")
+    write_files(host)
 
 
 def scene(name: str, labels: str = "golden retriever") -> tuple[Graph, list, list, list]:
@@ -78,10 +31,10 @@ def scene(name: str, labels: str = "golden retriever") -> tuple[Graph, list, lis
     return graph, model, positive, graph.add("EmptySparseLatent", model=model, batch_size=1, width=0, height=0)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_from_the_published_file_to_a_picture(host: Host, name: str) -> None:
     graph, model, positive, latent = scene(name)
-    vae = graph.add("VAELoader", vae_name="sd-vae-ft-ema.safetensors")
+    vae = graph.add("VAELoader", vae_name=VAE)
     recommended = {} if name == "tread.pt" else {"preset": "from the model"}
     plain = graph.sparsity(rule="CFG", gamma_strong_start=0.0, gamma_weak_start=0.0)
     values = recommended or {"sparsity": plain}
@@ -100,7 +53,7 @@ def test_from_the_published_file_to_a_picture(host: Host, name: str) -> None:
     assert saved in result.outputs
 
 
-@pytest.mark.parametrize("name", ["imagenet256-guidance.pt", "sprint_XL_imagenet256.safetensors"])
+@pytest.mark.parametrize("name", ["imagenet256-ckpt-best_with_guidance.pt", "sprint_XL_imagenet256.safetensors"])
 def test_sparse_guidance(host: Host, name: str) -> None:
     """A number names the same class as its name; SG drops tokens; a weak branch without any is another one."""
     latents = []
@@ -116,6 +69,36 @@ def test_sparse_guidance(host: Host, name: str) -> None:
     assert not torch.allclose(dense, sparse, atol=1e-3)
     assert not torch.allclose(dense, path_drop, atol=1e-3)
     assert not torch.allclose(sparse, path_drop, atol=1e-3)
+
+
+def test_text_to_image_of_microdit(host: Host) -> None:
+    """An open negative is the published null condition, embeddings of zeros; a mask drops tokens, and CFG + SG runs."""
+    graph = Graph()
+    model = graph.model("dit_4_channel_37M_real_and_synthetic_data.pt")
+    clip = graph.add("SparseTextEncoder", folder=CLIP)
+    positive, other = (graph.add("CLIPTextEncode", clip=clip, text=text) for text in ("a lion", "the golden savanna"))
+    zeros = graph.add("ConditioningZeroOut", conditioning=positive)
+    latent = graph.add("EmptySparseLatent", model=model, batch_size=1, width=128, height=128)
+    recommended = {"preset": "from the model", "scheduler": "karras"}
+    samples = graph.sparse_sampled(model, positive, latent, **recommended)
+    open_negative, another, zero_negative, sparse = (
+        graph.save(node)
+        for node in (
+            samples,
+            graph.sparse_sampled(model, other, latent, **recommended),
+            graph.sparse_sampled(model, positive, latent, negative=zeros, **recommended),
+            graph.sparse_sampled(model, positive, latent, preset="GenEval", scheduler="karras"),
+        )
+    )
+    vae = graph.add("VAELoader", vae_name=SDXL_VAE)
+    shown = graph.add("SaveImage", images=graph.add("VAEDecode", samples=samples, vae=vae), filename_prefix="family")
+    result = run(host, graph)
+    found = latents(host, result)
+    assert "masked at ratio 0.75; edm" in result.outputs[model[0]]["text"][0]
+    assert "CFG, gamma strong 0, gamma weak 0, omega 5 at the start, 30 steps" in result.outputs[model[0]]["text"][0]
+    assert result.pixels(shown[0]).shape == (1, 128, 128, 3)
+    assert equal(found, open_negative, zero_negative)
+    assert not any(torch.allclose(found[open_negative], found[node], atol=1e-3) for node in (another, sparse))
 
 
 @pytest.mark.parametrize(

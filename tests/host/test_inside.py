@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
+from sparse_model.models.microdit import MicroDiTConfig
 from sparse_model.models.prx import PRXConfig
 from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
@@ -25,6 +26,10 @@ from sparse_model.text import TextSpec
 
 TEXT = TextSpec("t5gemma-2b", 12, 5)
 LATENT = PRXConfig(8, 2, 16, width=32, depth=3, heads=2, text_width=12)
+MICRODIT = MicroDiTConfig(
+    input_size=8, width=32, depth=2, mixer_width=16, mixer_depth=2, attention=(16, 16, 32, 32), hidden=(24, 32, 40, 48),
+    experts=(0, 4, 4, 0), text_width=12, text_hidden=32, head_width=16,
+)  # fmt: skip
 DIT = DiTConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=3)
 FAMILIES = {
     "dit": ModelSpec("dit", replace(DIT, learn_sigma=True), Epsilon()),
@@ -44,6 +49,9 @@ FAMILIES = {
         Sparsity((Route(1, 1),)),
         latent="pixels",
         text=TEXT,
+    ),
+    "microdit": ModelSpec(
+        "microdit", MICRODIT, EDM(0.9), Sparsity(mask=0.75), latent="sdxl", text=TextSpec("clip-h", 12, 5, "zeros")
     ),
 }
 

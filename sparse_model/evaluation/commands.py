@@ -103,4 +103,5 @@ def run_sweep(options: argparse.Namespace) -> None:
     if options.plots and bench.accelerator.is_main_process:
         for path in draw(sweep.results.rows, options.plots):
             print(path)
-        print(table(sweep.results.rows, "compare"))
+        for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
+            (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")

@@ -1,12 +1,13 @@
 """Sweeps: which cells to measure, one after another, into a results file that a killed sweep goes on from."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
 
 from ..schedule import PRESETS, Schedule, constant
+from ..tokens import COMPARED
 from .measure import UNGUIDED, Bench, Cell
 from .results import Results
 
@@ -15,6 +16,7 @@ SEARCH_SEED = 100  # no final cell has it, so no method is judged on the noise t
 MAP_OMEGAS = (1.5, 2.0, 3.0)
 MAP_STRONG = (0.0, 0.25, 0.5)
 MAP_WEAK = (0.5, 0.75, 0.9, 1.0)
+TOKENS_OMEGA = 2.0
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -140,4 +142,11 @@ def compare(sweep: Sweep) -> None:
         sweep.final("compare", method, family(omega))
 
 
-PLANS: dict[str, Callable[[Sweep], None]] = {"compare": compare, "maps": maps, "naive": naive}
+def tokens(sweep: Sweep) -> None:
+    """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
+    for selection in COMPARED:
+        for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
+            sweep.final("tokens", f"{name}, {selection}", replace(schedule, selection=selection))
+
+
+PLANS: dict[str, Callable[[Sweep], None]] = {"compare": compare, "maps": maps, "naive": naive, "tokens": tokens}

@@ -85,7 +85,7 @@ def run_evaluate(options: argparse.Namespace, schedule: Schedule | None) -> None
 
 def run_sweep(options: argparse.Namespace) -> None:
     from .calibrate import calibrate
-    from .plots import draw, table
+    from .plots import draw, picture_grid, table
     from .results import Results
     from .sweep import PLANS, Sizes, Sweep
 
@@ -103,5 +103,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     if options.plots and bench.accelerator.is_main_process:
         for path in draw(sweep.results.rows, options.plots):
             print(path)
+        if any(row["plan"] == "compare" for row in sweep.results.rows):
+            picture_grid(bench, sweep.results.rows).save(options.plots / "pictures.png")
         for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
             (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")

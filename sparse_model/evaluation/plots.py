@@ -1,9 +1,16 @@
-"""Plots of a results file: maps over gamma, naive sparsity, quality against cost. And a grid of pictures."""
+"""Plots and tables of a results file, and pictures of every method that it compares."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import torch
+from PIL import Image
+
+from ..pictures import contact_sheet
+from ..spec import schedule_from_dict
+from .measure import Bench, Cell
 
 Row = dict[str, Any]
 
@@ -25,6 +32,16 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     if not made:
         raise ValueError("the results have no cells that a plot is made of; run a plan such as compare first.")
     return made
+
+
+def picture_grid(bench: Bench, rows: list[Row], columns: int = 14) -> Image.Image:
+    """The first samples of seed 0 under every compared method at its best omega: one row each, the same noises."""
+    drawn = {}
+    for method, group in grouped(row for row in rows if row["plan"] == "compare").items():
+        cell = Cell(schedule_from_dict(group[0]["schedule"]), method, 0, columns, group[0]["steps"])
+        title = f"{method}, omega {constant_of(group[0], 'omega'):g}: {group[0]['cost']:.2f} of CFG's cost"
+        drawn[title] = bench.draw(cell, torch.arange(columns)).float().cpu()
+    return contact_sheet(drawn, scale=max(1, 64 // bench.spec.config.input_size))
 
 
 def constant_of(row: Row, curve: str) -> float:

@@ -98,6 +98,8 @@ def test_the_comparison_from_one_end_to_the_other(sweep, tmp_path):
     made = plots.draw(one.results.rows, tmp_path / "plots")
     assert {path.name for path in made} == {"quality-cost.png", "maps.png", "naive.png"}
     assert all(path.stat().st_size > 5_000 for path in made)
+    sheet = plots.picture_grid(one.bench, one.results.rows, columns=3)
+    assert sheet.height > len(methods) * 64
     table = plots.table(one.results.rows, "compare").splitlines()
     assert len(table) == 2 + len(methods) and table[2].startswith("| unguided | 1 | ")
 
@@ -170,6 +172,7 @@ def test_the_commands(checkpoint, folder, tmp_path, capsys):
     assert [row["schedule"]["rule"] for row in Results(tmp_path / "r.jsonl", _model(tmp_path)).rows] == ["CFG"] * 2
     assert run("sweep", "naive", *common, *small, "--plots", tmp_path / "plots") == 0
     assert (tmp_path / "plots" / "naive.png").is_file()
+    assert (tmp_path / "plots" / "naive.md").read_text().count("\n") == 2 + 6
 
 
 def _model(folder):

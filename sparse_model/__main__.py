@@ -1,4 +1,4 @@
-"""The command line: python -m sparse_model sample | train | convert | inspect | cost."""
+"""The command line: python -m sparse_model sample | train | evaluate | sweep | convert | inspect | cost."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m sparse_model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_sample, add_train, add_convert, add_inspect, add_cost):
+    for add in (add_sample, add_train, add_evaluate, add_sweep, add_convert, add_inspect, add_cost):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -138,6 +138,41 @@ def run_train(options: argparse.Namespace) -> None:
     config = replace(config, network=replace(config.network, num_classes=len(pictures.label_names)))
     print(f"{len(pictures)} pictures, {len(pictures.label_names)} labels")
     train(config, pictures, options.out, minutes=options.minutes, every=options.every)
+
+
+def add_evaluate(commands) -> None:
+    from .evaluation.commands import add_common, run_evaluate
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a schedule: Fréchet distance, precision, recall, class consistency, cost",
+        description="Draws samples under one schedule (default: the checkpoint's own) and measures them against real "
+        "pictures, a line per seed. Over many processes: accelerate launch -m sparse_model evaluate …",
+    )
+    add_common(parser)
+    add_schedule(parser)
+    parser.set_defaults(run=lambda options: run_evaluate(options, schedule_of(options)))
+
+
+def add_sweep(commands) -> None:
+    from .evaluation.commands import add_common, run_sweep
+    from .evaluation.sweep import PLANS, Sizes
+
+    parser = commands.add_parser(
+        "sweep",
+        help="measure every guidance method, or search the best schedule within a budget",
+        description="Measures the cells of plans into a results file; the same call again goes on where it stopped. "
+        "With --budget it searches the best schedule instead and writes it into the checkpoint.",
+    )
+    parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
+    parser.add_argument("--budget", type=float, help="calibrate: the highest cost of a step, as a fraction of CFG's")
+    parser.add_argument("--trials", type=int, default=30, help="schedules to try within the budget (%(default)s)")
+    parser.add_argument(
+        "--search-samples", type=int, default=Sizes.search, help="pictures per cell of a search (%(default)s)"
+    )
+    parser.add_argument("--plots", type=Path, help="a folder for plots and tables of the whole results file")
+    add_common(parser)
+    parser.set_defaults(run=run_sweep)
 
 
 def add_convert(commands) -> None:

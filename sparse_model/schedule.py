@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .guidance import RULES
-from .tokens import SELECTIONS
+from .tokens import COMPARED, SELECTIONS
 
 INTERPOLATIONS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -138,7 +138,7 @@ class Schedule:
             raise ValueError(f"gamma_weak {value:g} is outside [0, 1]: it is the fraction of tokens left out.")
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(f"the active interval {self.start:g} to {self.end:g} must rise within [0, 1].")
-        if self.selection not in SELECTIONS:
+        if self.selection not in COMPARED:
             raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
         if self.rule not in RULES:
             raise ValueError(f"guidance rule '{self.rule}' is unknown; use one of {', '.join(RULES)}.")

@@ -1,5 +1,6 @@
 """Token subsets: how many tokens a sparsity rate keeps, which ones, and how to take them out and put them back."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 SELECTIONS = ("exact", "bernoulli")
+COMPARED = (*SELECTIONS, "nested", "fixed", "stratified")
+"""What `SubsetSeed` can draw. The last three are there to be measured (docs/results.md); nodes offer SELECTIONS."""
 
 
 def keep_count(tokens: int, gamma: float) -> int:
@@ -70,9 +73,11 @@ class SubsetSeed:
 
         `exact` keeps T - int(T * gamma) tokens per sample (CompVis/tread). `bernoulli` keeps each token with
         probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is drawn from the binomial once per evaluation
-        and shared by the samples and by branches of one gamma, so that a batch stays rectangular.
+        and shared by the samples and by branches of one gamma, so that a batch stays rectangular. As exact, but:
+        `nested` keeps in a sparser branch a part of what a denser one keeps; `fixed` keeps the same tokens in every
+        evaluation; `stratified` spreads them evenly over a square grid.
         """
-        if self.selection not in SELECTIONS:
+        if self.selection not in COMPARED:
             raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
         keep = keep_count(tokens, gamma)
         if self.selection == "bernoulli":
@@ -87,10 +92,22 @@ class SubsetSeed:
         if orders is None or not 0 <= self.evaluation - first < len(orders):
             first = self.evaluation
             scores = torch.stack([
-                torch.rand(tokens, generator=_generator(self.seed + i, evaluation, branch, route, 1))
+                self._scores(self.seed + i, evaluation, branch, tokens, route)
                 for evaluation in range(first, first + self.ahead)
                 for i in range(batch)
             ])  # fmt: skip
             orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
             self.drawn[key] = first, orders
         return orders[self.evaluation - first]
+
+    def _scores(self, seed: int, evaluation: int, branch: int, tokens: int, route: int) -> Tensor:
+        """One number in [0, 1) per token; the lowest are kept."""
+        branch = 0 if self.selection == "nested" else branch
+        evaluation = 0 if self.selection == "fixed" else evaluation
+        generator = _generator(seed, evaluation, branch, route, 1)
+        if self.selection != "stratified":
+            return torch.rand(tokens, generator=generator)
+        # a randomly shifted additive recurrence in two dimensions: tokens of similar scores lie far apart
+        place, side = torch.arange(tokens), max(math.isqrt(tokens), 1)
+        lattice = (place % side) * 0.7548776662466927 + (place // side) * 0.5698402909980532
+        return (lattice.double() + torch.rand((), generator=generator, dtype=torch.float64)) % 1

@@ -173,3 +173,29 @@ def test_a_run_draws_once_for_all_its_evaluations():
         run.at(evaluation).draw(0, 2, 16, 0.5 + evaluation / 100)
     assert [orders is other for _, other in run.drawn.values()] == [True]
     assert orders.shape == (10, 2, 16)
+
+
+def test_nested_subsets_lie_in_each_other():
+    seed = SubsetSeed(3, 5, "nested")
+    strong, weak = seed.draw(0, 4, 64, 0.5), seed.draw(1, 4, 64, 0.9)
+    assert all(set(few) < set(many) for few, many in zip(weak.tolist(), strong.tolist(), strict=True))
+    apart = SubsetSeed(3, 5)
+    few, many = apart.draw(1, 4, 64, 0.9).tolist(), apart.draw(0, 4, 64, 0.5).tolist()
+    assert not all(set(a) < set(b) for a, b in zip(few, many, strict=True))
+
+
+def test_fixed_subsets_stay_over_evaluations():
+    seeds = [SubsetSeed(3, evaluation, "fixed") for evaluation in (0, 7)]
+    assert seeds[0].draw(1, 2, 64, 0.5).tolist() == seeds[1].draw(1, 2, 64, 0.5).tolist()
+    assert seeds[0].draw(1, 2, 64, 0.5).tolist() != seeds[0].draw(0, 2, 64, 0.5).tolist()
+
+
+def test_stratified_subsets_cover_the_grid_evenly_and_every_token_alike():
+    index = SubsetSeed(0, 0, "stratified").draw(0, 400, 64, 0.75)
+    assert index.shape == (400, 16)
+    quarters = (index % 8 // 4) + 2 * (index // 32)
+    for quarter in range(4):  # 16 tokens over 4 quarters: 4 in each, one more or less
+        counts = (quarters == quarter).sum(dim=1)
+        assert counts.min() >= 2 and counts.max() <= 6 and (counts == 4).float().mean() > 0.5
+    kept = torch.bincount(index.flatten(), minlength=64) / 400
+    assert (kept - 0.25).abs().max() < 0.12

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..checkpoints import build, save
 from ..models import ARCHITECTURES
-from ..models.layers import AdaLNBlock, sincos_positions
+from ..models.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from ..prediction import Flow
 from ..spec import ModelSpec
 from .config import TrainConfig
@@ -50,7 +50,8 @@ def optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Opti
     hidden = [p for name, p in named if "blocks." in name and p.ndim == 2 and "adaLN" not in name]
     chosen = {id(p) for p in hidden}
     others = [p for _, p in named if id(p) not in chosen]
-    muon = Muon(hidden, lr=config.rate, weight_decay=config.weight_decay)
+    orthogonalised = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    muon = Muon(hidden, lr=config.rate, weight_decay=config.weight_decay, dtype=orthogonalised)
     return [muon, torch.optim.AdamW(others, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
@@ -88,7 +89,8 @@ class Run:
         self.train_index, self.held_out = pictures.split(config.held_out, config.seed)
         self.spec = spec_of(config, pictures)
         torch.manual_seed(config.seed)
-        network = build(self.spec)
+        on_cpu = self.accelerator.device.type == "cpu"
+        network = build(self.spec, replace(TORCH, attention=attend_written_out) if on_cpu else TORCH)
         initialise(network)
         self.ema = Ema(build(self.spec).to(self.accelerator.device))
         self.ema.network.load_state_dict(network.state_dict())

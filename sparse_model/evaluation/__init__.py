@@ -1,0 +1,1 @@
+"""Measuring guidance: features, metrics, cells of a results file, sweeps over them, plots."""

@@ -1,0 +1,166 @@
+"""Measuring one cell: samples of one model under one schedule, over all processes of an accelerate launch."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from ..checkpoints import CheckpointError, load
+from ..cost import step_cost
+from ..guidance import RULES
+from ..sampling import Denoiser, sample
+from ..schedule import Schedule, constant
+from ..spec import ModelSpec, schedule_to_dict
+from .features import NAME, SIDE
+from .metrics import class_consistency, frechet_distance, neighbourhoods, relative_distance
+from .reference import Reference
+
+UNGUIDED = constant(0, 0, 1, "CFG")
+SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured: `samples` pictures of `steps` Euler steps under a schedule, from the noises of one seed."""
+
+    schedule: Schedule
+    method: str
+    seed: int = 0
+    samples: int = 1000
+    steps: int = 40
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Identifies weights, whatever the metadata beside them says."""
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        found.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+class Bench:
+    """A model, its weaker checkpoint and a reference, ready to measure cells on every process alike."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        reference: Callable[[ModelSpec], Reference],
+        features: nn.Module,
+        *,
+        auxiliary: Path | None = None,
+        precision: str = "float32",
+        batch: int = 100,
+    ):
+        self.accelerator = Accelerator()
+        self.precision, self.batch, self.features = precision, batch, features.to(self.accelerator.device)
+        self.model, self.spec, self.digest = self._denoiser(checkpoint)
+        if self.spec.latent != "pixels":
+            raise CheckpointError(
+                f"{checkpoint.name}: makes latents of the '{self.spec.latent}' VAE; only models that make pixels can "
+                "be evaluated here."
+            )
+        self.auxiliary, self.auxiliary_digest = None, ""
+        if auxiliary is not None:
+            self.auxiliary, other, self.auxiliary_digest = self._denoiser(auxiliary)
+            if (other.config, other.labels) != (self.spec.config, self.spec.labels):
+                raise CheckpointError(
+                    f"{auxiliary.name}: is not a checkpoint of the same network as {checkpoint.name}."
+                )
+        self.reference = reference(self.spec)
+        self.unguided = lru_cache(maxsize=4)(self._unguided)
+
+    def _denoiser(self, path: Path) -> tuple[Denoiser, ModelSpec, str]:
+        network, spec = load(path)
+        weights, dtype = digest(network.state_dict()), PRECISIONS[self.precision]
+        network.to(self.accelerator.device, dtype)
+        # the sampler's x stays in float32: only the network runs in the chosen precision
+        return Denoiser(lambda x, *inputs: network(x.to(dtype), *inputs).float(), spec.prediction), spec, weights
+
+    def key(self, cell: Cell) -> str:
+        """Identifies everything that decides a cell's figures, besides the model."""
+        weak = self.auxiliary_digest if RULES[cell.schedule.rule].auxiliary else ""
+        parts = [schedule_to_dict(cell.schedule), cell.seed, cell.samples, cell.steps, self.precision]
+        parts += [self.reference.digest, weak, SIDE]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def draw(self, cell: Cell, index: Tensor) -> Tensor:
+        """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone."""
+        config = self.spec.config
+        return sample(
+            self.model,
+            self.reference.conditions(index).to(self.accelerator.device),
+            cell.schedule,
+            shape=(config.in_channels, config.input_size, config.input_size),
+            steps=cell.steps,
+            seed=cell.seed * SEEDS_APART + int(index[0]),
+            auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
+        )
+
+    @torch.inference_mode()
+    def sampled(self, cell: Cell) -> tuple[Tensor, float]:
+        """(features [samples, D], images per second): batches are dealt to the processes, features gathered."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        mine, spent = {}, 0.0
+        for number, index in enumerate(torch.arange(cell.samples).split(self.batch)):
+            if number % count == rank:
+                started = time.perf_counter()
+                pictures = self.draw(cell, index).float()
+                spent += time.perf_counter() - started
+                mine[number] = self.features(pictures).cpu()
+        # one entry per process: what it drew, and for how long
+        gathered = gather_object([(mine, spent)])
+        parts = {number: part for drawn, _ in gathered for number, part in drawn.items()}
+        return torch.cat([parts[number] for number in sorted(parts)]), cell.samples / max(t for _, t in gathered)
+
+    def _unguided(self, seed: int, samples: int, steps: int) -> tuple[Tensor, float]:
+        return self.sampled(Cell(UNGUIDED, "unguided", seed, samples, steps))
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """The row of a cell: what it was, its metrics, its cost. The same on every process."""
+        if RULES[cell.schedule.rule].auxiliary and self.auxiliary is None:
+            raise ValueError(f"{cell.schedule.rule} needs a weaker second checkpoint; name it by --auxiliary.")
+        unguided, speed = self.unguided(cell.seed, cell.samples, cell.steps)
+        fake = unguided
+        if cell.schedule != UNGUIDED:
+            fake, speed = self.sampled(cell)
+        real, asked = self.reference.real, self.reference.conditions(torch.arange(cell.samples))
+        cost = step_cost(self.spec, cell.schedule, cell.steps)
+        row = {
+            "key": self.key(cell),
+            "method": cell.method,
+            "schedule": schedule_to_dict(cell.schedule),
+            "seed": cell.seed,
+            "samples": cell.samples,
+            "steps": cell.steps,
+        }
+        if self.accelerator.is_main_process:
+            row |= {
+                "frechet": frechet_distance(real.features, fake),
+                **neighbourhoods(real.features, fake),
+                "consistency": class_consistency(real, fake, asked),
+                "distance": relative_distance(real.features, fake, unguided),
+            }
+        row |= {
+            "gmacs": cost.total / 1e9,
+            "cost": cost.total / cost.cfg,
+            "images_per_second": speed,
+            "dtype": self.precision,
+            "features": f"{NAME}, {SIDE} px",
+            "reference": self.reference.digest,
+            "title": self.spec.title,
+            "machine": f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {platform.machine()}",
+            "date": date.today().isoformat(),
+        }
+        return broadcast_object_list([row])[0]

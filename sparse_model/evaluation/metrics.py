@@ -1,0 +1,96 @@
+"""Distances between two sets of pictures, given as features."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+NEIGHBOURS = 5
+
+
+class Given(nn.Module):
+    """The feature module that torchmetrics is given where features are computed already: hands them on."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+@dataclass(frozen=True)
+class Real:
+    """The reference: features [N, D] and label weights [N, classes] of real pictures."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __post_init__(self):
+        if len(self.features) <= NEIGHBOURS:
+            raise ValueError(
+                f"the reference has {len(self.features)} pictures; the metrics need at least {NEIGHBOURS + 1}."
+            )
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance of two feature sets [N, D], [M, D] as normal distributions, in double precision.
+
+    What FID is with Inception's features (arXiv 1706.08500); computed by torchmetrics.
+    """
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError as error:
+        raise ValueError(
+            "the Fréchet distance needs the package torchmetrics, which is not installed: "
+            "pip install -r requirements-evaluate.txt"
+        ) from error
+    # one process computes it from everybody's features, so torchmetrics must not wait for the others
+    metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    return metric.compute().item()
+
+
+def neighbourhoods(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797), from k nearest neighbours.
+
+    precision: share of fakes inside the k-ball of some real picture; recall: the other way round. density: how many
+    real k-balls a fake lies in, divided by k; coverage: share of real pictures with a fake in their k-ball.
+    """
+    across = torch.cdist(real.double(), fake.double())  # [N, M]
+    real_ball, fake_ball = (_radius(features.double(), k) for features in (real, fake))
+    inside = across <= real_ball[:, None]
+    return {
+        "precision": inside.any(dim=0).double().mean().item(),
+        "recall": (across <= fake_ball[None, :]).any(dim=1).double().mean().item(),
+        "density": inside.double().sum(dim=0).mean().item() / k,
+        "coverage": (across.amin(dim=1) <= real_ball).double().mean().item(),
+    }
+
+
+def class_consistency(real: Real, fake: Tensor, labels: Tensor) -> float:
+    """How well pictures show what was asked for: fake [M, D] made from label weights [M, classes].
+
+    Mean intersection over union of the asked labels and those of the nearest real picture. With one label per picture
+    it is the accuracy of a nearest-neighbour classifier.
+    """
+    nearest = torch.cdist(fake.double(), real.features.double()).argmin(dim=1)
+    asked, found = labels > 0, real.labels[nearest] > 0
+    return ((asked & found).sum(dim=1) / (asked | found).sum(dim=1).clamp(min=1)).double().mean().item()
+
+
+def relative_distance(real: Tensor, fake: Tensor, unguided: Tensor) -> float:
+    """How far guidance moves a sample: mean feature distance to the unguided sample from the same noise.
+
+    In units of the mean distance between two reference pictures: 1 is as different as two unrelated pictures.
+    """
+    apart = torch.cdist(real.double(), real.double()).sum() / (len(real) * (len(real) - 1))
+    return ((fake - unguided).double().norm(dim=1).mean() / apart).item()
+
+
+def _radius(features: Tensor, k: int) -> Tensor:
+    """Distance to the k-th nearest other member [N]."""
+    if len(features) <= k:
+        raise ValueError(f"{len(features)} pictures are too few: the metrics need at least {k + 1}.")
+    return torch.cdist(features, features).kthvalue(k + 1, dim=1).values  # the nearest is the member itself

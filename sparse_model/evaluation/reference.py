@@ -1,0 +1,68 @@
+"""The real pictures that samples are measured against."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..spec import ModelSpec
+from ..training.config import CONFIGS
+from ..training.data import Pictures, load
+from .metrics import Real
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`real` has the features and labels; `digest` identifies the pictures in results."""
+
+    real: Real
+    digest: str
+
+    def conditions(self, index: Tensor) -> Tensor:
+        """Label weights [M, classes] of samples `index`: those of the real pictures in a fixed random order, over and
+        over, so that samples have the labels that the reference has."""
+        count = len(self.real.labels)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        return self.real.labels[order[index % count]]
+
+
+def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module) -> Reference:
+    """The pictures of a packed .npz that a training run of `config` sees, or all of FOLDER/class/*.
+
+    Labels go by name. ValueError if the pictures' labels are not the model's.
+    """
+    if path.is_dir():
+        pictures = load(path, spec.config.input_size)
+        index = torch.arange(len(pictures))
+    else:
+        if config not in CONFIGS:
+            raise ValueError(f"there is no configuration '{config}'; ready ones: {', '.join(CONFIGS)}.")
+        pictures = load(path, spec.config.input_size, **CONFIGS[config].filters)
+        index, _ = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)
+    labels = _labels(pictures, index, spec, path)
+    digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
+    return Reference(Real(extract(features, pictures, index), labels), digest)
+
+
+@torch.inference_mode()
+def extract(features: nn.Module, pictures: Pictures, index: Tensor) -> Tensor:
+    """Features [N, D] of pictures."""
+    return torch.cat([features(pictures.pixels(part)) for part in index.split(BATCH)])
+
+
+def _labels(pictures: Pictures, index: Tensor, spec: ModelSpec, path: Path) -> Tensor:
+    """The pictures' label weights under the model's ids [N, classes]."""
+    known = {name: i for i, name in enumerate(spec.labels)}
+    missing = [name for name in pictures.label_names if name not in known]
+    if missing:
+        raise ValueError(
+            f"'{path}' has {len(missing)} labels that the model does not know, such as '{missing[0]}'; the model's are "
+            f"{', '.join(spec.labels[:4])}, …"
+        )
+    labels = torch.zeros(len(index), len(spec.labels))
+    labels[:, [known[name] for name in pictures.label_names]] = pictures.weights(index)
+    return labels

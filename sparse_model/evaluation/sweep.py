@@ -1,0 +1,152 @@
+"""Sweeps: which cells to measure, one after another, into a results file that a killed sweep goes on from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from ..schedule import PRESETS, Schedule, constant
+from ..tokens import COMPARED
+from .measure import UNGUIDED, Bench, Cell
+from .results import Results
+
+OMEGAS = (1.25, 1.5, 2.0, 3.0)  # first look; two more follow, halfway to the neighbours of the best
+SEARCH_SEED = 100  # no final cell has it, so no method is judged on the noise that its settings were chosen on
+MAP_OMEGAS = (1.5, 2.0, 3.0)
+MAP_STRONG = (0.0, 0.25, 0.5)
+MAP_WEAK = (0.5, 0.75, 0.9, 1.0)
+TOKENS_OMEGA = 2.0
+NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`search` samples for every cell that chooses settings, `final` samples for each of `seeds` seeds."""
+
+    search: int = 500
+    final: int = 1000
+    seeds: int = 3
+    steps: int = 20
+
+
+class Sweep:
+    """Measures cells, each once: one that the results have is not measured again."""
+
+    def __init__(self, bench: Bench, results: Results, sizes: Sizes = Sizes()):
+        self.bench, self.results, self.sizes = bench, results, sizes
+
+    def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
+        """The row of a cell, measured now or found; `plan` says what it is for."""
+        key = self.bench.key(cell)
+        row = self.results.find(key, plan)
+        if row is None:
+            row = self.results.find(key) or self.bench.measure(cell)
+            row = {**row, "plan": plan, "method": cell.method}
+            self.results.add(row, write=self.bench.accelerator.is_main_process)
+            if self.bench.accelerator.is_main_process:
+                tqdm.write(describe(row))
+        return row
+
+    def search(self, method: str, schedule: Schedule, plan: str = "search") -> dict[str, Any]:
+        cell = Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps)
+        return self.cell(plan, cell)
+
+    def final(self, plan: str, method: str, schedule: Schedule) -> list[dict[str, Any]]:
+        cells = (Cell(schedule, method, seed, self.sizes.final, self.sizes.steps) for seed in range(self.sizes.seeds))
+        return [self.cell(plan, cell) for cell in cells]
+
+    def best_omega(self, method: str, family: Callable[[float], Schedule]) -> tuple[float, float]:
+        """(omega, Fréchet distance) of the best of six: the same number of looks for every method."""
+        found = {omega: self.search(method, family(omega))["frechet"] for omega in OMEGAS}
+        best = min(found, key=found.get)
+        place = OMEGAS.index(best)
+        below = OMEGAS[place - 1] if place else 1.0
+        above = OMEGAS[place + 1] if place + 1 < len(OMEGAS) else best + 1
+        for omega in ((below + best) / 2, (best + above) / 2):
+            found[omega] = self.search(method, family(omega))["frechet"]
+        best = min(found, key=found.get)
+        return best, found[best]
+
+
+def describe(row: dict[str, Any]) -> str:
+    """One line for people."""
+    omega = row["schedule"]["omega"]["keyframes"][0][1]
+    figures = (f"{name} {row[name]:.3f}" for name in ("precision", "recall", "consistency", "distance", "cost"))
+    return (
+        f"{row['plan']:9} {row['method']:24} omega {omega:4.2f} seed {row['seed']:3} Fréchet {row['frechet']:7.2f} "
+        + " ".join(figures)
+    )
+
+
+def naive(sweep: Sweep) -> None:
+    """Dropping tokens without guidance (arXiv 2601.01608, fig. 4)."""
+    for gamma in NAIVE:
+        sweep.final("naive", f"naive {gamma:g}", constant(gamma, 1, 1))
+
+
+def maps(sweep: Sweep) -> None:
+    """SG over (gamma_strong, gamma_weak) for several omega (figs. 6 and 8)."""
+    for omega, strong, weak in map_points():
+        sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
+
+
+def map_points() -> Iterator[tuple[float, float, float]]:
+    for omega in MAP_OMEGAS:
+        yield from ((omega, strong, weak) for strong in MAP_STRONG for weak in MAP_WEAK if strong < weak)
+
+
+def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
+    """Every method of the comparison as a family of schedules over omega.
+
+    SG's three pairs of gamma come from the map: the best, the best that costs no more than no guidance, and the
+    cheapest that beats CFG's best.
+    """
+    found: dict[str, Callable[[float], Schedule]] = {"CFG": lambda omega: constant(0, 0, omega, "CFG")}
+    if sweep.bench.auxiliary is not None:
+        found["AG"] = lambda omega: constant(0, 0, omega, "AG")
+    found["ICG"] = lambda omega: constant(0, 0, omega, "ICG")
+    if not sweep.bench.spec.sparsity:
+        return found
+    found["CFG + SG (0.2, 0.7)"] = lambda omega: constant(0.2, 0.7, omega, "CFG + SG")
+    if sweep.bench.auxiliary is not None:
+        found["AG + SG, cosine"] = PRESETS["SG_FID"].with_scale
+    maps(sweep)
+    rows = [row for row in sweep.results.rows if row["plan"] == "map"]
+    _, cfg = sweep.best_omega("CFG", found["CFG"])
+    limits = {
+        "best": rows,
+        "equal cost": [row for row in rows if row["cost"] <= 0.5],  # one of CFG's two dense branches
+    }
+    points = {name: min(among, key=lambda row: row["frechet"]) for name, among in limits.items() if among}
+    if better := [row for row in rows if row["frechet"] < cfg]:
+        points["cheapest below CFG"] = min(better, key=lambda row: row["cost"])
+    named: dict[tuple[float, float], list[str]] = {}
+    for name, row in points.items():
+        rates = tuple(row["schedule"][f"gamma_{branch}"]["keyframes"][0][1] for branch in ("strong", "weak"))
+        named.setdefault(rates, []).append(name)
+    for (strong, weak), names in named.items():
+        found[f"SG ({strong:g}, {weak:g}): {', '.join(names)}"] = _sparse_guidance(strong, weak)
+    return found
+
+
+def _sparse_guidance(strong: float, weak: float) -> Callable[[float], Schedule]:
+    return lambda omega: constant(strong, weak, omega)
+
+
+def compare(sweep: Sweep) -> None:
+    """Each method at its own best omega, over several seeds (the counterpart of table 2)."""
+    sweep.final("compare", "unguided", UNGUIDED)
+    for method, family in methods(sweep).items():
+        omega, _ = sweep.best_omega(method, family)
+        sweep.final("compare", method, family(omega))
+
+
+def tokens(sweep: Sweep) -> None:
+    """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
+    for selection in COMPARED:
+        for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
+            sweep.final("tokens", f"{name}, {selection}", replace(schedule, selection=selection))
+
+
+PLANS: dict[str, Callable[[Sweep], None]] = {"compare": compare, "maps": maps, "naive": naive, "tokens": tokens}

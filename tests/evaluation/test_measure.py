@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparse_model.checkpoints import CheckpointError, load, read, save
+from sparse_model.evaluation.measure import UNGUIDED, Cell, digest
+from sparse_model.evaluation.reference import read_reference
+from sparse_model.schedule import constant
+from sparse_model.sparsity import Sparsity
+
+ROOT = Path(__file__).parents[2]
+SG = Cell(constant(0.25, 0.75, 2), "SG", seed=1, samples=12, steps=3)
+
+
+def test_a_sample_is_the_same_in_any_batch(bench):
+    whole = bench().draw(SG, torch.arange(12))
+    parts = torch.cat([bench().draw(SG, torch.arange(*ends)) for ends in ((0, 5), (5, 12))])
+    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
+    assert (whole[0] - whole[2]).abs().max() > 0.1  # of one class, from noises of their own
+
+
+def test_seeds_have_noises_of_their_own(bench):
+    one, two = (bench().draw(Cell(UNGUIDED, "", seed, 12, 3), torch.arange(12)) for seed in (0, 1))
+    assert (one - two).flatten(1).abs().amax(dim=1).min() > 0.01
+
+
+def test_the_batch_size_does_not_change_the_figures(bench):
+    rows = [bench(batch=batch).measure(SG) for batch in (4, 12)]
+    for name in ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance", "gmacs"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3), name
+    assert rows[0]["key"] == rows[1]["key"]
+
+
+def test_a_row_says_what_it_cost(bench):
+    found = bench()
+    unguided, cfg, sparse = (
+        found.measure(Cell(schedule, "", 0, 12, 2))
+        for schedule in (UNGUIDED, constant(0, 0, 2, "CFG"), constant(0.5, 0.75, 2))
+    )
+    assert (unguided["cost"], cfg["cost"]) == (0.5, 1.0) and sparse["cost"] < 0.75
+    assert cfg["gmacs"] == pytest.approx(2 * unguided["gmacs"])
+    assert unguided["distance"] == 0 and cfg["distance"] > 0
+    assert all(row["images_per_second"] > 0 for row in (unguided, cfg, sparse))
+
+
+def test_guidance_with_a_weaker_checkpoint(bench, checkpoint):
+    rows = [
+        bench(auxiliary=checkpoint(name, seed=seed)).measure(Cell(constant(0, 0, 2, "AG"), "AG", 0, 12, 2))
+        for name, seed in (("one", 1), ("two", 2))
+    ]
+    assert rows[0]["frechet"] != rows[1]["frechet"] and rows[0]["key"] != rows[1]["key"]
+    with pytest.raises(ValueError, match="AG needs a weaker second checkpoint; name it by --auxiliary"):
+        bench(auxiliary=None).measure(Cell(constant(0, 0, 2, "AG"), "AG", 0, 12, 2))
+    with pytest.raises(CheckpointError, match=r"other.safetensors: is not a checkpoint of the same network"):
+        bench(auxiliary=checkpoint("other", labels=("cat", "dog", "cow")))
+
+
+def test_weights_decide_the_digest_not_the_metadata(checkpoint, tmp_path):
+    path = checkpoint()
+    spec, state = read(path)
+    save(state, spec, tmp_path / "again.safetensors")
+    same, other = load(tmp_path / "again.safetensors")[0], load(checkpoint("other", seed=3))[0]
+    assert digest(same.state_dict()) == digest(state) != digest(other.state_dict())
+
+
+def test_bfloat16_is_another_cell_and_nearly_the_same_picture(bench):
+    full, half = bench(), bench(precision="bfloat16")
+    assert full.key(SG) != half.key(SG)
+    index = torch.arange(12)
+    apart = (full.draw(SG, index) - half.draw(SG, index)).abs().mean()
+    assert 0 < apart < 0.05 * full.draw(SG, index).abs().mean()
+
+
+def launched(folder, checkpoint, out, processes):
+    arguments = [
+        "-m", "sparse_model", "evaluate", "--checkpoint", checkpoint, "--reference", folder, "--results", out,
+        "--samples", "14", "--seeds", "1", "--steps", "2", "--batch", "4", "--gamma-strong", "0.25", "--rule", "SG",
+    ]  # fmt: skip
+    # what `accelerate launch` starts where there are GPUs; on a CPU alone it would start mpirun
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)], check=True, env=environment, cwd=ROOT, capture_output=True
+    )
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_two_processes_measure_what_one_does(folder, checkpoint, tmp_path):
+    path = checkpoint()
+    (one,), (two,) = (launched(folder, path, tmp_path / f"{count}.jsonl", count) for count in (1, 2))
+    assert two["machine"].startswith("2 x cpu")
+    for name in ("machine", "images_per_second"):
+        del one[name], two[name]
+    assert one == two
+
+
+def test_the_reference_lends_its_labels(folder, checkpoint, features):
+    spec, _ = read(checkpoint())
+    reference = read_reference(folder, spec, "icons-32", features)
+    asked = reference.conditions(torch.arange(40))
+    torch.testing.assert_close(asked[:20], asked[20:])
+    assert asked[:20].sum(dim=0).tolist() == [10, 10]
+
+
+def test_bad_references(folder, checkpoint, features, tmp_path):
+    spec, _ = read(checkpoint(labels=("cat", "cow")))
+    with pytest.raises(ValueError, match="has 1 labels that the model does not know, such as 'dog'"):
+        read_reference(folder, spec, "icons-32", features)
+    spec, _ = read(checkpoint())
+    (folder / "dog" / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"dog/3.png' cannot be read as an image"):
+        read_reference(folder, spec, "icons-32", features)
+    for file in folder.glob("*/*.png"):
+        if file.name not in ("0.png", "1.png"):
+            file.unlink()
+    with pytest.raises(ValueError, match="the reference has 4 pictures; the metrics need at least 6"):
+        read_reference(folder, spec, "icons-32", features)
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(ValueError, match="has no class subfolders"):
+        read_reference(tmp_path / "flat", spec, "icons-32", features)
+
+
+def test_a_dense_model_is_measured_too(bench, checkpoint):
+    row = bench(checkpoint("dense", sparsity=Sparsity()), auxiliary=None).measure(Cell(UNGUIDED, "", 0, 12, 2))
+    assert row["cost"] == 0.5

@@ -1,0 +1,201 @@
+import json
+import sys
+
+import pytest
+
+from sparse_model.__main__ import main
+from sparse_model.checkpoints import read
+from sparse_model.evaluation import plots
+from sparse_model.evaluation.calibrate import calibrate, relative_cost
+from sparse_model.evaluation.measure import UNGUIDED, Bench
+from sparse_model.evaluation.results import Results
+from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep, compare, maps, naive
+from sparse_model.schedule import constant
+from sparse_model.sparsity import Sparsity
+
+TINY = Sizes(search=8, final=8, seeds=2, steps=2)
+
+
+@pytest.fixture
+def sweep(bench, tmp_path):
+    def make(**settings):
+        found = bench(**settings)
+        return Sweep(found, Results(tmp_path / "results.jsonl", found.digest), TINY)
+
+    return make
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The cells that are really measured."""
+    cells, measure = [], Bench.measure
+
+    def counted(self, cell):
+        cells.append(cell)
+        return measure(self, cell)
+
+    monkeypatch.setattr(Bench, "measure", counted)
+    return cells
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(sweep, measured, monkeypatch):
+    def killed(self, row, write=True):
+        if len(self.rows) == 5:
+            raise KeyboardInterrupt
+        add(self, row, write)
+
+    add = Results.add
+    monkeypatch.setattr(Results, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        naive(sweep())
+    monkeypatch.setattr(Results, "add", add)
+    first, again = len(measured), sweep()
+    naive(again)
+    assert first == 6 and len(measured) == first + 12 - 5
+    assert [row["key"] for row in sweep().results.rows] == [row["key"] for row in again.results.rows]
+    naive(sweep())
+    assert len(measured) == first + 12 - 5
+
+
+def test_a_cell_of_two_plans_is_measured_once(sweep, measured):
+    one = sweep()
+    one.final("naive", "naive 0", UNGUIDED)
+    one.final("compare", "unguided", UNGUIDED)
+    assert len(measured) == 2
+    assert [(row["plan"], row["method"]) for row in one.results.rows] == [("naive", "naive 0")] * 2 + [
+        ("compare", "unguided")
+    ] * 2
+
+
+def test_every_method_gets_as_many_looks_and_none_on_the_final_noise(sweep):
+    one = sweep()
+    for best_at in (1.25, 2.0, 3.0):
+        looked = []
+
+        def search(method, schedule, best_at=best_at, looked=looked):
+            looked.append(schedule.omega(0))
+            return {"frechet": abs(schedule.omega(0) - best_at)}
+
+        one.search = search
+        assert one.best_omega("CFG", lambda omega: constant(0, 0, omega, "CFG")) == (best_at, 0)
+        assert len(looked) == len(set(looked)) == 6 and min(looked) > 1
+    assert TINY.seeds <= SEARCH_SEED
+
+
+def test_the_comparison_from_one_end_to_the_other(sweep, tmp_path):
+    one = sweep()
+    compare(one)
+    naive(one)
+    methods = plots.grouped(row for row in one.results.rows if row["plan"] == "compare")
+    assert {"unguided", "CFG", "ICG", "AG", "AG + SG, cosine"} < set(methods)
+    assert all(any(point in name for name in methods) for point in ("best", "equal cost"))
+    for name, rows in methods.items():
+        assert [row["seed"] for row in rows] == [0, 1], name
+        searched = [row for row in one.results.rows if row["plan"] == "search" and row["method"] == name]
+        assert len({plots.constant_of(row, "omega") for row in searched}) == (0 if name == "unguided" else 6)
+        best = min(searched, key=lambda row: row["frechet"], default=rows[0])
+        assert plots.constant_of(rows[0], "omega") == plots.constant_of(best, "omega")
+    made = plots.draw(one.results.rows, tmp_path / "plots")
+    assert {path.name for path in made} == {"quality-cost.png", "maps.png", "naive.png"}
+    assert all(path.stat().st_size > 5_000 for path in made)
+    sheet = plots.picture_grid(one.bench, one.results.rows, columns=3)
+    assert sheet.height > len(methods) * 64
+    table = plots.table(one.results.rows, "compare").splitlines()
+    assert len(table) == 2 + len(methods) and table[2].startswith("| unguided | 1 | ")
+
+
+def test_equal_cost_is_no_more_than_no_guidance(sweep):
+    one = sweep()
+    compare(one)
+    rows = [row for row in one.results.rows if row["plan"] == "compare" and "equal cost" in row["method"]]
+    assert len(rows) == TINY.seeds and all(row["cost"] <= 0.5 for row in rows)
+
+
+def test_a_dense_model_is_compared_without_sparse_guidance(sweep, checkpoint, monkeypatch):
+    dense = checkpoint("dense", sparsity=Sparsity())
+    one = sweep(path=dense, auxiliary=None)
+    compare(one)
+    names = {row["method"] for row in one.results.rows if row["plan"] == "compare"}
+    assert names == {"unguided", "CFG", "ICG"}
+
+
+def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
+    path = checkpoint()
+    one = sweep(path=path)
+    before, weights = read(path)
+    best = calibrate(one, path, 0.5, trials=3)
+    rows = [row for row in one.results.rows if row["plan"] == "calibrate"]
+    assert len(rows) == 3 and all(row["cost"] <= 0.5 for row in rows)
+    assert relative_cost(one, best) <= 0.5
+    after, kept = read(path)
+    assert after.schedule == best and after.steps == TINY.steps and before.schedule is None
+    assert min(rows, key=lambda row: row["frechet"])["schedule"] == json.loads(json.dumps(_plain(best)))
+    assert (after.labels, after.title, after.license) == (before.labels, before.title, before.license)
+    assert all((kept[name] == weights[name]).all() for name in weights)
+    assert sweep(path=path).bench.digest == one.bench.digest  # its results stay its own
+
+
+def _plain(schedule):
+    from sparse_model.spec import schedule_to_dict
+
+    return schedule_to_dict(schedule)
+
+
+def test_calibration_that_cannot_be_done(sweep, checkpoint):
+    with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
+        calibrate(sweep(), checkpoint(), 0.1, trials=3)
+    dense = checkpoint("dense", sparsity=Sparsity())
+    with pytest.raises(ValueError, match="no token route in its metadata, so there is nothing to calibrate"):
+        calibrate(sweep(path=dense, auxiliary=None), dense, 0.5, trials=3)
+
+
+def test_maps_cover_strong_below_weak(sweep):
+    one = sweep()
+    maps(one)
+    points = {tuple(plots.constant_of(row, f"gamma_{name}") for name in ("strong", "weak")) for row in one.results.rows}
+    assert all(strong < weak for strong, weak in points) and (0.5, 0.9) in points
+
+
+def test_plots_without_cells():
+    with pytest.raises(ValueError, match="no cells that a plot is made of"):
+        plots.draw([], __import__("pathlib").Path("."))
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_the_commands(checkpoint, folder, tmp_path, capsys):
+    common = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
+    small = ("--samples", 8, "--seeds", 2, "--steps", 2)
+    assert run("evaluate", *common, *small, "--rule", "CFG", "--omega", 2, "--gamma-strong", 0, "--gamma-weak", 0) == 0
+    assert [row["schedule"]["rule"] for row in Results(tmp_path / "r.jsonl", _model(tmp_path)).rows] == ["CFG"] * 2
+    assert run("sweep", "naive", *common, *small, "--plots", tmp_path / "plots") == 0
+    assert (tmp_path / "plots" / "naive.png").is_file()
+    assert (tmp_path / "plots" / "naive.md").read_text().count("\n") == 2 + 6
+
+
+def _model(folder):
+    return json.loads((folder / "r.jsonl").read_text().splitlines()[0])["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "--samples", "5"), "--samples 5 are too few: the metrics need at least 6."),
+        (("evaluate", "--steps", "0"), "--steps 0 is too few; at least 1."),
+        (("sweep", "everything"), "there is no plan 'everything'; use compare, maps, naive"),
+        (("evaluate", "--reference", "nowhere"), "--reference 'nowhere' does not exist; name a folder"),
+    ],
+)
+def test_bad_commands(checkpoint, folder, tmp_path, capsys, arguments, message):
+    command, *rest = arguments
+    given = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
+    assert run(command, *given, *rest) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_search_package_is_named(sweep, checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ValueError, match=r"optuna: pip install -r requirements-evaluate.txt"):
+        calibrate(sweep(), checkpoint(), 0.5, trials=3)

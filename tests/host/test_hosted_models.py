@@ -14,11 +14,11 @@ NEW = {"FLUX.2", "Z-Image", "Anima"}
 
 @pytest.fixture(scope="session")
 def families(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Case -> what transformers.py found out about it."""
-    script = Path(__file__).with_name("transformers.py")
+    """Case -> what hosted_models.py found out about it."""
+    script = Path(__file__).with_name("hosted_models.py")
     result = subprocess.run(
         [checkout.python, script, checkout.root, REPOSITORY],
-        cwd=tmp_path_factory.mktemp("families"),
+        cwd=tmp_path_factory.mktemp("hosted"),
         env=checkout.environment,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Runs inside a host's Python, without a server: python transformers.py CHECKOUT PACK [name ...], prints JSON.
+"""Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [name ...], prints JSON.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
+from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
@@ -20,6 +21,7 @@ NODES = [
     SparseGuidance,
     SparseGuider,
     SparseKSampler,
+    SparseGuidanceReport,
 ]
 
 

@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..sparse_model.sparsity import Route, Sparsity
 from .host.route import described, family_route, routed
+from .host.sampling import fitting
 from .sockets import CATEGORY
 
 FAMILY, CUSTOM = "family default", "custom"
@@ -90,5 +91,5 @@ class TokenRoute(io.ComfyNode):
             sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
         else:
             sparsity = family_route(model)
-        about = described(model, sparsity, None if latent is None else tuple(latent["samples"].shape))
+        about = described(model, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
         return io.NodeOutput(routed(model, sparsity), about, ui=ui.PreviewText(about))

@@ -23,7 +23,9 @@ class Stage:
     """One list of blocks. `output` is the place of the image tokens in what a block returns, None if it is all.
 
     `text` names the argument with the text tokens where they are a stream of their own; `joint` says that they stand in
-    the sequence itself. `positional` names arguments that the block's own signature does not.
+    the sequence itself. `positional` names arguments that the block's own signature does not. For the cost: `over_text`
+    are beginnings of the names of weights that run over text tokens, `over_image` those of a further self-attention
+    among image tokens; weights of modulation have "mod" in their names.
     """
 
     path: str
@@ -32,6 +34,8 @@ class Stage:
     output: int | None = None
     joint: bool = False
     positional: tuple[str, ...] = ()
+    over_text: tuple[str, ...] = ()
+    over_image: tuple[str, ...] = ()
 
 
 def whole(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
@@ -117,32 +121,47 @@ def after_caption(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str
 
 
 FLUX_STAGES = (
-    Stage("double_blocks", "img", text="txt", output=0),
+    Stage("double_blocks", "img", text="txt", output=0, over_text=("txt_",)),
     Stage("single_blocks", "x", joint=True),
 )
 FLUX_INDEXED = {"pe": (1, 2), "attn_mask": (-2, -1)}
 FLUX_SLICES = ("modulation_dims_img", "modulation_dims")
 
 FAMILIES = (
-    Family("FLUX", ("Flux",), FLUX_STAGES, indexed=FLUX_INDEXED, slices=FLUX_SLICES, route=trained),
+    Family("FLUX.1, FLUX.2", ("Flux",), FLUX_STAGES, indexed=FLUX_INDEXED, slices=FLUX_SLICES, route=trained),
     Family("Chroma", ("Chroma", "ChromaRadiance"), FLUX_STAGES, indexed=FLUX_INDEXED, route=trained),
     Family(
         "SD3",
         ("OpenAISignatureMMDITWrapper",),
-        (Stage("joint_blocks", "x", text="context", output=1, positional=("context", "x")),),
+        (
+            Stage(
+                "joint_blocks",
+                "x",
+                text="context",
+                output=1,
+                positional=("context", "x"),
+                over_text=("context_block",),
+                over_image=("x_block.attn2",),
+            ),
+        ),
         route=trained,
     ),
     Family(
         "AuraFlow",
         ("MMDiT",),
-        (Stage("double_layers", "x", text="c", output=1), Stage("single_layers", "cx", joint=True)),
+        (
+            Stage("double_layers", "x", text="c", output=1, over_text=("attn.w1", "mlpC")),
+            Stage("single_layers", "cx", joint=True),
+        ),
         route=trained,
     ),
-    Family("PixArt", ("PixArtMS",), (Stage("blocks", "x"),), folded=("y",), route=trained),
+    Family(
+        "PixArt", ("PixArtMS",), (Stage("blocks", "x", over_text=("cross_attn.kv",)),), folded=("y",), route=trained
+    ),
     Family(
         "Wan",
         ("WanModel", "VaceWanModel", "CameraWanModel"),
-        (Stage("blocks", "x"),),
+        (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
         span=after_reference,
         indexed={"freqs": (1,)},
         stretched={"e": 4},
@@ -151,7 +170,15 @@ FAMILIES = (
     Family(
         "Qwen-Image",
         ("QwenImageTransformer2DModel",),
-        (Stage("transformer_blocks", "hidden_states", text="encoder_hidden_states", output=1),),
+        (
+            Stage(
+                "transformer_blocks",
+                "hidden_states",
+                text="encoder_hidden_states",
+                output=1,
+                over_text=("txt_", "attn.add_", "attn.to_add_out"),
+            ),
+        ),
         indexed={"image_rotary_emb": (1, 2)},
         slices=("timestep_zero_index",),
     ),
@@ -175,7 +202,7 @@ FAMILIES = (
     Family(
         "LTX-Video",
         ("LTXVModel",),
-        (Stage("transformer_blocks", "x"),),
+        (Stage("transformer_blocks", "x", over_text=("attn2.to_k", "attn2.to_v")),),
         patch=lambda network: network.patchifier.patch_size,
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
@@ -184,13 +211,13 @@ FAMILIES = (
     Family(
         "HunyuanDiT",
         ("HunYuanDiT",),
-        (Stage("blocks", "x"),),
+        (Stage("blocks", "x", over_text=("attn2.kv_proj",)),),
         indexed={"freq_cis_img": (0,), "skip": (1,)},
     ),
     Family(
         "Cosmos-Predict2, Anima",
         ("MiniTrainDIT", "Anima"),
-        (Stage("blocks", "x_B_T_H_W_D"),),
+        (Stage("blocks", "x_B_T_H_W_D", over_text=("cross_attn.k_proj", "cross_attn.v_proj")),),
         patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
         indexed={"rope_emb_L_1_1_D": (1,), "extra_per_block_pos_emb": (1,)},
         stretched={"emb_B_T_D": 3, "adaln_lora_B_T_3D": 3},

@@ -38,6 +38,15 @@ def depth_of(model: ModelPatcher) -> int:
     return len(numbered_blocks(network, family_of(network)))
 
 
+def tokens_of(model: ModelPatcher, shape: tuple[int, ...]) -> int:
+    """Image tokens of a latent [B, C, ...]."""
+    spec = spec_of(model)
+    if spec is not None:
+        return spec.config.tokens(*shape[-2:])
+    network = model.model.diffusion_model
+    return math.prod(family_of(network).grid(network, shape[2:]))
+
+
 def family_route(model: ModelPatcher) -> Sparsity:
     """What to route where nobody says otherwise: the checkpoint's own route, else the default of the family."""
     spec = spec_of(model)
@@ -54,12 +63,10 @@ def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | 
     spec, depth = spec_of(model), depth_of(model)
     if spec is not None:
         name, paths = spec.architecture, [f"layer {i}" for i in range(depth)]
-        tokens = None if shape is None else spec.config.tokens(*shape[-2:])
     else:
         network = model.model.diffusion_model
         family = family_of(network)
         name, paths = family.name, [path.replace(".", " ") for path, *_ in numbered_blocks(network, family)]
-        tokens = None if shape is None else math.prod(family.grid(network, shape[2:]))
     stretches = [layers for layers, route in sparsity.stretches(depth) if route is not None]
     lines = [f"{name}, {depth} blocks."]
     for layers, route in zip(stretches, sorted(sparsity.routes, key=lambda r: r.layers(depth).start), strict=True):
@@ -67,8 +74,10 @@ def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | 
             f"Routed: blocks {layers.start} to {layers.stop - 1} ({paths[layers.start]} to {paths[layers.stop - 1]}), "
             f"trained at ratio {route.ratio:g}."
         )
-    if tokens is not None:
-        lines.append(f"{tokens} image tokens at this size; text tokens and reference images are never dropped.")
+    if shape is not None:
+        lines.append(
+            f"{tokens_of(model, shape)} image tokens at this size; text tokens and reference images are never dropped."
+        )
     if sparsity_of(model):
         lines.append("This replaces the route that the model came with.")
     return "\n".join(lines)

@@ -12,7 +12,8 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import comfy.controlnet  # noqa: E402
+import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 import zoo  # noqa: E402
@@ -45,7 +47,9 @@ def part(name: str) -> ModuleType:
 
 
 guided, routed = part("nodes.host.patch").guided, part("nodes.host.route").routed
+described, family_route = part("nodes.host.route").described, part("nodes.host.route").family_route
 first_evaluation = part("nodes.host.run").first_evaluation
+step_costs = part("nodes.host.cost").step_costs
 Route, Sparsity = part("sparse_model.sparsity").Route, part("sparse_model.sparsity").Sparsity
 SubsetSeed, constant = part("sparse_model.tokens").SubsetSeed, part("sparse_model.schedule").constant
 
@@ -250,7 +254,51 @@ def check(case: Case) -> dict[str, Any] | None:
             "batch of one": error(single[1][0], expected[1][0]),
         },
         "effect": error(expected[1], plain[0]),
+        "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
     }
+
+
+@contextlib.contextmanager
+def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
+    """Multiply-adds of everything that runs inside the blocks: linear layers, and both products of attention."""
+    total, inside, hooks, replaced = [0], [0], [], []
+
+    def linear(layer: torch.nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        total[0] += args[0].numel() * output.shape[-1]
+
+    def attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
+        axis = 2 if kwargs.get("skip_reshape", False) else 1
+        total[0] += 2 * inside[0] * q.numel() * k.shape[axis]
+        return original(q, k, v, heads, *args, **kwargs)
+
+    for module in [m for name, m in sys.modules.items() if name.startswith("comfy.ldm.")]:
+        for name in ("optimized_attention", "optimized_attention_masked"):
+            if hasattr(module, name):
+                replaced.append((module, name, getattr(module, name)))
+                setattr(module, name, functools.partial(attention, getattr(module, name)))
+    for path in animal.blocks:
+        for block in getattr(patcher.model.diffusion_model, path):
+            layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
+            hooks += [layer.register_forward_hook(linear) for layer in layers]
+            hooks.append(block.register_forward_pre_hook(lambda *_: inside.__setitem__(0, 1)))
+            hooks.append(block.register_forward_hook(lambda *_: inside.__setitem__(0, 0)))
+    try:
+        yield total
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for owner, name, value in replaced:
+            setattr(owner, name, value)
+
+
+def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
+    """What counting gives for a guided step, as a share of what really runs."""
+    schedule = constant(0.25, 0.75, 2.0)
+    guided_model = guided(sparse, schedule)
+    with counted(guided_model, animal) as total:
+        predictions(guided_model, positive, None, x, 2.0)
+    (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
+    return step.cost.total * len(x) / total[0]
 
 
 def reference(channels: int = 16, *size: int) -> Tensor:
@@ -308,6 +356,101 @@ def cases() -> dict[str, Case]:
     return found
 
 
+def message(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except ValueError as problem:
+        return str(problem)
+    return "no error"
+
+
+def neighbours() -> dict[str, Any]:
+    """Routes beside what other nodes do to the same model."""
+    animal = ZOO["FLUX.1"]
+    patcher, x, positive = build(animal), latent(animal), conditions(animal)
+    middle, early = Sparsity((Route(1, -2, 0.5),)), Sparsity((Route(0, 0),))
+    plan = constant(0.25, 0.75, 2.0)
+
+    def sampled(model: Any) -> list[Tensor]:
+        return predictions(guided(model, plan), positive, None, x, 2.0)
+
+    def same(one: list[Tensor], other: list[Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    alone = sampled(routed(patcher, middle))
+    seen: list[int] = []
+
+    def replacement(args: dict, extra: dict) -> dict:
+        seen.append(args["img"].shape[1])
+        return extra["original_block"](args)
+
+    replaced = routed(patcher, middle)
+    for kind, count in (("double_block", 2), ("single_block", 3)):
+        for number in range(count):
+            replaced.set_model_patch_replace(replacement, "dit", kind, number)
+    beside = sampled(replaced)
+
+    def foreign(*args: Any, **kwargs: Any) -> Any:
+        seen.append(-1)
+        return original(*args, **kwargs)
+
+    name = "diffusion_model.double_blocks.1.forward"
+    original = patcher.get_model_object(name)
+    before = patcher.clone()
+    before.add_object_patch(name, foreign)
+    wrapped = sampled(routed(before, middle))
+    behind = routed(patcher, middle)
+    behind.add_object_patch(name, foreign)
+    split = routed(patcher, middle)
+    calls: list[int] = []
+
+    def count(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        calls.append(len(x))
+        return executor(x, *args, **kwargs)
+
+    split.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "count", count)
+    sampled(split)
+    split.model.memory_required = lambda *_, **__: 1e30
+    apart = sampled(split)
+    del split.model.memory_required
+    skipped = routed(patcher, middle)
+    for number in (0, 1, 2):  # what skip-layer guidance does to a block
+        skipped.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", number)
+    other_device = True
+    if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
+        second, sparse = build(animal), routed(patcher, middle)
+        clone = sparse.clone(model_override=second.get_clone_model_override())
+        for callback in sparse.get_all_callbacks(comfy.patcher_extension.CallbacksMP.ON_DEEPCLONE_MULTIGPU):
+            callback(sparse, clone)
+        owners = [patch.original.__self__ for patch in clone.object_patches.values()]
+        blocks = [*second.model.diffusion_model.double_blocks, *second.model.diffusion_model.single_blocks]
+        other_device = len(owners) == 4 and all(any(owner is block for block in blocks) for owner in owners)
+    unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
+        image_size=32, in_channels=4, model_channels=32, out_channels=4, num_res_blocks=[1], channel_mult=[1],
+        transformer_depth=[0], transformer_depth_output=[0, 0], transformer_depth_middle=-1, num_heads=1,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet))
+    return {
+        "replaced": same(alone, beside) and set(seen[:2]) == {20},
+        "patched before": same(alone, wrapped) and -1 in seen,
+        "patched behind": message(lambda: sampled(behind)),
+        "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
+        "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "calls": calls,
+        "split": error(apart[1], alone[1]),
+        "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
+        "other device": other_device,
+        "unet": message(lambda: family_route(convolutional)),
+        "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
+        "no route": message(lambda: guided(patcher, plan)),
+        "class labels": message(lambda: guided(routed(patcher, middle), constant(0.25, 0.75, 2.0, "ICG"))),
+    }
+
+
+if wanted == ["neighbours"]:
+    print(json.dumps(neighbours()))
+    sys.exit()
 results: dict[str, Any] = {}
 for name, case in cases().items():
     if not wanted or name in wanted:

@@ -27,6 +27,7 @@ class Animal:
     blocks: dict[str, tuple[str, int | None]]
     patch: tuple[int, ...] = (2, 2)
     text: int = 0
+    others: int | None = None  # tokens that are no image tokens: text, padding
     pooled: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -131,7 +132,7 @@ ZOO = {
             **LUMINA, "z_image_modulation": True, "pad_tokens_multiple": 8, "time_scale": 1000.0, "dim": 256,
             "axes_dims": [32, 48, 48],
         },
-        (2, 16, 10, 8), (5, 20), {"layers": ("x", None)}, text=8,
+        (2, 16, 10, 8), (5, 20), {"layers": ("x", None)}, text=8, others=12,
     ),
     "HunyuanVideo": Animal(
         "HunyuanVideo", HUNYUAN, (2, 16, 3, 6, 8), (5, 20), TWO_STACKS, patch=(1, 2, 2), text=5, pooled=24
@@ -141,7 +142,7 @@ ZOO = {
         extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
     ),
     "HunyuanDiT": Animal(
-        "HunyuanDiT", HYDIT, (2, 4, 10, 8), (7, 20), {"blocks": ("x", None)},
+        "HunyuanDiT", HYDIT, (2, 4, 10, 8), (7, 20), {"blocks": ("x", None)}, others=12,
         extra={
             "attention_mask": torch.ones(1, 7), "conditioning_mt5xl": torch.linspace(-1, 1, 120).view(1, 5, 24),
             "attention_mask_mt5xl": torch.ones(1, 5),

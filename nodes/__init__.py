@@ -5,6 +5,8 @@ from comfy_api.latest import ComfyExtension, io
 from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
+from .report import SparseGuidanceReport
+from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
 from .text import SparseTextEncoder
@@ -14,10 +16,12 @@ NODES = [
     SparseTextEncoder,
     SparseClassCondition,
     EmptySparseLatent,
+    TokenRoute,
     SparsityScheduler,
     SparseGuidance,
     SparseGuider,
     SparseKSampler,
+    SparseGuidanceReport,
 ]
 
 

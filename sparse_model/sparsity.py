@@ -1,5 +1,6 @@
 """Where a network is token-sparse: routes (TREAD) and masks (MaskDiT), and the JSON that records them."""
 
+import ast
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,3 +90,27 @@ class Sparsity:
             example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
             raise ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.") from error
         return cls(tuple(Route(*values) for values in numbers), mask)
+
+    @classmethod
+    def from_trainer(cls, text: str) -> "Sparsity":
+        """A route as somebody pastes it: what `from_json` reads, or SimpleTuner's configuration around it.
+
+        There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too).
+        """
+        fragment = text.strip().rstrip(",")
+        try:
+            found = _literal("{" + fragment + "}" if fragment.startswith('"') else fragment)
+            for key in ("tread_config", "--tread_config"):
+                found = found.get(key, found)
+            text = json.dumps(_literal(found) if isinstance(found, str) else found)
+        except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
+            pass  # `from_json` says what is wrong with it
+        return cls.from_json(text)
+
+
+def _literal(text: str) -> object:
+    """A value written in JSON or as a Python literal."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text)

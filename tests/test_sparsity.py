@@ -125,3 +125,27 @@ def test_any_json_is_read_or_refused(text):
         Sparsity.from_json(text)
     except ValueError as error:
         assert str(error)
+
+
+TREAD = '{"routes": [{"selection_ratio": 0.5, "start_layer_idx": 2, "end_layer_idx": -2}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TREAD,
+        f'{{"seed": 42, "tread_config": {TREAD}, "use_ema": false}}',
+        f'"tread_config": {TREAD},',
+        f'{{"--tread_config": "{TREAD}"}}'.replace('"{', "'{").replace('}"', "}'"),
+        TREAD.replace('"', "'"),
+    ],
+    ids=["route", "whole configuration", "one line of it", "as text", "Python"],
+)
+def test_a_trainers_configuration_is_taken_as_it_is(text):
+    assert Sparsity.from_trainer(text) == Sparsity((Route(2, -2, 0.5),))
+
+
+@pytest.mark.parametrize("text", ["hello", "[1]", "{}", '{"tread_config": 3}', '{"tread_config": null}', "{" * 5000])
+def test_what_is_no_route_is_refused(text):
+    with pytest.raises(ValueError, match="not a route"):
+        Sparsity.from_trainer(text)

@@ -6,18 +6,20 @@ from typing import Any
 from ...sparse_model.guidance import RULES
 from ...sparse_model.schedule import Schedule
 from .model import spec_of
+from .route import depth_of, sparsity_of
 
 
 def check_plan(model: Any, schedule: Schedule) -> None:
     """ValueError if a model cannot be sampled under a schedule."""
-    spec = spec_of(model)
-    if schedule.sparse and (spec is None or not spec.sparsity):
+    sparsity = sparsity_of(model)
+    if schedule.sparse and not sparsity:
         raise ValueError(
-            "This model has no token route, so nothing can be dropped: load a token-sparse checkpoint that records its "
-            "route with Sparse Model Loader, or use a schedule whose gammas are 0."
+            "This model has no token route, so nothing can be dropped: put Token Route in front of this node, load a "
+            "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
         )
-    if spec is not None and schedule.sparse:
-        list(spec.sparsity.stretches(spec.config.depth))
+    if schedule.sparse:
+        list(sparsity.stretches(depth_of(model)))
+    spec = spec_of(model)
     if RULES[schedule.rule].condition == "random" and (spec is None or spec.text is not None):
         raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
 

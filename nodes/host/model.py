@@ -97,7 +97,7 @@ class SparseModel(comfy.model_base.BaseModel):
         """Draws the kept tokens in front of the network, which the host may have compiled."""
         asked = evaluation_of(transformer_options)
         batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
-        kwargs["evaluation"] = asked.prepare(self.spec.sparsity, batch, tokens, x.device)
+        kwargs["evaluation"] = asked.prepare(self.diffusion_model.sparsity, batch, tokens, x.device)
         return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 

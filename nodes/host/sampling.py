@@ -24,7 +24,7 @@ def sample_latent(
 ) -> dict[str, Any]:
     """LATENT -> LATENT: noise by seed and batch index, the host's sigmas and sampler, its progress bar and previews."""
     model = guider.model_patcher
-    start = _fitting(model, latent)
+    start = fitting(model, latent)
     plan = comfy.samplers.KSampler(
         model, steps, model.load_device, sampler_name, scheduler, denoise, model_options=model.model_options
     )
@@ -42,7 +42,7 @@ def sample_latent(
     return {**rest, "samples": samples.to(comfy.model_management.intermediate_device(), _intermediate_dtype(samples))}
 
 
-def _fitting(model: Any, latent: dict[str, Any]) -> Any:
+def fitting(model: Any, latent: dict[str, Any]) -> Any:
     """The latent's samples, an empty one in the model's channels (and size, where the host knows how)."""
     fit = comfy.sample.fix_empty_latent_channels
     known = inspect.signature(fit).parameters

@@ -1,0 +1,169 @@
+"""Time per step of a FLUX-shaped model of the host under stock CFG and under Sparse Guidance, in one process.
+
+    ~/ComfyUI/venv/bin/python benchmarks/host_models.py --comfyui ~/ComfyUI [--out host_models.json]
+
+Random weights, FLUX's proportions (twice as many single as double blocks, eight image tokens per text token, heads of
+128), reduced until it fits. The steps alternate, so that whatever else the machine does hits both; on a CPU the time is
+that of the process, which a busy machine does not stretch. The multiply-adds are counted on what really runs: every
+linear layer and both products of every attention.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACK = Path(__file__).resolve().parents[1]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comfyui", type=Path, default=Path.home() / "ComfyUI")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--hidden", type=int, default=1536)
+    parser.add_argument("--depth", type=int, default=6, help="double blocks; twice as many single blocks follow")
+    parser.add_argument("--side", type=int, default=64, help="height and width of the latent; a patch has 2 x 2")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--route", type=int, nargs=2, default=(2, -2))
+    parser.add_argument("--gammas", type=float, nargs=2, default=(0.1, 0.8))
+    return parser.parse_args()
+
+
+options = arguments()
+sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK / "tests" / "host")]
+sys.argv = ["main.py", "--use-pytorch-cross-attention"] + (["--cpu"] if options.device == "cpu" else [])
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_management  # noqa: E402
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from zoo import FLUX, TWO_STACKS, Animal, build, conditions, latent  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("sparse_guidance", PACK / "__init__.py",
+                                              submodule_search_locations=[str(PACK)])  # fmt: skip
+sys.modules["sparse_guidance"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["sparse_guidance"])
+
+
+def part(name: str) -> ModuleType:
+    return importlib.import_module(f"sparse_guidance.{name}")
+
+
+def flux() -> Animal:
+    tokens = (options.side // 2) ** 2
+    sizes = {
+        **FLUX, "hidden_size": options.hidden, "num_heads": options.hidden // 128, "axes_dim": [16, 56, 56],
+        "mlp_ratio": 4.0, "depth": options.depth, "depth_single_blocks": 2 * options.depth, "vec_in_dim": 768,
+        "context_in_dim": 4096,
+    }  # fmt: skip
+    shape = (options.batch, 16, options.side, options.side)
+    return Animal("Flux", sizes, shape, (tokens // 8, 4096), TWO_STACKS, pooled=768)
+
+
+def clock() -> float:
+    """Seconds: of a GPU that has finished, or of this process on a CPU."""
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
+class Counter:
+    """Multiply-adds of linear layers and attention while it is on."""
+
+    def __init__(self, network: nn.Module):
+        self.on, self.linear, self.attention = False, 0, 0
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_hook(self.count_linear)
+        math = importlib.import_module("comfy.ldm.flux.math")
+        self.original, math.optimized_attention = math.optimized_attention, self.count_attention
+
+    def count_linear(self, layer: nn.Linear, args: tuple[Tensor], output: Tensor) -> None:
+        self.linear += self.on * args[0].numel() * output.shape[-1]
+
+    def count_attention(self, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.attention += self.on * 2 * q.numel() * k.shape[2]
+        return self.original(q, k, v, *args, **kwargs)
+
+    def of(self, step: Any) -> int:
+        self.on, self.linear, self.attention = True, 0, 0
+        step()
+        self.on = False
+        return self.linear + self.attention
+
+
+def main() -> None:
+    animal = flux()
+    patcher = build(animal, getattr(torch, options.dtype))
+    if options.device == "cuda":
+        patcher.load_device = torch.device("cuda")
+    route, schedule = part("sparse_model.sparsity"), part("sparse_model.schedule")
+    routed = part("nodes.host.route").routed(patcher, route.Sparsity((route.Route(*options.route, 0.5),)))
+    guided = part("nodes.host.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
+    noise, positive, negative = latent(animal), conditions(animal, 1), conditions(animal, 3)
+    sigmas = torch.tensor([0.8, 0.7])
+
+    def step(model: Any, cfg: float) -> float:
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
+        comfy.model_management.load_models_gpu([model])
+        seconds: list[float] = []
+
+        def timed(executor: Any, *args: Any) -> Tensor:
+            started = clock()
+            output = executor(*args)
+            seconds.append(clock() - started)
+            return output
+
+        guider.model_options = {**guider.model_options}
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "time", timed, guider.model_options, is_model_options=True
+        )
+        guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True)
+        return seconds[0]
+
+    ways = {
+        "unguided": lambda: step(patcher.clone(), 1.0),
+        "CFG": lambda: step(patcher.clone(), 2.0),
+        "SG": lambda: step(guided.clone(), 1.8),
+    }
+    counter = Counter(patcher.model.diffusion_model)
+    counts = {name: counter.of(way) for name, way in ways.items()}  # the first runs warm up as well
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            times[name].append(way())
+    best = {name: statistics.median(values) for name, values in times.items()}
+    measured, predicted = best["CFG"] / best["SG"], counts["CFG"] / counts["SG"]
+    print(f"SG is {measured:.2f} x as fast per step as CFG; multiply-adds predict {predicted:.2f}; "
+          f"efficiency {measured / predicted:.3f}")  # fmt: skip
+    for name in ways:
+        print(f"{name:9s} {best[name]:8.3f} s  {counts[name] / 1e9:9.1f} GMACs")
+    figures = {
+        "ratio": measured, "predicted": predicted, "efficiency": measured / predicted, "seconds": times,
+        "multiply_adds": counts, "options": {k: v for k, v in vars(options).items() if k not in ("comfyui", "out")},
+        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+                    "torch": torch.__version__,
+                    "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"},
+    }  # fmt: skip
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+main()

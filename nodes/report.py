@@ -1,0 +1,106 @@
+"""What a plan costs, before anything is sampled."""
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..sparse_model.cost_plot import cost_plot
+from ..sparse_model.schedule import Schedule
+from .host.checks import check_plan
+from .host.cost import Step, mean, step_costs
+from .host.sampling import fitting
+from .host.timing import step_seconds
+from .sockets import CATEGORY, Sparsity
+
+
+class SparseGuidanceReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseGuidanceReport",
+            display_name="Sparse Guidance Report",
+            category=CATEGORY,
+            description="What a plan costs on this model at this latent's size: multiply-adds and tokens of each "
+            "branch, step by step, against CFG and no guidance.",
+            inputs=[
+                io.Model.Input("model", tooltip="A model with a token route."),
+                Sparsity.Input("sparsity", tooltip="The plan, from Sparsity Scheduler."),
+                io.Latent.Input("latent", tooltip="The latent that will be sampled; only its size counts."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="How many steps will be sampled."),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="Counts its text tokens, which every branch runs; without it 256 are assumed. Needed to "
+                    "time a step.",
+                ),
+                io.Boolean.Input(
+                    "time_a_step",
+                    default=False,
+                    optional=True,
+                    tooltip="Also runs the model for a step without guidance, of CFG and of this plan, and says how "
+                    "long each took.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="The table, as text."),
+                io.Image.Output(display_name="plot", tooltip="Multiply-adds of every step, as an image."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        sparsity: Schedule,
+        latent: dict,
+        steps: int,
+        positive: list | None = None,
+        time_a_step: bool = False,
+    ) -> io.NodeOutput:
+        check_plan(model, sparsity)
+        shape = tuple(fitting(model, latent).shape)
+        text = 256 if positive is None else positive[0][0].shape[1]
+        found = step_costs(model, sparsity, steps, shape, text)
+        lines = table(sparsity, found, text)
+        if time_a_step:
+            if positive is None:
+                raise ValueError("Timing a step runs the model, which needs a conditioning: connect positive.")
+            times = step_seconds(model, sparsity, positive, shape)
+            lines += ["", "Seconds of one step, the better of two:"]
+            lines += [f"{name:14s} {seconds:8.3f}" for name, seconds in times.items()]
+        picture = np.asarray(cost_plot([step.cost for step in found]), dtype=np.float32) / 255
+        plot = torch.from_numpy(picture).unsqueeze(0)  # [1, H, W, 3]
+        report = "\n".join(lines)
+        shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()}
+        return io.NodeOutput(report, plot, ui=shown)
+
+
+def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
+    """Lines for people: the mean step beside CFG and no guidance, then one line for every run of equal steps."""
+    cost = mean(step.cost for step in steps)
+    rows = [("no guidance", cost.unguided), ("CFG", cost.cfg), (schedule.rule, cost.total)]
+    lines = [
+        "GMACs per step and picture, attention included:",
+        *(f"{name:14s} {value / 1e9:10.2f}" for name, value in rows),
+        f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {text} text tokens are "
+        "counted, and what runs once for both branches only once.",
+        "",
+        "step         strong: gamma   tokens   GMACs   weak: gamma   tokens   GMACs",
+    ]
+    start = 0
+    for end in range(1, len(steps) + 1):
+        if end < len(steps) and _same(steps[end], steps[start]):
+            continue
+        first, numbers = steps[start], f"{start + 1}" if end == start + 1 else f"{start + 1}-{end}"
+        weak = f"{first.now.gamma_weak:14.3f} {first.kept_weak!s:>8} {first.cost.weak / 1e9:7.1f}"
+        lines.append(
+            f"{numbers:12s} {first.now.gamma_strong:14.3f} {first.kept_strong:8d} {first.cost.strong / 1e9:7.1f} "
+            + (weak if first.kept_weak is not None else "          does not run")
+        )
+        start = end
+    return lines
+
+
+def _same(one: Step, other: Step) -> bool:
+    """Whether two steps keep the same numbers of tokens."""
+    return (one.kept_strong, one.kept_weak) == (other.kept_strong, other.kept_weak)

@@ -1,0 +1,95 @@
+"""Giving any transformer of the host a token route."""
+
+from comfy_api.latest import io, ui
+
+from ..sparse_model.sparsity import Route, Sparsity
+from .host.route import described, family_route, routed
+from .host.sampling import fitting
+from .sockets import CATEGORY
+
+FAMILY, CUSTOM = "family default", "custom"
+
+
+class TokenRoute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TokenRoute",
+            display_name="Token Route",
+            category=CATEGORY,
+            description="Says which blocks of a model leave out part of the image's tokens, so that Sparse Guidance "
+            "can guide it: FLUX, SD3, Wan, AuraFlow, PixArt, Qwen-Image, Z-Image and others. Meant for models and "
+            "LoRAs trained with TREAD routes; a densely trained model wants a short route and gamma_strong 0.",
+            inputs=[
+                io.Model.Input("model", tooltip="Any transformer; LoRAs may come before or after this node."),
+                io.Combo.Input(
+                    "route",
+                    options=[FAMILY, CUSTOM],
+                    default=FAMILY,
+                    tooltip="family default: blocks 2 to -2 for families that are trained with TREAD routes, two "
+                    "blocks a third of the way in for the others. custom: the blocks named below.",
+                ),
+                io.Int.Input(
+                    "start_layer",
+                    default=2,
+                    min=-1000,
+                    max=1000,
+                    tooltip="First block that drops tokens, counted from 0; negative numbers count from the last. "
+                    "Double blocks come first, single blocks go on counting (route custom).",
+                ),
+                io.Int.Input(
+                    "end_layer",
+                    default=-2,
+                    min=-1000,
+                    max=1000,
+                    tooltip="Last block that drops tokens, counted like start_layer: -2 is the last but one (route "
+                    "custom).",
+                ),
+                io.Float.Input(
+                    "ratio",
+                    default=0.5,
+                    min=0.0,
+                    max=0.99,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Fraction of tokens that was left out in training, kept as a record: what sampling leaves "
+                    "out is decided by Sparsity Scheduler, which also chooses how tokens are selected (route custom).",
+                ),
+                io.String.Input(
+                    "json",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    placeholder='{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}',
+                    tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config, or a whole "
+                    "configuration that holds one. Replaces everything above.",
+                ),
+                io.Latent.Input(
+                    "latent", optional=True, tooltip="Only for the text: at which size its tokens are counted."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with its route, for Sparse Guidance."),
+                io.String.Output(display_name="about", tooltip="What is routed: family, blocks, tokens."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        route: str,
+        start_layer: int,
+        end_layer: int,
+        ratio: float,
+        json: str = "",
+        latent: dict | None = None,
+    ) -> io.NodeOutput:
+        if json.strip():
+            sparsity = Sparsity.from_trainer(json)
+        elif route == CUSTOM:
+            sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
+        else:
+            sparsity = family_route(model)
+        about = described(model, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
+        return io.NodeOutput(routed(model, sparsity), about, ui=ui.PreviewText(about))

@@ -1,0 +1,461 @@
+"""Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [name ...], prints JSON.
+
+Token routes through the host's own transformers, against a slow reference written differently: every token present,
+routed tokens put back after each block, and hidden from attention.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import json
+import math
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+checkout, pack, *wanted = sys.argv[1:]
+sys.argv = ["main.py", "--cpu", "--use-pytorch-cross-attention"]
+sys.path[:0] = [checkout, str(Path(__file__).parent)]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.controlnet  # noqa: E402
+import comfy.ops  # noqa: E402
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+import zoo  # noqa: E402
+from torch import Tensor  # noqa: E402
+from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
+                                              submodule_search_locations=[pack])  # fmt: skip
+module = importlib.util.module_from_spec(spec)
+sys.modules["/a/sparse-guidance"] = module
+spec.loader.exec_module(module)
+
+
+def part(name: str) -> ModuleType:
+    return importlib.import_module(f"/a/sparse-guidance.{name}")
+
+
+guided, routed = part("nodes.host.patch").guided, part("nodes.host.route").routed
+described, family_route = part("nodes.host.route").described, part("nodes.host.route").family_route
+first_evaluation = part("nodes.host.run").first_evaluation
+step_costs = part("nodes.host.cost").step_costs
+Route, Sparsity = part("sparse_model.sparsity").Route, part("sparse_model.sparsity").Sparsity
+SubsetSeed, constant = part("sparse_model.tokens").SubsetSeed, part("sparse_model.schedule").constant
+
+SEED, SIGMA = 9, 0.7
+
+
+class Probe(comfy.samplers.Sampler):
+    """A sampler that evaluates the model once and returns nothing of it."""
+
+    def sample(self, model: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any) -> Tensor:
+        model(noise, sigmas[:1].expand(len(noise)), **extra_args)
+        return noise
+
+
+def predictions(patcher: Any, positive: list, negative: list | None, x: Tensor, cfg: float) -> list[Tensor]:
+    """The host's predictions of the first and the second branch, through its own guider."""
+    found = []
+
+    def capture(args: dict) -> Tensor:
+        found.extend(args[name] for name in ("cond_denoised", "uncond_denoised") if args[name] is not None)
+        return args["denoised"]
+
+    watched = patcher.clone()
+    watched.set_model_sampler_post_cfg_function(capture, disable_cfg1_optimization=False)
+    guider = comfy.samplers.CFGGuider(watched)
+    guider.set_conds(positive, negative or positive)
+    guider.set_cfg(cfg)
+    guider.sample(x, torch.zeros_like(x), Probe(), torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=SEED)
+    return [value.clone() for value in found]
+
+
+def depth(patcher: Any, animal: Animal) -> int:
+    return sum(len(getattr(patcher.model.diffusion_model, path)) for path in animal.blocks)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model under certain conditions. `before` tokens of the image's sequence are never dropped, `size` may be,
+    if that is not all of the image; `text` stands in front of joint sequences, if that is not the animal's own."""
+
+    animal: str
+    before: int = 0
+    size: int | None = None
+    text: int | None = None
+    behind: bool = False  # text behind the image
+    extra: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    config: str | None = None
+    latent: tuple[int, ...] | None = None
+    lora: bool = False
+
+
+class Control(comfy.controlnet.ControlBase):
+    """A ControlNet whose residuals are given, for every block."""
+
+    def __init__(self, tokens: int, width: int, inputs: int, outputs: int):
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.residuals = {
+            name: [torch.randn(1, tokens, width, generator=generator) for _ in range(count)]
+            for name, count in (("input", inputs), ("output", outputs))
+        }
+
+    def get_control(self, x_noisy: Tensor, *_: Any) -> dict:
+        return {name: [r.repeat(len(x_noisy), 1, 1) for r in found] for name, found in self.residuals.items()}
+
+
+class Reference:
+    """An unrouted model made to run one branch with routed tokens hidden from it, one layer after another."""
+
+    def __init__(self, patcher: Any, case: Case, animal: Animal, layers: range, gamma: float, branch: int):
+        self.network, self.animal, self.layers, self.gamma = patcher.model.diffusion_model, animal, layers, gamma
+        self.size = case.size or tokens_of(animal)
+        self.before, self.text = case.before, 0 if case.behind else animal.text if case.text is None else case.text
+        run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
+        kept = SubsetSeed(SEED, run, "exact").draw(branch, animal.latent[0], self.size, gamma)
+        self.hidden = torch.ones(animal.latent[0], self.size, dtype=torch.bool).scatter(1, kept, False)  # [B, T]
+        self.inside, self.entry = False, None
+
+    def places(self, length: int, joint: bool) -> Tensor | None:
+        """Which tokens of a sequence are hidden, [B, length]; None if it has no image tokens."""
+        start = self.before + (self.text if joint else 0)
+        if length < self.size + start:
+            return None
+        mask = torch.zeros(len(self.hidden), length, dtype=torch.bool)
+        mask[:, start : start + self.size] = self.hidden
+        return mask
+
+    def attention(self, original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
+        """The host's attention, in which nobody sees the hidden tokens."""
+        skip = kwargs.get("skip_reshape", False)  # [B, heads, L, d] instead of [B, L, heads * d] or [B, L, heads, d]
+        axis = 2 if skip else 1
+        length = k.shape[axis]
+        joint = length >= self.size + self.before + self.text
+        mask = self.places(length, joint) if self.inside and q.shape[axis] == length else None
+        if mask is None:
+            return original(q, k, v, heads, *args, **kwargs)
+        own = kwargs.pop("mask", args[0] if args else None)
+        bias = torch.zeros(len(mask), 1, 1, mask.shape[1]).masked_fill(mask[:, None, None], -torch.inf)
+        if own is not None:
+            bias = bias + (own if own.ndim == 4 else own.unsqueeze(-3))
+        if not skip:
+            q, k, v = (t.reshape(*t.shape[:2], heads, -1).transpose(1, 2) for t in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=bias).to(v)
+        return out if kwargs.get("skip_output_reshape", False) else out.transpose(1, 2).flatten(2)
+
+    def block(self, original: Any, place: int | None, name: str, layer: int, *args: Any, **kwargs: Any) -> Any:
+        streams = [*args, *kwargs.values()][:2]  # image and text in some order, or image and something else
+        tokens = kwargs[name] if name in kwargs else args[place or 0]
+        mask = self.places(tokens.flatten(1, -2).shape[1], joint=place is None)
+        if layer == self.layers.start:
+            self.entry = tokens.flatten(1, -2)[mask].clone()
+        self.inside = layer in self.layers
+        if self.inside and self.gamma == 1:
+            (text,) = [stream for stream in streams if stream is not tokens]
+            output = tokens if place is None else (tokens, text) if place == 0 else (text, tokens)
+        else:
+            output = original(*args, **kwargs)
+        if self.inside:
+            (output if place is None else output[place]).flatten(1, -2)[mask] = self.entry  # of a contiguous tensor
+        self.inside = False
+        return output
+
+    @contextlib.contextmanager
+    def hiding(self) -> Iterator[None]:
+        replaced, layer = [], 0
+        for module in [m for name, m in sys.modules.items() if name.startswith("comfy.ldm.")]:
+            for name in ("optimized_attention", "optimized_attention_masked"):
+                if hasattr(module, name):
+                    replaced.append((module, name, getattr(module, name)))
+                    setattr(module, name, functools.partial(self.attention, getattr(module, name)))
+        for path, (tokens, place) in self.animal.blocks.items():
+            for block in getattr(self.network, path):
+                block.forward = functools.partial(self.block, type(block).forward.__get__(block), place, tokens, layer)
+                layer += 1
+        try:
+            yield
+        finally:
+            for owner, name, value in replaced:
+                setattr(owner, name, value)
+            for path in self.animal.blocks:
+                for block in getattr(self.network, path):
+                    del block.forward
+
+
+def tokens_of(animal: Animal) -> int:
+    sides = animal.latent[-len(animal.patch) :]
+    return math.prod(-(-side // patch) for side, patch in zip(sides, animal.patch, strict=True))
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def check(case: Case) -> dict[str, Any] | None:
+    """What the tests ask of one case; None where this host has no such model."""
+    animal = ZOO[case.animal]
+    animal = replace(
+        animal,
+        sizes={**animal.sizes, **case.sizes},
+        config=case.config or animal.config,
+        latent=case.latent or animal.latent,
+    )
+    patcher = build(animal)
+    if patcher is None:
+        return None
+    keys = set(patcher.model.state_dict())
+    if case.lora:
+        generator = torch.Generator().manual_seed(4)
+        weights = [key for key in sorted(keys) if f".{next(iter(animal.blocks))}.1." in key and "weight" in key]
+        patches = {
+            key: ("diff", (0.1 * torch.randn(patcher.model.state_dict()[key].shape, generator=generator),))
+            for key in weights
+        }
+        assert len(patcher.add_patches(patches)) == len(patches) > 2
+    x, positive, negative = latent(animal), conditions(animal, 1, **case.extra), conditions(animal, 3, **case.extra)
+    route = range(1, depth(patcher, animal) - 1)
+    sparse = routed(patcher, Sparsity((Route(1, -2, 0.5),)))
+    plain = predictions(patcher, positive, negative, x, 2.0)
+    dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
+    sg = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
+    both = predictions(guided(sparse, constant(0.0, 0.5, 2.0, "CFG + SG")), positive, negative, x, 2.0)
+    dropped = predictions(guided(sparse, constant(0.25, 1.0, 2.0)), positive, None, x, 2.0)
+    same_keys = set(sparse.model.state_dict()) == keys
+    single = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x[:1], 2.0)
+    after = predictions(patcher, positive, negative, x, 2.0)
+    expected = []
+    for gamma, branch, condition in ((0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)):
+        with Reference(patcher, case, animal, route, gamma, branch).hiding():
+            expected.append(predictions(patcher, condition, None, x, 1.0)[0])
+    return {
+        "gamma 0": all(torch.equal(a, b) for a, b in zip(plain, dense, strict=True)),
+        "removed": all(torch.equal(a, b) for a, b in zip(plain, after, strict=True)),
+        "keys": same_keys,
+        "finite": all(bool(torch.isfinite(value).all()) for value in plain + sg),
+        "errors": {
+            "strong": error(sg[0], expected[0]),
+            "weak": error(sg[1], expected[1]),
+            "dense beside sparse": error(both[0], plain[0]),
+            "another condition": error(both[1], expected[2]),
+            "path dropped": error(dropped[1], expected[3]),
+            "batch of one": error(single[1][0], expected[1][0]),
+        },
+        "effect": error(expected[1], plain[0]),
+        "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
+    }
+
+
+@contextlib.contextmanager
+def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
+    """Multiply-adds of everything that runs inside the blocks: linear layers, and both products of attention."""
+    total, inside, hooks, replaced = [0], [0], [], []
+
+    def linear(layer: torch.nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        total[0] += args[0].numel() * output.shape[-1]
+
+    def attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
+        axis = 2 if kwargs.get("skip_reshape", False) else 1
+        total[0] += 2 * inside[0] * q.numel() * k.shape[axis]
+        return original(q, k, v, heads, *args, **kwargs)
+
+    for module in [m for name, m in sys.modules.items() if name.startswith("comfy.ldm.")]:
+        for name in ("optimized_attention", "optimized_attention_masked"):
+            if hasattr(module, name):
+                replaced.append((module, name, getattr(module, name)))
+                setattr(module, name, functools.partial(attention, getattr(module, name)))
+    for path in animal.blocks:
+        for block in getattr(patcher.model.diffusion_model, path):
+            layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
+            hooks += [layer.register_forward_hook(linear) for layer in layers]
+            hooks.append(block.register_forward_pre_hook(lambda *_: inside.__setitem__(0, 1)))
+            hooks.append(block.register_forward_hook(lambda *_: inside.__setitem__(0, 0)))
+    try:
+        yield total
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for owner, name, value in replaced:
+            setattr(owner, name, value)
+
+
+def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
+    """What counting gives for a guided step, as a share of what really runs."""
+    schedule = constant(0.25, 0.75, 2.0)
+    guided_model = guided(sparse, schedule)
+    with counted(guided_model, animal) as total:
+        predictions(guided_model, positive, None, x, 2.0)
+    (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
+    return step.cost.total * len(x) / total[0]
+
+
+def reference(channels: int = 16, *size: int) -> Tensor:
+    return torch.randn(1, channels, *(size or (6, 4)), generator=torch.Generator().manual_seed(6))
+
+
+def cases() -> dict[str, Case]:
+    """Every family, and what its blocks may meet."""
+    flipped = hasattr(zoo.comfy.ldm.flux.layers.DoubleStreamBlock, "flipped_img_txt") or (
+        "flipped_img_txt" in inspect.signature(zoo.comfy.ldm.flux.layers.DoubleStreamBlock).parameters
+    )
+    found = {name: Case(name, behind=flipped and name == "HunyuanVideo") for name in ZOO}
+    found |= {f"{name}, LoRA": replace(case, lora=True) for name, case in found.items()}
+    residuals = {"FLUX.1": (32, 2, 3), "Chroma": (32, 2, 3), "SD3": (128, 0, 5), "Qwen-Image": (32, 5, 0)}
+    for name, (width, inputs, outputs) in residuals.items():
+        control = Control(tokens_of(ZOO[name]), width, inputs, outputs)
+        found[f"{name}, ControlNet"] = Case(name, extra={"control": control, "control_apply_to_uncond": True})
+    for method in ("offset", "index", "uxo"):
+        extra = {"reference_latents": [reference()], "reference_latents_method": method}
+        found[f"FLUX.1, Kontext {method}"] = Case("FLUX.1", extra=extra)
+    for method in ["index"] + (["negative_index", "index_timestep_zero"] if not flipped else []):
+        extra = {"reference_latents": [reference(16, 1, 6, 4)], "reference_latents_method": method}
+        found[f"Qwen-Image, edit {method}"] = Case("Qwen-Image", extra=extra)
+    for method in ("index", "index_timestep_zero"):
+        extra = {"reference_latents": [reference(128, 3, 2)], "reference_latents_method": method}
+        found[f"FLUX.2, reference {method}"] = Case("FLUX.2", extra=extra, sizes={"guidance_embed": False})
+    mask = torch.randn(1, 25, 25, generator=torch.Generator().manual_seed(7))
+    found["FLUX.1, attention mask"] = Case("FLUX.1", extra={"attention_mask": mask, "attention_mask_img_shape": (5, 4)})
+    if not flipped:  # old hosts have no references for Z-Image, and guiding frames there fail in a batch
+        found["Z-Image, reference"] = Case("Z-Image", text=24, extra={"reference_latents": [reference()]})
+        frame, video = 12, tokens_of(ZOO["HunyuanVideo"])
+        found["HunyuanVideo, guiding frame"] = Case(
+            "HunyuanVideo", before=frame, size=video - frame, extra={"guiding_frame_index": 0},
+            sizes={"guidance_embed": False},
+        )  # fmt: skip
+    ones = torch.ones(1, 1, 3, 6, 8)
+    ones[:, :, 0] = 0.0
+    found["Wan 2.2, noise per frame"] = Case(
+        "Wan 2.1", config="WAN22_T2V", sizes={"in_dim": 48, "out_dim": 48}, latent=(2, 48, 3, 6, 8),
+        extra={"denoise_mask": ones},
+    )  # fmt: skip
+    found["Wan 2.1, reference"] = Case(
+        "Wan 2.1", before=12, sizes={"in_dim_ref_conv": 16}, extra={"reference_latents": [reference(16, 1, 6, 8)]}
+    )
+    found["Wan 2.1, VACE"] = Case(
+        "Wan 2.1", config="WAN21_Vace", sizes={"model_type": "vace", "vace_layers": 5, "vace_in_dim": 96}
+    )
+    found["Cosmos-Predict2, noise per frame"] = Case("Cosmos-Predict2", extra={"concat_mask": ones})
+    guides = (
+        torch.zeros(1, 3, 12, 2) + torch.arange(12.0)[:, None] if not flipped else torch.arange(36.0).view(1, 3, 12)
+    )
+    found["LTX-Video, guide frame"] = Case(
+        "LTX-Video", size=24, extra={"keyframe_idxs": guides, "concat_mask": torch.ones(1, 1, 3, 3, 4)}
+    )
+    return found
+
+
+def message(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except ValueError as problem:
+        return str(problem)
+    return "no error"
+
+
+def neighbours() -> dict[str, Any]:
+    """Routes beside what other nodes do to the same model."""
+    animal = ZOO["FLUX.1"]
+    patcher, x, positive = build(animal), latent(animal), conditions(animal)
+    middle, early = Sparsity((Route(1, -2, 0.5),)), Sparsity((Route(0, 0),))
+    plan = constant(0.25, 0.75, 2.0)
+
+    def sampled(model: Any) -> list[Tensor]:
+        return predictions(guided(model, plan), positive, None, x, 2.0)
+
+    def same(one: list[Tensor], other: list[Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    alone = sampled(routed(patcher, middle))
+    seen: list[int] = []
+
+    def replacement(args: dict, extra: dict) -> dict:
+        seen.append(args["img"].shape[1])
+        return extra["original_block"](args)
+
+    replaced = routed(patcher, middle)
+    for kind, count in (("double_block", 2), ("single_block", 3)):
+        for number in range(count):
+            replaced.set_model_patch_replace(replacement, "dit", kind, number)
+    beside = sampled(replaced)
+
+    def foreign(*args: Any, **kwargs: Any) -> Any:
+        seen.append(-1)
+        return original(*args, **kwargs)
+
+    name = "diffusion_model.double_blocks.1.forward"
+    original = patcher.get_model_object(name)
+    before = patcher.clone()
+    before.add_object_patch(name, foreign)
+    wrapped = sampled(routed(before, middle))
+    behind = routed(patcher, middle)
+    behind.add_object_patch(name, foreign)
+    split = routed(patcher, middle)
+    calls: list[int] = []
+
+    def count(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        calls.append(len(x))
+        return executor(x, *args, **kwargs)
+
+    split.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "count", count)
+    sampled(split)
+    split.model.memory_required = lambda *_, **__: 1e30
+    apart = sampled(split)
+    del split.model.memory_required
+    skipped = routed(patcher, middle)
+    for number in (0, 1, 2):  # what skip-layer guidance does to a block
+        skipped.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", number)
+    other_device = True
+    if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
+        second, sparse = build(animal), routed(patcher, middle)
+        clone = sparse.clone(model_override=second.get_clone_model_override())
+        for callback in sparse.get_all_callbacks(comfy.patcher_extension.CallbacksMP.ON_DEEPCLONE_MULTIGPU):
+            callback(sparse, clone)
+        owners = [patch.original.__self__ for patch in clone.object_patches.values()]
+        blocks = [*second.model.diffusion_model.double_blocks, *second.model.diffusion_model.single_blocks]
+        other_device = len(owners) == 4 and all(any(owner is block for block in blocks) for owner in owners)
+    unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
+        image_size=32, in_channels=4, model_channels=32, out_channels=4, num_res_blocks=[1], channel_mult=[1],
+        transformer_depth=[0], transformer_depth_output=[0, 0], transformer_depth_middle=-1, num_heads=1,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet))
+    return {
+        "replaced": same(alone, beside) and set(seen[:2]) == {20},
+        "patched before": same(alone, wrapped) and -1 in seen,
+        "patched behind": message(lambda: sampled(behind)),
+        "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
+        "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "calls": calls,
+        "split": error(apart[1], alone[1]),
+        "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
+        "other device": other_device,
+        "unet": message(lambda: family_route(convolutional)),
+        "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
+        "no route": message(lambda: guided(patcher, plan)),
+        "class labels": message(lambda: guided(routed(patcher, middle), constant(0.25, 0.75, 2.0, "ICG"))),
+    }
+
+
+if wanted == ["neighbours"]:
+    print(json.dumps(neighbours()))
+    sys.exit()
+results: dict[str, Any] = {}
+for name, case in cases().items():
+    if not wanted or name in wanted:
+        try:
+            results[name] = check(case)
+        except Exception:
+            results[name] = {"error": traceback.format_exc()[-3000:]}
+print(json.dumps(results))

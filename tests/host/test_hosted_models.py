@@ -1,0 +1,108 @@
+"""Token routes through the host's own transformers, built small with random weights in the host's Python."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import REPOSITORY, Checkout, version_key
+
+NEW = {"FLUX.2", "Z-Image", "Anima"}
+"""Families that 0.3.64 does not have."""
+
+
+def run_inside(checkout: Checkout, folder: Path, *what: str) -> dict[str, Any]:
+    """What hosted_models.py prints."""
+    script = Path(__file__).with_name("hosted_models.py")
+    command = [checkout.python, script, checkout.root, REPOSITORY, *what]
+    result = subprocess.run(
+        command, cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def neighbours(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A route beside what other nodes do to the same model."""
+    return run_inside(checkout, tmp_path_factory.mktemp("neighbours"), "neighbours")
+
+
+@pytest.fixture(scope="session")
+def families(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Case -> what hosted_models.py found out about it."""
+    cases = run_inside(checkout, tmp_path_factory.mktemp("hosted"))
+    failed = {name: case["error"] for name, case in cases.items() if case and "error" in case}
+    assert not failed, "\n".join(f"{name}: {error}" for name, error in failed.items())
+    missing = {name for name, case in cases.items() if case is None and "," not in name}
+    assert missing == (NEW if version_key(checkout.version) < (0, 4) else set())
+    return {name: case for name, case in cases.items() if case is not None}
+
+
+def wrong(cases: dict[str, dict[str, Any]], what: str) -> list[str]:
+    return [name for name, case in cases.items() if not case[what]]
+
+
+def test_nothing_dropped_is_the_host_bit_for_bit(families: dict[str, dict[str, Any]]) -> None:
+    assert len(families) > 30
+    assert wrong(families, "gamma 0") == []
+
+
+def test_a_model_samples_the_same_without_the_node_again(families: dict[str, dict[str, Any]]) -> None:
+    assert wrong(families, "removed") == []
+
+
+def test_names_of_weights_stay(families: dict[str, dict[str, Any]]) -> None:
+    assert wrong(families, "keys") == []
+
+
+def test_dropped_tokens_are_as_if_hidden_and_put_back(families: dict[str, dict[str, Any]]) -> None:
+    """Strong, weak, dense beside sparse, another condition, the whole path dropped, a batch of one."""
+    assert wrong(families, "finite") == []
+    assert [name for name, case in families.items() if case["effect"] < 0.05] == [], "dropping changes nothing"
+    assert {name: case["errors"] for name, case in families.items() if max(case["errors"].values()) > 2e-6} == {}
+
+
+def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
+    """Counted from the sizes of layers, against hooks on every layer and attention in a guided step."""
+    assert {name: case["cost"] for name, case in families.items() if abs(case["cost"] - 1) > 1e-9} == {}
+
+
+def test_replaced_blocks_compose_or_are_named(neighbours: dict[str, Any]) -> None:
+    """A block replacement sees all tokens; a patch in front of ours stays, one behind ours is refused."""
+    assert neighbours["replaced"]
+    assert neighbours["patched before"]
+    assert neighbours["skipped"]
+    assert "double_blocks.1" in neighbours["patched behind"]
+    assert "foreign" in neighbours["patched behind"]
+
+
+def test_of_two_routes_the_last_one_counts(neighbours: dict[str, Any]) -> None:
+    assert neighbours["stacked"]
+    assert "This replaces the route" in neighbours["stacked text"]
+    assert "blocks 1 to 3 (double_blocks 1 to single_blocks 1)" in neighbours["stacked text"]
+    assert "20 image tokens" in neighbours["stacked text"]
+
+
+def test_split_batches_keep_the_same_tokens(neighbours: dict[str, Any]) -> None:
+    assert neighbours["calls"] == [4, 2, 2]
+    assert neighbours["split"] < 1e-6
+
+
+def test_a_second_device_routes_its_own_blocks(neighbours: dict[str, Any]) -> None:
+    assert neighbours["other device"]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("unet", "UNetModel, a U-Net; it works with FLUX.1, FLUX.2, Chroma"),
+        ("past the end", "route 2 -> 9 leaves the network"),
+        ("no route", "put Token Route in front of this node"),
+        ("class labels", "needs a class-conditional model"),
+    ],
+)
+def test_one_sentence(neighbours: dict[str, Any], case: str, words: str) -> None:
+    assert words in neighbours[case]
+    assert "\n" not in neighbours[case]

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the host decides what can be imported, and when)
 """Seconds per step inside a real ComfyUI: the same model under stock CFG, EasyCache and Sparse Guidance.
 
 Run by the host's own Python, with a checkout:

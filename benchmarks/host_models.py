@@ -1,6 +1,6 @@
 """Time per step of a FLUX-shaped model of the host under stock CFG and under Sparse Guidance, in one process.
 
-    ~/ComfyUI/venv/bin/python benchmarks/host_models.py --comfyui ~/ComfyUI [--out host_models.json]
+    ~/ComfyUI/venv/bin/python benchmarks/host_models.py --comfyui ~/ComfyUI
 
 Random weights, FLUX's proportions (twice as many single as double blocks, eight image tokens per text token, heads of
 128), reduced until it fits. The steps alternate, so that whatever else the machine does hits both; on a CPU the time is
@@ -11,8 +11,6 @@ linear layer and both products of every attention.
 import argparse
 import importlib
 import importlib.util
-import json
-import platform
 import statistics
 import sys
 import time
@@ -26,7 +24,6 @@ PACK = Path(__file__).resolve().parents[1]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comfyui", type=Path, default=Path.home() / "ComfyUI")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--hidden", type=int, default=1536)
@@ -39,8 +36,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-options = arguments()
-sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK / "tests" / "host")]
+options, command = arguments(), sys.argv
+sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK / "tests" / "host"), str(PACK)]
 sys.argv = ["main.py", "--use-pytorch-cross-attention"] + (["--cpu"] if options.device == "cpu" else [])
 
 import comfy.options  # noqa: E402
@@ -52,6 +49,10 @@ import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from zoo import FLUX, TWO_STACKS, Animal, build, conditions, latent  # noqa: E402
+
+from benchmarks.timing import keep, ratio  # noqa: E402
+
+sys.argv = command
 
 spec = importlib.util.spec_from_file_location("sparse_guidance", PACK / "__init__.py",
                                               submodule_search_locations=[str(PACK)])  # fmt: skip
@@ -149,21 +150,17 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, way in ways.items():
             times[name].append(way())
-    best = {name: statistics.median(values) for name, values in times.items()}
-    measured, predicted = best["CFG"] / best["SG"], counts["CFG"] / counts["SG"]
+    measured, predicted = ratio(times, "CFG", "SG"), counts["CFG"] / counts["SG"]
     print(f"SG is {measured:.2f} x as fast per step as CFG; multiply-adds predict {predicted:.2f}; "
           f"efficiency {measured / predicted:.3f}")  # fmt: skip
-    for name in ways:
-        print(f"{name:9s} {best[name]:8.3f} s  {counts[name] / 1e9:9.1f} GMACs")
-    figures = {
-        "ratio": measured, "predicted": predicted, "efficiency": measured / predicted, "seconds": times,
-        "multiply_adds": counts, "options": {k: v for k, v in vars(options).items() if k not in ("comfyui", "out")},
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-                    "torch": torch.__version__,
-                    "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"},
-    }  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    rows = [
+        {"name": name, "GMACs": counts[name] / 1e9, "seconds": statistics.median(times[name]), "times": times[name]}
+        for name in ways
+    ]
+    for row in rows:
+        print(f"{row['name']:9s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs")
+    sizes = {name: value for name, value in vars(options).items() if name != "comfyui"}
+    print(keep("host_models", rows, ratio=measured, predicted=predicted, efficiency=measured / predicted, model=sizes))
 
 
 main()

@@ -148,9 +148,9 @@ class Bench:
         if self.accelerator.is_main_process:
             row |= {
                 "frechet": frechet_distance(real.features, fake),
-                **neighbourhoods(real.features, fake),
+                **neighbourhoods(real, fake),
                 "consistency": class_consistency(real, fake, asked),
-                "distance": relative_distance(real.features, fake, unguided),
+                "distance": relative_distance(real, fake, unguided),
             }
         row |= {
             "gmacs": cost.total / 1e9,

@@ -1,6 +1,7 @@
 """Distances between two sets of pictures, given as features."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,20 @@ class Real:
                 f"the reference has {len(self.features)} pictures; the metrics need at least {NEIGHBOURS + 1}."
             )
 
+    @cached_property
+    def balls(self) -> Tensor:
+        """Distance of every picture to its NEIGHBOURS-th nearest other one [N]."""
+        return _radius(self._apart)
+
+    @cached_property
+    def mean_distance(self) -> float:
+        """Between two different pictures."""
+        return (self._apart.sum() / (len(self.features) * (len(self.features) - 1))).item()
+
+    @cached_property
+    def _apart(self) -> Tensor:
+        return torch.cdist(self.features.double(), self.features.double())
+
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Fréchet distance of two feature sets [N, D], [M, D] as normal distributions, in double precision.
@@ -52,19 +67,21 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     return metric.compute().item()
 
 
-def neighbourhoods(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+def neighbourhoods(real: Real, fake: Tensor) -> dict[str, float]:
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797), from k nearest neighbours.
 
     precision: share of fakes inside the k-ball of some real picture; recall: the other way round. density: how many
     real k-balls a fake lies in, divided by k; coverage: share of real pictures with a fake in their k-ball.
     """
-    across = torch.cdist(real.double(), fake.double())  # [N, M]
-    real_ball, fake_ball = (_radius(features.double(), k) for features in (real, fake))
+    if len(fake) <= NEIGHBOURS:
+        raise ValueError(f"{len(fake)} pictures are too few: the metrics need at least {NEIGHBOURS + 1}.")
+    across = torch.cdist(real.features.double(), fake.double())  # [N, M]
+    real_ball, fake_ball = real.balls, _radius(torch.cdist(fake.double(), fake.double()))
     inside = across <= real_ball[:, None]
     return {
         "precision": inside.any(dim=0).double().mean().item(),
         "recall": (across <= fake_ball[None, :]).any(dim=1).double().mean().item(),
-        "density": inside.double().sum(dim=0).mean().item() / k,
+        "density": inside.double().sum(dim=0).mean().item() / NEIGHBOURS,
         "coverage": (across.amin(dim=1) <= real_ball).double().mean().item(),
     }
 
@@ -80,17 +97,14 @@ def class_consistency(real: Real, fake: Tensor, labels: Tensor) -> float:
     return ((asked & found).sum(dim=1) / (asked | found).sum(dim=1).clamp(min=1)).double().mean().item()
 
 
-def relative_distance(real: Tensor, fake: Tensor, unguided: Tensor) -> float:
+def relative_distance(real: Real, fake: Tensor, unguided: Tensor) -> float:
     """How far guidance moves a sample: mean feature distance to the unguided sample from the same noise.
 
     In units of the mean distance between two reference pictures: 1 is as different as two unrelated pictures.
     """
-    apart = torch.cdist(real.double(), real.double()).sum() / (len(real) * (len(real) - 1))
-    return ((fake - unguided).double().norm(dim=1).mean() / apart).item()
+    return (fake - unguided).double().norm(dim=1).mean().item() / real.mean_distance
 
 
-def _radius(features: Tensor, k: int) -> Tensor:
-    """Distance to the k-th nearest other member [N]."""
-    if len(features) <= k:
-        raise ValueError(f"{len(features)} pictures are too few: the metrics need at least {k + 1}.")
-    return torch.cdist(features, features).kthvalue(k + 1, dim=1).values  # the nearest is the member itself
+def _radius(apart: Tensor) -> Tensor:
+    """Distance to the NEIGHBOURS-th nearest other member [N], from all distances [N, N]."""
+    return apart.kthvalue(NEIGHBOURS + 1, dim=1).values  # the nearest is the member itself

@@ -33,7 +33,7 @@ def test_frechet_distance_of_a_stretch_is_what_its_definition_says():
 
 def test_neighbourhoods_by_their_definitions():
     generator = torch.Generator().manual_seed(2)
-    real, fake, k = torch.randn(25, 3, generator=generator), torch.randn(30, 3, generator=generator) + 1, 3
+    real, fake, k = torch.randn(25, 3, generator=generator), torch.randn(30, 3, generator=generator) + 1, 5
 
     def radius(points, i):
         return sorted((points[i] - point).norm().item() for point in points)[k]
@@ -41,7 +41,7 @@ def test_neighbourhoods_by_their_definitions():
     real_radius = [radius(real, i) for i in range(25)]
     fake_radius = [radius(fake, i) for i in range(30)]
     apart = [[(a - b).norm().item() for b in fake] for a in real]
-    found = neighbourhoods(real, fake, k)
+    found = neighbourhoods(Real(real, torch.zeros(25, 1)), fake)
     inside = [[apart[i][j] <= real_radius[i] for j in range(30)] for i in range(25)]
     assert found["precision"] == pytest.approx(sum(any(row[j] for row in inside) for j in range(30)) / 30)
     assert found["recall"] == pytest.approx(
@@ -62,14 +62,16 @@ def test_class_consistency_is_the_overlap_with_the_nearest_pictures_labels():
 
 def test_relative_distance_is_one_for_unrelated_pictures():
     real = torch.eye(6) * 3  # any two are 3 sqrt 2 apart
-    assert relative_distance(real, torch.zeros(1, 6), torch.tensor([[3.0, 3, 0, 0, 0, 0]])) == pytest.approx(1)
+    assert relative_distance(
+        Real(real, real), torch.zeros(1, 6), torch.tensor([[3.0, 3, 0, 0, 0, 0]])
+    ) == pytest.approx(1)
 
 
 def test_too_few_pictures():
     with pytest.raises(ValueError, match="the reference has 5 pictures; the metrics need at least 6"):
         Real(torch.zeros(5, 2), torch.zeros(5, 1))
     with pytest.raises(ValueError, match="4 pictures are too few: the metrics need at least 6"):
-        neighbourhoods(clouds(), torch.zeros(4, 6))
+        neighbourhoods(Real(clouds(), clouds()), torch.zeros(4, 6))
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,4 +1,5 @@
-"""Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [name ...], prints JSON.
+"""Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [case ...], prints JSON;
+... neighbours: beside other nodes' patches; ... write FILE: a small Wan.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.
@@ -32,6 +33,7 @@ import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 import zoo  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
 
@@ -448,6 +450,12 @@ def neighbours() -> dict[str, Any]:
     }
 
 
+if wanted[:1] == ["write"]:  # a Wan that the host recognises by its keys and shapes
+    wan = replace(
+        ZOO["Wan 2.1"], sizes={**ZOO["Wan 2.1"].sizes, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
+    )
+    save_file(build(wan).model.diffusion_model.state_dict(), wanted[1])
+    sys.exit()
 if wanted == ["neighbours"]:
     print(json.dumps(neighbours()))
     sys.exit()

@@ -1,0 +1,158 @@
+"""Token Route and Sparse Guidance Report as nodes of a real host: on a small Wan, and on this pack's own models."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import SPEC, Graph, Scene, equal, run, sampled_latents, write_checkpoint, write_models
+from host import Host
+from hosts import REPOSITORY
+
+TREAD = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models(host: Host) -> None:
+    """A random Wan of five blocks as a file, and 4096 labels that pass for its text."""
+    write_models(host)
+    folder = host.directory / "models" / "diffusion_models"
+    labels = replace(SPEC, config=replace(SPEC.config, num_classes=4096), labels=())
+    write_checkpoint(folder / "labels.safetensors", labels)
+    command = [host.checkout.python, Path(__file__).with_name("hosted_models.py"), host.checkout.root, REPOSITORY]
+    command += ["write", folder / "small-wan.safetensors"]
+    subprocess.run(command, env=host.checkout.environment, check=True, capture_output=True, timeout=300)
+
+
+class Video:
+    """Loader, conditions and an empty latent of 3 frames."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+        self.model = self.graph.add("UNETLoader", unet_name="small-wan.safetensors", weight_dtype="default")
+        label = self.graph.model("labels.safetensors")
+        self.positive, _ = self.graph.labels(label, "5, 7")
+        self.negative, _ = self.graph.labels(label, "11")
+        self.latent = self.graph.add("EmptyHunyuanLatentVideo", width=80, height=48, length=9, batch_size=2)
+
+    def route(self, model: list | None = None, **values: Any) -> list:
+        rest = {"route": "custom", "start_layer": 1, "end_layer": -2, "ratio": 0.5, "json": "", "latent": self.latent}
+        return self.graph.add("TokenRoute", model=model or self.model, **{**rest, **values})
+
+    def guided(self, model: list, sparsity: list) -> list:
+        return self.graph.add("SparseGuidance", model=model, sparsity=sparsity)
+
+    def sample(self, model: list, **values: Any) -> str:
+        return self.graph.save(self.graph.sampled(model, self.positive, self.negative, self.latent, **values))
+
+
+def test_wan_is_guided_by_its_own_tokens(host: Host) -> None:
+    """gamma 0 is stock CFG bit for bit, SG is something else, and the stock model stays what it is."""
+    video = Video()
+    graph, routed = video.graph, video.route()
+    stock = video.sample(video.model)
+    dense = video.sample(video.guided(routed, graph.dense(omega_start=3.0)))
+    unguided = video.sample(routed)
+    sparse = video.sample(video.guided(routed, graph.sparsity()), cfg=2.0)
+    pasted = video.route(route="family default", json=json.dumps({"tread_config": TREAD, "seed": 3}))
+    same = video.sample(video.guided(pasted, graph.sparsity()), cfg=2.0)
+    guider = graph.add("SparseGuider", model=routed, positive=video.positive, sparsity=graph.sparsity())
+    custom = graph.save(graph.advanced(guider, video.latent, video.model))
+    result = run(host, graph)
+    found = sampled_latents(host, graph)
+    assert equal(found, stock, dense, unguided)
+    assert equal(found, sparse, same, custom)
+    assert not equal(found, stock, sparse)
+    (about,) = result.outputs[routed[0]]["text"]
+    assert "Wan, 5 blocks." in about
+    assert "blocks 1 to 3 (blocks 1 to blocks 3)" in about
+    assert "45 image tokens" in about
+    again = Video()
+    after = again.sample(again.model, denoise=0.99999)  # the same sampling, not the same cache entry
+    assert (sampled_latents(host, again.graph)[after] == found[stock]).all()
+
+
+def test_a_route_over_this_packs_own_model(host: Host) -> None:
+    """TokenRoute replaces what the file says; the route of the file, set again, changes nothing."""
+    scene = Scene()
+    graph = scene.graph
+    plan = graph.sparsity()
+    values = {"ratio": 0.5, "json": ""}
+    again = graph.add("TokenRoute", model=scene.model, route="custom", start_layer=1, end_layer=2, **values)
+    family = graph.add("TokenRoute", model=scene.model, route="family default", start_layer=0, end_layer=0, **values)
+    other = graph.add("TokenRoute", model=scene.model, route="custom", start_layer=2, end_layer=-1, **values)
+    own, same, default, elsewhere = (scene.stock(scene.guided(plan, m)) for m in (scene.model, again, family, other))
+    found = sampled_latents(host, graph)
+    assert equal(found, own, same, default)
+    assert not equal(found, own, elsewhere)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own model", "Wan"])
+def test_the_report(host: Host, own: bool) -> None:
+    video, scene = Video(), Scene()
+    if own:
+        graph, model, latent, positive = scene.graph, scene.model, scene.latent, scene.positive
+    else:
+        graph, model, latent, positive = video.graph, video.route(), video.latent, video.positive
+    plan = graph.sparsity(gamma_weak_end=0.95, gamma_weak_shape="linear")
+    values = {"model": model, "sparsity": plan, "latent": latent, "steps": 6}
+    timed = graph.add("SparseGuidanceReport", **values, positive=positive, time_a_step=True)
+    counted = graph.add("SparseGuidanceReport", **values)
+    for node in (timed, counted):
+        graph.add("PreviewImage", images=[node[0], 1])
+    result = run(host, graph)
+    for node in (timed, counted):
+        (text,) = result.outputs[node[0]]["text"]
+        assert result.images[node[0]][0].size == (640, 360)
+        lines = {line.split("  ")[0]: float(line.split()[-1]) for line in text.splitlines()[1:4]}
+        assert lines["CFG"] == pytest.approx(2 * lines["no guidance"], rel=0.02, abs=0.02)
+        assert lines["SG"] <= lines["CFG"]
+        assert ("Seconds of one step" in text) == (node is timed)
+        assert len([line for line in text.splitlines() if line[:1].isdigit()]) >= 3
+
+
+def sentence(host: Host, graph: Graph) -> str:
+    result = host.run(graph.nodes)
+    assert result.error is not None, "the run went through"
+    assert result.error["type"] == "execution_error", json.dumps(result.error)[:2000]
+    text = result.error["exception_message"].strip()
+    assert "\n" not in text, text
+    return text
+
+
+def no_route() -> Graph:
+    video = Video()
+    video.sample(video.guided(video.model, video.graph.sparsity()))
+    return video.graph
+
+
+def routed(**values: Any) -> Graph:
+    video = Video()
+    video.sample(video.guided(video.route(**values), video.graph.sparsity()))
+    return video.graph
+
+
+def untimed() -> Graph:
+    video = Video()
+    values = {"sparsity": video.graph.sparsity(), "latent": video.latent, "steps": 4, "time_a_step": True}
+    report = video.graph.add("SparseGuidanceReport", model=video.route(), **values)
+    video.graph.add("PreviewImage", images=[report[0], 1])
+    return video.graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (lambda: no_route(), "put Token Route in front of this node"),
+        (lambda: routed(end_layer=5), "route 1 -> 5 leaves the network: it has layers 0 to 4"),
+        (lambda: routed(start_layer=3, end_layer=1), "reversed"),
+        (lambda: routed(json='{"steps": 20}'), "not a route"),
+        (lambda: routed(json="2, -2"), "not a route"),
+        (lambda: untimed(), "connect positive"),
+    ],
+    ids=["no route", "past the end", "reversed", "another JSON", "no JSON", "nothing to time"],
+)
+def test_one_sentence(host: Host, graph: Any, words: str) -> None:
+    assert words in sentence(host, graph())

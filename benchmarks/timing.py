@@ -18,12 +18,10 @@ from sparse_model.branches import Branch, Evaluation
 from sparse_model.checkpoints import build
 from sparse_model.cost import step_cost
 from sparse_model.models.layers import Backend
-from sparse_model.models.trdit import TRDiTConfig
-from sparse_model.prediction import Flow
 from sparse_model.schedule import Schedule, constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
-from sparse_model.text import Condition, Text, TextSpec
+from sparse_model.text import Condition, Text
 from sparse_model.tokens import SubsetSeed
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,9 +29,7 @@ UNGUIDED, CFG = constant(0, 0, 1, "CFG"), constant(0, 0, 1.5, "CFG")
 
 
 def spec_of(name: str) -> ModelSpec:
-    """SiT by its published name, routed as TREAD publishes it, or the paper's TR-DiT-2.5B at 512 x 512 pixels."""
-    if name == "TR-DiT-2.5B":
-        return ModelSpec("trdit", TRDiTConfig(), Flow(), Sparsity((Route(2, 30),)), text=TextSpec("", 1536, 128))
+    """A published size with its published route: r 2 -> 24 of an XL/2, 2 -> 8 of a B/2, 2 -> 30 of TR-DiT-2.5B."""
     return ModelSpec.published(name, Sparsity((Route(2, -4),)))
 
 

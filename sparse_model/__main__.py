@@ -248,7 +248,7 @@ def add_cost(commands) -> None:
         "one pass of both shares, and their total.",
     )
     parser.add_argument(
-        "--arch", default="SiT-XL/2", help="DiT or SiT by its published name: SiT-XL/2, DiT-B/4 (%(default)s)"
+        "--arch", default="SiT-XL/2", help="a published size: SiT-XL/2, DiT-B/4, TR-DiT-2.5B (%(default)s)"
     )
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint instead of --arch")
     parser.add_argument("--start", type=int, default=2, help="first routed layer (%(default)s)")

@@ -6,6 +6,7 @@ from typing import Any
 
 from .models import ARCHITECTURES
 from .models.dit import DiTConfig
+from .models.trdit import TRDiTConfig
 from .prediction import KINDS, Epsilon, Flow, Prediction
 from .schedule import Curve, Schedule
 from .sparsity import Sparsity
@@ -43,10 +44,14 @@ class ModelSpec:
 
     @classmethod
     def published(cls, name: str, sparsity: Sparsity = Sparsity()) -> "ModelSpec":
-        """The spec of a published size, "SiT-XL/2" or "DiT-B/4", for arithmetic without a checkpoint."""
+        """The spec of a published size, "SiT-XL/2", "DiT-B/4" or "TR-DiT-2.5B" (with prompts of 128 tokens), for
+        arithmetic without a checkpoint."""
+        if name == "TR-DiT-2.5B":
+            text = TextSpec("", TRDiTConfig.text_width, 128)
+            return cls("trdit", TRDiTConfig(), Flow(clean_time=1), sparsity, latent="flux", text=text)
         family, _, size = name.partition("-")
         if family not in ("DiT", "SiT"):
-            raise ValueError(f"architecture '{name}' is unknown; use a name such as SiT-XL/2 or DiT-B/4.")
+            raise ValueError(f"architecture '{name}' is unknown; use a name such as SiT-XL/2, DiT-B/4 or TR-DiT-2.5B.")
         return cls("dit", DiTConfig.named(size), Flow() if family == "SiT" else Epsilon(), sparsity)
 
     def to_metadata(self) -> dict[str, str]:

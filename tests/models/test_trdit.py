@@ -9,11 +9,10 @@ from sparse_model.checkpoints import build
 from sparse_model.cost import step_cost
 from sparse_model.models.layers import Backend
 from sparse_model.models.trdit import TRDiT, TRDiTConfig
-from sparse_model.prediction import Flow
 from sparse_model.schedule import PRESETS
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
-from sparse_model.text import Text, TextSpec
+from sparse_model.text import Text
 from sparse_model.tokens import SubsetSeed
 
 TINY = TRDiTConfig(8, 2, 4, width=32, depth=5, heads=2, text_width=12, text_depth=1)
@@ -36,7 +35,7 @@ def inputs():
 
 
 def test_the_published_size_and_cost():
-    spec = ModelSpec("trdit", TRDiTConfig(), Flow(), Sparsity((Route(2, 30),)), text=TextSpec("", 1536, 128))
+    spec = ModelSpec.published("TR-DiT-2.5B", Sparsity((Route(2, 30),)))
     parameters = sum(value.numel() for value in build(spec, Backend(device="meta")).parameters())
     assert 2.4e9 < parameters < 2.6e9
     cost = step_cost(spec, PRESETS["HPSv3"], 50)

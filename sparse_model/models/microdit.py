@@ -251,12 +251,17 @@ class FinalLayer(nn.Module):
 def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
     """Sizes from shapes. Heads show in none of them: the published sizes have heads of 64 channels, the small one 32.
 
-    Of the published files those with 4 channels work on latents of SDXL's VAE.
+    ValueError for other latents than those of SDXL's VAE, which has 4 channels.
     """
     wanted = ("pos_embed", "mask_token", "y_embedder.y_proj.fc1.weight", "patch_mixer.0.norm1.weight")
     if any(key not in shapes for key in wanted):
         return None
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    if channels != 4:
+        raise ValueError(
+            f"a MicroDiT for latents of {channels} channels, whose scale is not known here; use one of 4 channels "
+            "(dit_4_channel_…), which works on latents of SDXL's VAE."
+        )
     layers = [f"{stack}.{i}" for stack in ("patch_mixer", "blocks") for i in range(count_layers(shapes, f"{stack}."))]
     experts = tuple(shapes.get(f"{layer}.mlp.gate.weight", (0,))[0] for layer in layers)
     config = MicroDiTConfig(

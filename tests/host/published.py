@@ -1,46 +1,17 @@
-"""Small random checkpoints and a VAE in the files that people download: names, keys and packing of the authors'."""
+"""Small random files of published models where a host looks for them: checkpoints, VAEs, a text encoder."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from host import Host
 from safetensors.torch import save_file
-from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from encoders import write_clip
+from published_files import FILES, write_published
 
-from sparse_model.checkpoints import build
-from sparse_model.models.dit import DiTConfig
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.models.microdit import MicroDiTConfig
-from sparse_model.models.sprint import SprintConfig
-from sparse_model.prediction import Flow
-from sparse_model.spec import ModelSpec
-from sparse_model.text import TextSpec
-
-SMALL = DiTConfig(32, 2, 4, width=64, depth=3, heads=1)
-FILES = {
-    "DiT-XL-2-256x256.pt": ModelSpec("dit", replace(SMALL, learn_sigma=True), Flow()),
-    "SiT-XL-2-256.pt": ModelSpec("dit", replace(SMALL, learn_sigma=True), Flow()),
-    "tread.pt": ModelSpec("dit", SMALL, Flow()),
-    "imagenet256-ckpt-best_with_guidance.pt": ModelSpec(
-        "maskdit", MaskDiTConfig(32, width=64, depth=2, heads=1, decoder_width=32, decoder_depth=1), Flow()
-    ),
-    "sprint_XL_imagenet256.safetensors": ModelSpec("sprint", SprintConfig(width=48, depth=2, heads=4), Flow()),
-    "dit_4_channel_37M_real_and_synthetic_data.pt": ModelSpec(
-        "microdit",
-        MicroDiTConfig(
-            input_size=64, width=128, depth=2, mixer_width=64, mixer_depth=2, attention=(64, 64, 128, 128),
-            hidden=(64, 64, 64, 64), experts=(0, 4, 4, 0), text_width=12, text_hidden=64, head_width=64,
-        ),
-        Flow(),
-        text=TextSpec("clip-h", 12, 77, "zeros"),
-    ),
-}  # fmt: skip
 VAE, SDXL_VAE = "sd-vae-ft-ema.safetensors", "sdxl_vae.safetensors"
 CLIP = "DFN5B-CLIP-ViT-H-14-378"
 
@@ -61,18 +32,3 @@ def write_files(host: Host) -> None:
     for name in (VAE, SDXL_VAE):
         save_file(vae.half().state_dict(), folder / name)
     write_clip(host.directory / "models" / "text_encoders" / CLIP)
-
-
-def write_published(path: Path, spec: ModelSpec) -> None:
-    """Random weights in the form that the authors' training saves: no metadata, averages beside what was trained."""
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {
-        key: torch.randn(value.shape, generator=generator) * 0.1 for key, value in build(spec).state_dict().items()
-    }
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    elif spec.architecture == "maskdit":
-        wrapped = {f"model.{key}": value for key, value in state.items()}
-        torch.save({"model": {key: 0 * value for key, value in wrapped.items()}, "ema": wrapped}, path)
-    else:
-        torch.save(state, path)

@@ -133,3 +133,9 @@ def test_published_checkpoints_are_recognised():
     assert found["text"] == TextSpec("clip-h", 1024, 77, null="zeros")
     assert (found["schedule"].rule, found["schedule"].at(0.5).omega, found["steps"]) == ("CFG", 5.0, 30)
     assert [family for family, entry in ARCHITECTURES.items() if entry.infer(shapes, "any")] == ["microdit"]
+
+
+def test_latents_of_unknown_scale_are_refused():
+    state = MicroDiT(published(channels=16), backend=Backend(device="meta")).state_dict()
+    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
+        infer({key: tuple(value.shape) for key, value in state.items()}, "dit_16_channel_37M_real_and_synthetic_data")

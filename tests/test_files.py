@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from sparse_model import checkpoints
+from sparse_model.__main__ import main
 from sparse_model.checkpoints import CheckpointError
 from sparse_model.files import finite, model_name
 from sparse_model.models.prx import PRX, PRXConfig
+from sparse_model.sparsity import Route, Sparsity
 
 CONFIG = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=12)
 
@@ -172,3 +174,20 @@ def test_loading_takes_the_file_and_one_layer(tmp_path, dtype, sharded):
         cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert int(run.stdout) < size + 2 * largest + 32e6
+
+
+def test_convert_makes_one_file_of_shards(tmp_path, state, capsys):
+    """A sharded folder in half precision to one file with the route that somebody knows, whatever it is called."""
+    write_shards(tmp_path / "prx-256-t2i" / "transformer", state)
+    target = tmp_path / "mine.safetensors"
+    options = ["--route", "1", "-2", "--ratio", "0.25", "--dtype", "float16", "--title", "My PRX"]
+    assert main(["convert", str(tmp_path / "prx-256-t2i"), str(target), *options]) == 0
+    spec, loaded = checkpoints.read(target)
+    assert same(loaded, {key: value.half() for key, value in state.items()})
+    assert spec.sparsity == Sparsity((Route(1, -2, 0.25),)) and spec.title == "My PRX" and not spec.note
+    found, _ = checkpoints.read(tmp_path / "prx-256-t2i")
+    assert (spec.config, spec.text, spec.prediction) == (found.config, found.text, found.prediction)
+    assert main(["inspect", str(tmp_path / "prx-256-t2i")]) == 0
+    assert "records no route" in capsys.readouterr().out
+    assert main(["sample", "a lion", "--checkpoint", str(target), "--out", str(tmp_path / "a.png")]) == 2
+    assert "which ComfyUI encodes" in capsys.readouterr().err

@@ -1,22 +1,18 @@
 """Runs inside a host's Python, without a server: python inside.py CHECKOUT PACK CHECKPOINT, prints JSON.
 
 For what a server cannot be made to do on demand: split a batch for want of memory, or run a node that calls the model
-between our calls. The pack is loaded by path under a name that no import statement could spell, as the host does it.
+between our calls.
 """
 
 import contextlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+from hosted_pack import load_pack
+
 checkout, pack, checkpoint = sys.argv[1:4]
-sys.argv = ["main.py", "--cpu", "--preview-method", "latent2rgb", "--use-pytorch-cross-attention"]
-sys.path.insert(0, checkout)
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
+part = load_pack(checkout, pack, "--preview-method", "latent2rgb", "--use-pytorch-cross-attention")
 
 import comfy.samplers  # noqa: E402
 import latent_preview  # noqa: E402
@@ -24,17 +20,6 @@ import torch  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch._dynamo.testing import CompileCounter  # noqa: E402
-
-spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
-                                              submodule_search_locations=[pack])  # fmt: skip
-module = importlib.util.module_from_spec(spec)
-sys.modules["/a/sparse-guidance"] = module
-spec.loader.exec_module(module)
-
-
-def part(name: str):
-    return importlib.import_module(f"/a/sparse-guidance.{name}")
-
 
 Curve, Schedule = part("sparse_model.schedule").Curve, part("sparse_model.schedule").Schedule
 guided, SparseGuider = part("nodes.host.patch").guided, part("nodes.host.guider").SparseGuider

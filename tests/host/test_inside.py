@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
 from safetensors.torch import load_file
 
+from sparse_model.checkpoints import build, save
 from sparse_model.models.dit import DiTConfig
 from sparse_model.models.maskdit import MaskDiTConfig
 from sparse_model.models.microdit import MicroDiTConfig
@@ -134,6 +136,28 @@ def test_previews_are_pictures(inside: dict[str, Any]) -> None:
     size, pixel = inside["preview"]
     assert size == [16, 16]
     assert pixel == [255, 255, 255]
+
+
+@pytest.mark.parametrize("weight_dtype", ["default", "fp8_e4m3fn"])
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in other units elsewhere")
+def test_loading_takes_the_file_and_one_layer(checkout: Checkout, tmp_path: Path, weight_dtype: str) -> None:
+    """A model of 0.6 GB in the precision that the host computes in without a GPU, measured in a process of its own,
+    beyond what the host itself takes."""
+    spec = replace(FAMILIES["prx"], config=replace(LATENT, width=768, depth=12, heads=12))
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in build(spec).state_dict().items()}
+    state = {key: torch.full(shape, 0.1) for key, shape in shapes.items()}
+    size, largest = sum(value.nbytes for value in state.values()), max(value.nbytes for value in state.values())
+    assert size > 5e8
+    save(state, spec, tmp_path / "large.safetensors")
+    del state
+    script = Path(__file__).with_name("peak.py")
+    command = [checkout.python, script, checkout.root, REPOSITORY, tmp_path / "large.safetensors", weight_dtype]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=checkout.environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert int(result.stdout.splitlines()[-1]) < size + 2 * largest + 64e6
 
 
 @pytest.mark.parametrize("family", ["prx", "prxpixel"])

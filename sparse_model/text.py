@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -35,20 +36,22 @@ class TextSpec:
 
     `encoder` is a key of ENCODERS, or "" where nothing tells. `width` is D of the embeddings and `length` the number of
     tokens that a prompt is padded to and cut at. `null` is the null condition: "prompt" means the embedding of the
-    empty prompt, "zeros" embeddings of 0.
+    empty prompt, "zeros" embeddings of 0. `masked` networks never see padding and give tokens of text no places.
     """
 
     encoder: str
     width: int
     length: int
     null: str = "prompt"
+    masked: bool = False
 
     def describe(self) -> str:
         encoder = ENCODERS.get(self.encoder, "an unknown encoder")
         return f"prompts of {self.length} tokens from {encoder} ({self.width} channels)"
 
     def fit(self, text: Text) -> Text:
-        """The text padded to a multiple of `length` tokens, padding masked; ValueError if its width is another
+        """The text at a length that prompts share: padded to a multiple of `length` tokens, or, where nobody sees the
+        padding, cut down to the next multiple of 64 that holds every prompt. ValueError if its width is another
         encoder's."""
         embeddings, mask = text
         if embeddings.ndim != 3 or embeddings.shape[-1] != self.width:
@@ -57,14 +60,22 @@ class TextSpec:
                 f"encode the prompt with {ENCODERS.get(self.encoder, 'the text encoder that it was trained with')}."
             )
         missing = -embeddings.shape[1] % self.length
-        return Text(
-            torch.nn.functional.pad(embeddings, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
-        )
+        padded = Text(F.pad(embeddings, (0, 0, 0, missing)), F.pad(mask, (0, missing)))
+        if not self.masked:
+            return padded
+        longest = int(mask.sum(dim=1).max())
+        return compact(padded, max(-(-longest // 64), 1) * 64)
 
     def zeros(self, batch: int = 1) -> Text:
         """The null condition of a network that was trained with embeddings of 0 in place of a prompt."""
         shape = batch, self.length
         return Text(torch.zeros(*shape, self.width), torch.ones(*shape, dtype=torch.bool))
+
+
+def compact(text: Text, size: int) -> Text:
+    """At most `size` tokens of each prompt [N, M, D] -> [N, size, D], real ones first and in their order."""
+    order = (~text.mask).int().argsort(dim=1, stable=True)[:, :size]  # [N, size]
+    return Text(text.embeddings.take_along_dim(order.unsqueeze(-1), dim=1), text.mask.take_along_dim(order, dim=1))
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:

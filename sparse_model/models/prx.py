@@ -225,7 +225,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | 
         "prediction": prediction,
         "sparsity": Sparsity((Route(2, depth - 4),)) if depth > 6 else Sparsity(),
         "latent": latent,
-        "text": TextSpec(ENCODERS.get(text_width, ""), text_width, PROMPT_TOKENS),
+        "text": TextSpec(ENCODERS.get(text_width, ""), text_width, PROMPT_TOKENS, masked=True),
         "schedule": constant(0, 0, 1.0 if distilled else CFG, "CFG"),
         "steps": 8 if distilled else STEPS,
         "license": "Apache-2.0" if name.lower().startswith("prx") else "",

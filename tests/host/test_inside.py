@@ -26,7 +26,7 @@ from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
 from sparse_model.text import TextSpec
 
-TEXT = TextSpec("t5gemma-2b", 12, 5)
+TEXT = TextSpec("t5gemma-2b", 12, 5, masked=True)
 LATENT = PRXConfig(8, 2, 16, width=32, depth=3, heads=2, text_width=12)
 MICRODIT = MicroDiTConfig(
     input_size=8, width=32, depth=2, mixer_width=16, mixer_depth=2, attention=(16, 16, 32, 32), hidden=(24, 32, 40, 48),

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
 from formula import Chosen, formula, relative_error
+from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +21,7 @@ from sparse_model.sampling import Denoiser, noise, sample
 from sparse_model.schedule import constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.text import Text, concatenate
+from sparse_model.tokens import SubsetSeed
 
 META = Backend(device="meta")
 WIDTH, HEADS, DEPTH, TEXT, TOKENS = 48, 4, 4, 20, 7
@@ -81,6 +84,22 @@ def test_padding_has_no_effect(variant):
     torch.testing.assert_close(network(x, t, other), network(x, t, text))
     shown = Text(other.embeddings, torch.ones_like(text.mask))
     assert relative_error(network(x, t, shown), network(x, t, text)) > 1e-2
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_text_without_its_padding_gives_the_same(side):
+    """Padded to 256 tokens as published on either side, and cut to the 64 that hold both prompts."""
+    network, spec = ours("flux")
+    x, t, text = inputs("flux")
+    padding = (0, 256 - TOKENS) if side == "right" else (256 - TOKENS, 0)
+    padded = Text(F.pad(text.embeddings, (0, 0, *padding), value=9.0), F.pad(text.mask, padding))
+    fitted = spec.text.fit(padded)
+    assert fitted.mask.shape == (2, 64) and torch.equal(fitted.mask.sum(dim=1), text.mask.sum(dim=1))
+    assert relative_error(network(x, t, fitted), network(x, t, padded)) < 1e-5
+    long = spec.text.fit(Text(padded.embeddings, torch.ones_like(padded.mask)))
+    assert torch.equal(long.embeddings, padded.embeddings)
+    with pytest.raises(ValueError, match="has 19 channels but this model reads text of 20"):
+        spec.text.fit(Text(padded.embeddings[..., :19], padded.mask))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -243,3 +262,19 @@ def test_trajectory_of_the_pipeline(variant, omega):
     for step, (a, b) in enumerate(zip(latents, expected, strict=True)):
         assert relative_error(a, b) < 1e-5, f"step {step}"
     assert relative_error(result, expected[-1]) < 1e-5
+
+
+def test_it_compiles_once_per_number_of_prompts():
+    """Without a break in the graph: branches of one prompt, and of two; other tokens compile nothing."""
+    network, _ = ours("flux", (Route(1, 2),))
+    x, t, text = inputs("flux")
+    other = Text(text.embeddings.flip(0), text.mask.flip(0))
+    counter = CompileCounter()
+    compiled = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
+    for step in range(3):
+        for weak, source in ((text, "a"), (other, "b")):
+            branches = Branch(0.5, 0, "a"), Branch(0.75, 1, source)
+            prepared = Evaluation(branches, SubsetSeed(3, step)).prepare(network.sparsity, 2, 24, x.device)
+            call = x.repeat(2, 1, 1, 1), t.repeat(2), concatenate([text, weak]), prepared
+            torch.testing.assert_close(compiled(*call), network(*call))
+    assert counter.frame_count == 2

@@ -20,6 +20,7 @@ class SparseGuidanceReport(io.ComfyNode):
             node_id="SparseGuidanceReport",
             display_name="Sparse Guidance Report",
             category=CATEGORY,
+            is_output_node=True,
             description="What a plan costs on this model at this latent's size: multiply-adds and tokens of each "
             "branch, step by step, against CFG and no guidance.",
             inputs=[

@@ -1,5 +1,6 @@
 """The cost of a plan as a picture: multiply-adds of every step, beside no guidance and CFG."""
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,16 +17,17 @@ def cost_plot(costs: Sequence[Cost]) -> Image.Image:
     canvas = Image.new("RGB", (SIZE[0] * SCALE, SIZE[1] * SCALE), "white")
     draw = ImageDraw.Draw(canvas)
     font, small = ImageFont.load_default(15 * SCALE), ImageFont.load_default(12 * SCALE)
-    top = max(max(cost.cfg, cost.total) for cost in costs) * 1.05
+    top = max(max(cost.cfg, cost.total) for cost in costs) * 1.12
+    unit, name = (1e12, "trillions") if top > 3e12 else (1e9, "billions")
 
     def point(along: float, value: float) -> tuple[float, float]:
         return (LEFT + (RIGHT - LEFT) * along) * SCALE, (BOTTOM - (BOTTOM - TOP) * value / top) * SCALE
 
-    for tick in range(6):
-        value = top * tick / 5
-        draw.line((point(0, value), point(1, value)), GRID, SCALE)
-        x, y = point(0, value)
-        draw.text((x - 6 * SCALE, y), f"{value / 1e9:.3g}", INK, small, anchor="rm")
+    between = _round_step(top / 5)
+    for tick in range(int(top / between) + 1):
+        x, y = point(0, tick * between)
+        draw.line((x, y, *point(1, tick * between)), GRID, SCALE)
+        draw.text((x - 6 * SCALE, y), f"{tick * between / unit:g}", INK, small, anchor="rm")
     for number, cost in enumerate(costs):
         parts = {
             SHARED: cost.shared,
@@ -39,15 +41,21 @@ def cost_plot(costs: Sequence[Cost]) -> Image.Image:
                 draw.rectangle((*point(left, base + height), *point(right, base)), fill=color)
             base += max(height, 0.0)
     draw.rectangle((*point(0, top), *point(1, 0)), outline=INK, width=SCALE)
-    for name, value in (("no guidance", costs[0].unguided), ("CFG", costs[0].cfg)):
+    for label, value in (("no guidance", costs[0].unguided), ("CFG", costs[0].cfg)):
         draw.line((point(0, value), point(1, value)), INK, 2 * SCALE)
         x, y = point(1, value)
-        draw.text((x - 6 * SCALE, y - 3 * SCALE), name, INK, small, anchor="rb")
-    middle = (LEFT + RIGHT) / 2 * SCALE, (SIZE[1] - 18) * SCALE
-    draw.text(middle, f"steps 1 to {len(costs)}; billions of multiply-adds per picture", INK, small, anchor="mm")
+        draw.text((x - 6 * SCALE, y - 3 * SCALE), label, INK, small, anchor="rb")
+    middle = (LEFT + RIGHT) / 2 * SCALE, (SIZE[1] - 26) * SCALE
+    draw.text(middle, f"steps 1 to {len(costs)}; {name} of multiply-adds per picture", INK, small, anchor="mm")
     x = LEFT * SCALE
-    for name, color in (("both", SHARED), ("strong", COLORS["gamma strong"]), ("weak", COLORS["gamma weak"])):
+    for label, color in (("both", SHARED), ("strong", COLORS["gamma strong"]), ("weak", COLORS["gamma weak"])):
         draw.rectangle((x, 15 * SCALE, x + 20 * SCALE, 29 * SCALE), fill=color)
-        draw.text((x + 26 * SCALE, 22 * SCALE), name, INK, font, anchor="lm")
-        x += draw.textlength(name, font) + 50 * SCALE
+        draw.text((x + 26 * SCALE, 22 * SCALE), label, INK, font, anchor="lm")
+        x += draw.textlength(label, font) + 50 * SCALE
     return canvas.resize(SIZE, Image.Resampling.LANCZOS)
+
+
+def _round_step(least: float) -> float:
+    """The first of 1, 2, 5, 10, 20, ... that is no smaller."""
+    scale = 10 ** math.floor(math.log10(least))
+    return next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= least)

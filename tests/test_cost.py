@@ -7,10 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_model.branches import Branch, Evaluation
 from sparse_model.checkpoints import build
-from sparse_model.cost import branch_cost, step_cost
+from sparse_model.cost import Cost, branch_cost, step_cost
+from sparse_model.cost_plot import SHARED, cost_plot
 from sparse_model.models.dit import DiT, DiTConfig
 from sparse_model.models.microdit import MicroDiTConfig
 from sparse_model.models.sprint import SprintConfig
+from sparse_model.plotting import BOTTOM, COLORS, LEFT, RIGHT, TOP
 from sparse_model.prediction import EDM, Flow
 from sparse_model.schedule import PRESETS, constant
 from sparse_model.sparsity import Route, Sparsity
@@ -106,3 +108,19 @@ def test_every_family_against_the_counter_of_pytorch(spec, gamma):
     look_up = 6 * 48 if spec.text is None else 0
     expected = counter.get_total_flops() / 2 - look_up
     assert branch_cost(spec, gamma, attention=True) == pytest.approx(expected, rel=0.01 if spec.text else 0)
+
+
+def test_the_picture_stacks_what_a_step_runs():
+    """Both branches' share at the bottom, the strong one's rest on it, then the weak one's; nothing above."""
+    step = Cost(unguided=60e9, cfg=120e9, strong=60e9, weak=30e9, shared=10e9)
+    alone = Cost(unguided=60e9, cfg=120e9, strong=60e9, weak=0, shared=0)
+    picture = cost_plot([step, alone])
+
+    def color(along: float, value: float) -> str:
+        top = 120 * 1.12
+        x, y = LEFT + (RIGHT - LEFT) * along, BOTTOM - (BOTTOM - TOP) * value / top
+        return "#{:02x}{:02x}{:02x}".format(*picture.getpixel((round(x), round(y))))
+
+    first = [color(0.25, value) for value in (5, 35, 70, 90)]
+    assert first == [SHARED, COLORS["gamma strong"], COLORS["gamma weak"], "#ffffff"]
+    assert [color(0.75, value) for value in (5, 35, 70)] == [COLORS["gamma strong"]] * 2 + ["#ffffff"]

@@ -1,6 +1,7 @@
 """The workflows that ship with the pack, in a real host: run from their API form, opened in the real editor."""
 
 import json
+from pathlib import Path
 
 import pytest
 from editor import Editor
@@ -12,7 +13,13 @@ from published_text import write_flux_vae, write_prx, write_prxpixel
 API = sorted((REPOSITORY / "workflows" / "api").glob("*.json"))
 NAMES = [path.stem for path in API]
 BUNDLED = [path for path in API if "icons-32" in path.read_text()]
-PUBLISHED = [path for path in API if path not in BUNDLED]
+HOSTED = [path for path in API if "TokenRoute" in path.read_text()]
+PUBLISHED = [path for path in API if path not in BUNDLED + HOSTED]
+LOADERS = {
+    "unet_name": "diffusion_models", "clip_name": "text_encoders", "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders", "vae_name": "vae", "lora_name": "loras", "ckpt_name": "checkpoints",
+}  # fmt: skip
+"""Inputs that name a file, and the folder it is in."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +30,16 @@ def files(host: Host) -> None:
     write_prx(models, "prx-512-t2i-sft")
     write_prxpixel(models, "prxpixel-t2i")
     write_flux_vae(models / "vae" / "ae.safetensors")
+    for path in HOSTED:
+        for name, value in named_files(path):
+            (models / LOADERS[name]).mkdir(parents=True, exist_ok=True)
+            (models / LOADERS[name] / value).touch()
+
+
+def named_files(path: Path) -> list[tuple[str, str]]:
+    """(input, file) of every loader of one of the host's own models."""
+    inputs = [node["inputs"] for node in json.loads(path.read_text()).values()]
+    return [(name, values[name]) for values in inputs for name in LOADERS if name in values]
 
 
 def test_every_workflow_has_both_forms_and_a_thumbnail():
@@ -46,6 +63,36 @@ def test_it_needs_nothing_but_the_download(host: Host, path):
     nodes = json.loads((REPOSITORY / "workflows" / path.name).read_text())["nodes"]
     (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
     assert "](https://" in note
+
+
+@pytest.mark.parametrize("path", HOSTED, ids=lambda path: path.stem)
+def test_it_fits_the_hosts_own_nodes(host: Host, path):
+    """Too large to run here: every node, input, choice and link is one that this host's schemas allow."""
+    workflow, schemas = json.loads(path.read_text()), host.object_info()
+    assert {"TokenRoute", "SparseGuidance", "SparsityScheduler", "SparseGuidanceReport"} <= {
+        node["class_type"] for node in workflow.values()
+    }
+    for node in workflow.values():
+        schema = schemas[node["class_type"]]["input"]
+        required, optional = schema.get("required", {}), schema.get("optional", {})
+        assert set(required) <= set(node["inputs"]) <= {*required, *optional}, node["class_type"]
+        for name, value in node["inputs"].items():
+            kind, *more = (required | optional)[name]
+            if isinstance(value, list):
+                source, place = value
+                made = schemas[workflow[source]["class_type"]]["output"][place]
+                assert made == kind, (node["class_type"], name)
+            elif isinstance(kind, list) or kind == "COMBO":
+                choices = kind if isinstance(kind, list) else more[0]["options"]
+                assert value in choices, (node["class_type"], name, value)
+            else:
+                assert type(value).__name__ in {
+                    "INT": ("int",), "FLOAT": ("float", "int"), "STRING": ("str",), "BOOLEAN": ("bool",)
+                }[kind], (node["class_type"], name, value)  # fmt: skip
+    nodes = json.loads((REPOSITORY / "workflows" / path.name).read_text())["nodes"]
+    (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    for name, value in named_files(path):
+        assert f"[{value}](https://" in note or name == "lora_name", value
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)

@@ -200,6 +200,20 @@ def trajectory(path: Path) -> None:
     torch.save([x for x, _ in steps] + [steps[-1][1]], path.with_suffix(".trajectory.pt"))
 
 
+def guided_by_us(path: Path) -> list:
+    """What the authors' own sampling ends at, in latents: guided as the file recommends, on the host's sampler."""
+    given = torch.load(path.with_suffix(".pt"))
+    patcher = part("nodes.host.loading").load(str(path))
+    about = patcher.model.spec
+    guider = SparseGuider(patcher, about.schedule, [[given["condition"], {}]])
+    sigmas = comfy.samplers.calculate_sigmas(
+        patcher.get_model_object("model_sampling"), given["scheduler"], given["steps"]
+    )
+    sampler, noise = comfy.samplers.sampler_object(given["sampler"]), given["noise"]
+    found = guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+    return patcher.model.process_latent_in(found).tolist()
+
+
 families = sorted(Path(checkpoint).parent.glob("family-*.safetensors"))
 for path in families:
     if path.stem.startswith("family-prx"):
@@ -221,6 +235,7 @@ print(
             "families": {
                 path.stem: family_error(path) for path in Path(checkpoint).parent.glob("family-*.safetensors")
             },
+            "guided": {path.stem: guided_by_us(path) for path in Path(checkpoint).parent.glob("guided-*.safetensors")},
             "preview": [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))],
         }
     )

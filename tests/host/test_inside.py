@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
@@ -15,13 +16,19 @@ from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
 from safetensors.torch import load_file
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
+import test_microdit as microdit_fixture
+from formula import FIXTURES, fill, relative_error
+
 from sparse_model.checkpoints import build, save
 from sparse_model.models.dit import DiTConfig
+from sparse_model.models.layers import sincos_positions
 from sparse_model.models.maskdit import MaskDiTConfig
 from sparse_model.models.microdit import MicroDiTConfig
 from sparse_model.models.prx import PRXConfig
 from sparse_model.models.sprint import SprintConfig
 from sparse_model.prediction import EDM, Epsilon, Flow
+from sparse_model.schedule import PRESETS, constant
 from sparse_model.sparsity import Route, Sparsity
 from sparse_model.spec import ModelSpec
 from sparse_model.text import TextSpec
@@ -70,6 +77,36 @@ PROMPTS = {
     "noise": {"family-prx": random(1, 16, 8, 8, seed=7), "family-prxpixel": random(1, 3, 32, 32, seed=7)},
 }
 """The positive and the negative prompt of trajectories, and the noise that they start from."""
+GUIDED = {
+    "sprint": (
+        ModelSpec(
+            "sprint", SprintConfig(8, width=48, depth=3, heads=4, encoder_depth=1), Flow(), Sparsity(mask=0.75),
+            schedule=PRESETS["PDG"],
+        ),
+        {},
+        {"condition": torch.eye(1000)[207].reshape(1, 1, -1), "scheduler": "simple", "sampler": "euler", "steps": 5},
+    ),
+    "microdit": (
+        ModelSpec(
+            "microdit", microdit_fixture.TINY, EDM(0.9), Sparsity(mask=0.75), latent="sdxl",
+            text=TextSpec("clip-h", 24, 6, "zeros"), schedule=constant(0, 0, 5, "CFG"),
+        ),
+        {"pos_embed": sincos_positions(64, 4, 4, 4), "mask_token": torch.zeros(1, 1, 16)},
+        {
+            "condition": microdit_fixture.PROMPT.embeddings[:1],
+            "scheduler": "karras",
+            "sampler": "heun",
+            "steps": 6,
+        },
+    ),
+}  # fmt: skip
+"""The networks of the fixtures, the weights that are no formula's, and how their authors sample them."""
+
+
+def write_guided(folder: Path) -> None:
+    for name, (spec, fixed, sampling) in GUIDED.items():
+        save(fill(build(spec), fixed).state_dict(), spec, folder / f"guided-{name}.safetensors")
+        torch.save({**sampling, "noise": random(1, 4, 8, 8, seed=5)}, folder / f"guided-{name}.pt")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +116,7 @@ def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict
     for name, spec in FAMILIES.items():
         write_checkpoint(folder / f"family-{name}.safetensors", spec)
     torch.save(PROMPTS, folder / "prompts.pt")
+    write_guided(folder)
     script = Path(__file__).with_name("inside.py")
     command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
     result = subprocess.run(
@@ -192,3 +230,12 @@ def test_the_trajectory_of_the_published_pipeline(inside: dict[str, Any], family
     assert len(found) == 8
     for step, (ours, theirs) in enumerate(zip(found, [start, *expected], strict=True)):
         assert (ours - theirs).abs().max() / theirs.abs().max() < 5e-5, f"step {step}"
+
+
+@pytest.mark.parametrize(("family", "tolerance"), [("sprint", 1e-4), ("microdit", 1e-3)])
+def test_a_guided_sampling_ends_where_the_authors_ends(inside: dict[str, Any], family: str, tolerance: float) -> None:
+    """SPRINT's ODE with Path-Drop Guidance, and MicroDiT's Heun sampler with CFG at scale 5: their own code, from the
+    same noise. The host starts an EDM model with sqrt(1 + 80^2) instead of 80 times the noise."""
+    with np.load(FIXTURES / f"{family}.npz") as file:
+        expected = torch.from_numpy(file["trajectory"])
+    assert relative_error(torch.tensor(inside["guided"][f"guided-{family}"]), expected) < tolerance

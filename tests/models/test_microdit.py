@@ -3,7 +3,8 @@
 fixtures/microdit.npz was made once with SonyResearch/micro_diffusion: its DiT of width 64, heads of 8, a patch mixer of
 width 48 and 2 layers, then 4 layers, 4 experts in every second layer but the last, for a 4 x 8 x 8 latent and prompts
 of 6 tokens of width 24, weights by `formula`. `dense` has the prompt, `null` embeddings of 0, `masked` the prompt and
-the kept tokens `index`, `edm` is its preconditioned prediction at the noise levels 0.4 and 3.
+the kept tokens `index`, `edm` is its preconditioned prediction at the noise levels 0.4 and 3, and
+`trajectory` where its sampler ends after 6 steps of CFG at scale 5 with the first prompt, from noise of seed 5.
 """
 
 import numpy as np

@@ -8,9 +8,9 @@ import published_text as published
 import pytest
 import torch
 from encoders import write_qwen
-from graphs import Graph, equal, run, sampled_latents, write_checkpoint
+from graphs import Graph, equal, latents, run, sampled_latents, write_checkpoint
 from host import Host
-from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx
+from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx, write_prx_dc_ae
 from safetensors.torch import save_file
 
 LATENT = "prx-512-t2i/transformer/diffusion_pytorch_model.safetensors.index.json"
@@ -84,6 +84,33 @@ def test_from_published_files_to_a_picture(host: Host, name: str, encoder: str) 
     images = [result.pixels(node) for node in (plain, sg)]
     assert all(image.shape == (1, 128, 128, 3) and image.std() > 1 for image in images)
     assert (images[0] != images[1]).any()
+
+
+def test_latents_of_dc_ae(host: Host) -> None:
+    """From a published folder to a picture, which is that of diffusers' own autoencoder, and back to a latent."""
+    name, theirs = write_prx_dc_ae(host.directory / "models", "prx-512-t2i-dc-ae")
+    scene = Scene(name, "prx-512-t2i-dc-ae/text_encoder", width=160, height=96)
+    graph = scene.graph
+    samples = scene.sampled(scene.guided())
+    latent = graph.save(samples)
+    vae = graph.add("SparseVAELoader", folder="prx-512-t2i-dc-ae/vae")
+    decoded = graph.add("VAEDecode", samples=samples, vae=vae)
+    shown = graph.add("SaveImage", images=decoded, filename_prefix="dcae")[0]
+    again = graph.save(graph.add("VAEEncode", pixels=decoded, vae=vae))
+    tiled = graph.add("VAEDecodeTiled", samples=samples, vae=vae, tile_size=512, overlap=64, temporal_size=64,
+                      temporal_overlap=8)  # fmt: skip
+    tiles = graph.add("SaveImage", images=tiled, filename_prefix="dcae-tiled")[0]
+    result = run(host, graph)
+    found = latents(host, result)
+    assert found[latent].shape == (1, 32, 3, 5)
+    with torch.no_grad():
+        picture = theirs.decode(found[latent]).sample
+        encoded = theirs.encode(picture.clamp(-1, 1)).latent
+    expected = ((picture + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0)
+    pixels = torch.from_numpy(result.pixels(shown)[0]) / 255
+    assert expected.std() > 0.01 and (pixels - expected).abs().max() < 1.5 / 255
+    assert (found[again] - encoded).abs().max() / encoded.abs().max() < 1e-3
+    assert result.pixels(tiles).shape == (1, 96, 160, 3)
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)
@@ -185,3 +212,17 @@ def test_a_size_that_the_model_cannot_take(host: Host, name: str, encoder: str) 
     scene = Scene(name, encoder, width=120)
     scene.graph.save(scene.sampled())
     assert "A width of 120 pixels does not divide into patches of 16; use 128" in sentence(host, scene.graph)
+
+
+def test_a_dc_ae_that_is_not_whole(host: Host) -> None:
+    folder = host.directory / "models" / "vae" / "halved"
+    _, theirs = write_prx_dc_ae(host.directory / "models", "other-dc-ae")
+    theirs.save_pretrained(folder)
+    state = {key: value for key, value in theirs.state_dict().items() if key.startswith("encoder.")}
+    save_file(state, folder / "diffusion_pytorch_model.safetensors")
+    graph = Graph()
+    samples = graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)
+    vae = graph.add("SparseVAELoader", folder="halved")
+    graph.add("PreviewImage", images=graph.add("VAEDecode", samples=samples, vae=vae))
+    text = sentence(host, graph)
+    assert "'halved' is no whole AutoencoderDC: it lacks" in text and "such as decoder." in text

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 LATENT = "prx-512-t2i/transformer/diffusion_pytorch_model.safetensors.index.json"
 PIXEL = "prxpixel-t2i.safetensors"
 T5GEMMA, QWEN = "prx-512-t2i/text_encoder", "prxpixel-t2i/text_encoder"
-MODELS = [(LATENT, T5GEMMA), (PIXEL, QWEN)]
+MODELS = [pytest.param(LATENT, T5GEMMA, id="latent"), pytest.param(PIXEL, QWEN, id="pixels")]
 PHOTOROOM = (  # how the repository Photoroom/PRX calls what diffusers calls so
     ("attention.norm_q.weight", "qk_norm.query_norm.scale"),
     ("attention.norm_k.weight", "qk_norm.key_norm.scale"),
@@ -42,6 +42,14 @@ def files(host: Host) -> None:
     write_qwen(models / "text_encoders" / "other", 2 * TEXT_WIDTH)
     write_flux_vae(models / "vae" / "flux.safetensors")
     write_checkpoint(folder / "tiny.safetensors")
+    layer, width = "diffusion_model.blocks.3.attention.img_qkv_proj", published.LATENT.width
+    (models / "loras").mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(1)
+    lora = {"up": (3 * width, 4), "down": (4, width)}
+    save_file(
+        {f"{layer}.lora_{part}.weight": torch.randn(shape, generator=generator) for part, shape in lora.items()},
+        models / "loras" / "prx.safetensors",
+    )
     (folder / "lost").mkdir()
     shard = "diffusion_pytorch_model-00001-of-00002.safetensors"
     (folder / "lost" / shard).write_bytes((folder / "prx-512-t2i" / "transformer" / shard).read_bytes())
@@ -226,3 +234,46 @@ def test_a_dc_ae_that_is_not_whole(host: Host) -> None:
     graph.add("PreviewImage", images=graph.add("VAEDecode", samples=samples, vae=vae))
     text = sentence(host, graph)
     assert "'halved' is no whole AutoencoderDC: it lacks" in text and "such as decoder." in text
+
+
+@pytest.mark.parametrize(("name", "encoder"), MODELS)
+def test_what_stock_nodes_do_to_text_models(host: Host, name: str, encoder: str) -> None:
+    """Two prompts for two halves, inpainting, image to image, a LoRA, fp8 weights."""
+    scene = Scene(name, encoder)
+    graph, positive = scene.graph, scene.positive
+    plain = graph.save(scene.sampled(scene.guided()))
+
+    other = graph.add("CLIPTextEncode", clip=scene.clip, text="the golden savanna")
+    half = {"width": 0.5, "height": 1.0, "y": 0.0, "strength": 1.0}
+    areas = [
+        graph.add("ConditioningSetAreaPercentage", conditioning=text, x=x, **half)
+        for text, x in ((positive, 0.0), (other, 0.5))
+    ]
+    scene.positive = graph.add("ConditioningCombine", conditioning_1=areas[0], conditioning_2=areas[1])
+    regions = graph.save(scene.sampled(scene.guided()))
+
+    scene.positive = positive
+    picture = scene.sampled(scene.guided(), seed=6)
+    edge = 128 if name == PIXEL else 16
+    mask = graph.add("SolidMask", value=0.0, width=edge, height=edge)
+    left = graph.add("SolidMask", value=1.0, width=edge // 2, height=edge)
+    mask = graph.add("MaskComposite", destination=mask, source=left, x=0, y=0, operation="add")
+    masked = graph.add("SetLatentNoiseMask", samples=picture, mask=mask)
+    before = graph.save(picture)
+    inpainted = graph.save(scene.sampled(scene.guided(), latent=masked))
+    redrawn = graph.save(scene.sampled(scene.guided(), latent=picture, denoise=0.5))
+
+    lora = graph.add("LoraLoaderModelOnly", model=scene.model, lora_name="prx.safetensors", strength_model=1.0)
+    schedule = graph.sparsity()
+    tuned = graph.save(scene.sampled(graph.add("SparseGuidance", model=lora, sparsity=schedule)))
+    small = graph.add("SparseModelLoader", model_name=name, weight_dtype="fp8_e4m3fn")
+    fp8 = graph.save(scene.sampled(graph.add("SparseGuidance", model=small, sparsity=schedule)))
+
+    found = sampled_latents(host, graph)
+    side = found[plain].shape[-1] // 2
+    assert torch.allclose(found[before][..., side:], found[inpainted][..., side:], atol=1e-5)
+    different = [plain, regions, before, inpainted, redrawn, tuned, fp8]
+    for i, a in enumerate(different):
+        for b in different[i + 1 :]:
+            assert not torch.allclose(found[a], found[b], atol=1e-3), (a, b)
+    assert (found[plain] - found[fp8]).abs().mean() < 0.5 * found[plain].std()

@@ -277,3 +277,29 @@ def test_what_stock_nodes_do_to_text_models(host: Host, name: str, encoder: str)
         for b in different[i + 1 :]:
             assert not torch.allclose(found[a], found[b], atol=1e-3), (a, b)
     assert (found[plain] - found[fp8]).abs().mean() < 0.5 * found[plain].std()
+
+
+@pytest.mark.parametrize(("name", "encoder"), MODELS)
+def test_the_report_counts_the_text_that_runs(host: Host, name: str, encoder: str) -> None:
+    """Padding is cut off in front of the network: a short prompt is 64 tokens, an unknown one the 256 of the model."""
+    scene = Scene(name, encoder)
+    values = {"model": scene.model, "sparsity": scene.graph.sparsity(), "latent": scene.latent, "steps": 4}
+    short = scene.graph.add("SparseGuidanceReport", **values, positive=scene.positive, time_a_step=True)[0]
+    unknown = scene.graph.add("SparseGuidanceReport", **values)[0]
+    outputs = run(host, scene.graph).outputs
+    texts = [outputs[node]["text"][0] for node in (short, unknown)]
+    assert "64 text tokens are counted" in texts[0] and "256 text tokens are counted" in texts[1]
+    counts = [[float(line.split()[-1]) for line in text.splitlines() if line.startswith("CFG ")] for text in texts]
+    assert 0 < counts[0][0] < counts[1][0] and counts[0][1] > 0
+
+
+def test_a_route_of_ones_own(host: Host) -> None:
+    """The loader only assumes a route; Token Route replaces it."""
+    scene = Scene()
+    graph, schedule = scene.graph, scene.graph.sparsity()
+    routes = [{"start_layer": 2, "end_layer": 4}, {"start_layer": 1, "end_layer": -1}]
+    routed = [graph.add("TokenRoute", model=scene.model, route="custom", ratio=0.5, **route) for route in routes]
+    models = [scene.model, *routed]
+    nodes = [graph.save(scene.sampled(graph.add("SparseGuidance", model=m, sparsity=schedule))) for m in models]
+    found = sampled_latents(host, graph)
+    assert equal(found, nodes[0], nodes[1]) and not equal(found, nodes[0], nodes[2])

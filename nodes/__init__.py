@@ -10,10 +10,12 @@ from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
 from .text import SparseTextEncoder
+from .vae import SparseVAELoader
 
 NODES = [
     SparseModelLoader,
     SparseTextEncoder,
+    SparseVAELoader,
     SparseClassCondition,
     EmptySparseLatent,
     TokenRoute,

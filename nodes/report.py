@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..sparse_model.cost_plot import cost_plot
 from ..sparse_model.schedule import Schedule
 from .host.checks import check_plan
-from .host.cost import Step, mean, step_costs
+from .host.cost import Step, mean, step_costs, text_tokens
 from .host.sampling import fitting
 from .host.timing import step_seconds
 from .sockets import CATEGORY, Sparsity
@@ -60,7 +60,7 @@ class SparseGuidanceReport(io.ComfyNode):
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
         shape = tuple(fitting(model, latent).shape)
-        text = 256 if positive is None else positive[0][0].shape[1]
+        text = text_tokens(model, positive)
         found = step_costs(model, sparsity, steps, shape, text)
         lines = table(sparsity, found, text)
         if time_a_step:

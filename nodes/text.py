@@ -2,7 +2,11 @@
 
 from comfy_api.latest import io
 
-from .host.text import folder_names, folder_path, load_clip
+from ..sparse_model.encoder import kind_of
+from .host.folders import folder_names, folder_path
+from .host.text import load_clip
+
+PLACE = "text_encoders"
 
 
 class SparseTextEncoder(io.ComfyNode):
@@ -17,7 +21,7 @@ class SparseTextEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=folder_names(),
+                    options=folder_names(PLACE, kind_of),
                     tooltip="A folder in models/text_encoders with config.json, safetensors and tokenizer, such as "
                     "text_encoder and tokenizer of the published model. Needs the package transformers.",
                 )
@@ -27,4 +31,4 @@ class SparseTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(folder_path(folder)))
+        return io.NodeOutput(load_clip(folder_path(folder, PLACE, kind_of, "a text encoder")))

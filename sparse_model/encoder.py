@@ -132,12 +132,6 @@ def kind_of(folder: Path) -> Kind | None:
         return None
 
 
-def encoder_folders(root: Path) -> list[str]:
-    """Folders below `root`, down to three levels, that hold a text encoder: their names relative to it, sorted."""
-    configs = (config for depth in (1, 2, 3) for config in root.glob("*/" * depth + "config.json"))
-    return sorted(config.parent.relative_to(root).as_posix() for config in configs if kind_of(config.parent))
-
-
 def _class(kind: Kind) -> Any:
     import importlib
 

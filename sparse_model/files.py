@@ -9,7 +9,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -62,6 +62,12 @@ def located(path: Path) -> Path:
         if found:
             return found[0]
     raise ValueError("the folder holds no .safetensors file and no index of shards, nor does its folder 'transformer'.")
+
+
+def model_folders(root: Path, known: Callable[[Path], object]) -> list[str]:
+    """Folders below `root`, down to three levels, with a config.json and accepted by `known`: their names, sorted."""
+    configs = (config for depth in (1, 2, 3) for config in root.glob("*/" * depth + "config.json"))
+    return sorted(config.parent.relative_to(root).as_posix() for config in configs if known(config.parent))
 
 
 def shards(path: Path) -> list[Path]:

@@ -8,7 +8,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipe
 from encoders import WORDS, write_clip, write_qwen, write_t5gemma
 from safetensors.torch import save_file
 
-from sparse_model.encoder import encoder_folders, load_encoder
+from sparse_model.encoder import kind_of, load_encoder
+from sparse_model.files import model_folders
 
 KINDS = {"t5gemma": (write_t5gemma, PRXPipeline), "qwen": (write_qwen, PRXPixelPipeline)}
 PROMPT = "A  <person> LION in the #12 golden savanna, at sunset! " + "lion " * 300
@@ -53,7 +54,7 @@ def test_folders_are_found_by_what_they_hold(tmp_path):
     (tmp_path / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    assert encoder_folders(tmp_path) == [
+    assert model_folders(tmp_path, kind_of) == [
         f"{name}/{part}" for name in ("more/prxpixel", "prx-512-t2i") for part in ("text_encoder", "whole")
     ]
 

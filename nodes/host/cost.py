@@ -15,7 +15,7 @@ from ...sparse_model.guidance import RULES
 from ...sparse_model.schedule import Schedule, Settings
 from ...sparse_model.tokens import keep_count
 from .families import Stage, family_of, numbered_blocks
-from .model import spec_of
+from .model import fitted_text, spec_of
 from .route import sparsity_of, tokens_of
 
 
@@ -32,7 +32,7 @@ class Step:
 def step_costs(model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int) -> list[Step]:
     """The cost of every step over a latent [B, C, ...] with `text` text tokens, beside no guidance and CFG, dense."""
     rule, tokens = RULES[schedule.rule], tokens_of(model, shape)
-    count = _OwnCount(model, shape) if spec_of(model) is not None else _HostCount(model, tokens, text)
+    count = _OwnCount(model, shape, text) if spec_of(model) is not None else _HostCount(model, tokens, text)
     dense, found = count.branch(0.0), []
     for step in range(steps):
         now = schedule.at(step / steps)
@@ -50,6 +50,18 @@ def step_costs(model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...
     return found
 
 
+def text_tokens(model: Any, positive: list | None) -> int:
+    """How many text tokens a conditioning brings to the model, or, without one, how many there can be."""
+    spec = spec_of(model)
+    own = None if spec is None else spec.text
+    if positive is None:
+        return 256 if own is None else own.length
+    embeddings, options = positive[0]
+    if own is None:
+        return embeddings.shape[1]
+    return fitted_text(own, embeddings, options.get("attention_mask")).mask.shape[1]
+
+
 def mean(costs: Iterable[Cost]) -> Cost:
     """The mean of several steps' costs."""
     costs = list(costs)
@@ -60,8 +72,10 @@ def mean(costs: Iterable[Cost]) -> Cost:
 class _OwnCount:
     """A network of this pack, counted while its own forward runs on shapes; a square of the latent's area."""
 
-    def __init__(self, model: Any, shape: tuple[int, ...]):
+    def __init__(self, model: Any, shape: tuple[int, ...], text: int):
         self.spec = replace(spec_of(model), sparsity=sparsity_of(model))
+        if self.spec.text is not None:
+            self.spec = replace(self.spec, text=replace(self.spec.text, length=text))
         patch = self.spec.config.patch_size
         self.size = max(round((shape[-1] * shape[-2]) ** 0.5 / patch), 1) * patch
 

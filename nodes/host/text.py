@@ -7,13 +7,10 @@ import comfy.hooks
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
-import folder_paths
 import torch
 from torch import Tensor, nn
 
-from ...sparse_model.encoder import PromptEncoder, encoder_folders, load_encoder
-
-PLACES = ("text_encoders", "diffusion_models")  # where people put the folders of a published model
+from ...sparse_model.encoder import PromptEncoder, load_encoder
 
 
 class Tokenizer:
@@ -59,21 +56,3 @@ def load_clip(folder: Path) -> comfy.sd.CLIP:
     clip.patcher.hook_mode, clip.patcher.is_clip = comfy.hooks.EnumHookMode.MinVram, True
     clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds, clip.tokenizer_options = None, False, None, {}
     return clip
-
-
-def folder_names() -> list[str]:
-    """Every folder with a text encoder that the host's models folders hold."""
-    names = [name for root in _roots() for name in encoder_folders(root)]
-    return list(dict.fromkeys(names))
-
-
-def folder_path(name: str) -> Path:
-    """The folder of a name; ValueError if it is gone."""
-    for root in _roots():
-        if name in encoder_folders(root):
-            return root / name
-    raise ValueError(f"'{name}' is no folder with a text encoder; put it into models/text_encoders.")
-
-
-def _roots() -> list[Path]:
-    return [Path(root) for place in PLACES for root in folder_paths.get_folder_paths(place)]

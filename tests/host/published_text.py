@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL
 from safetensors.torch import save_file
 
 from sparse_model.models.prx import PRX, PRXConfig
@@ -15,6 +15,7 @@ from encoders import write_qwen, write_t5gemma
 
 TEXT_WIDTH = 12
 LATENT = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=TEXT_WIDTH)
+COMPRESSED = PRXConfig(16, 1, 32, width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=TEXT_WIDTH)
 PIXEL = PRXConfig(1024, 16, 3, width=32, depth=8, heads=2, text_width=TEXT_WIDTH, bottleneck=6, sized=True)
 
 
@@ -31,6 +32,27 @@ def write_prx(models: Path, name: str, shards: int = 1) -> str:
     folder = models / "diffusion_models" / name
     write_t5gemma(folder, TEXT_WIDTH)
     return write_transformer(folder, weights(LATENT), shards).relative_to(models / "diffusion_models").as_posix()
+
+
+def write_prx_dc_ae(models: Path, name: str) -> tuple[str, AutoencoderDC]:
+    """The same of the model that works on latents of DC-AE, with its VAE; returns the VAE as well."""
+    folder = models / "diffusion_models" / name
+    write_t5gemma(folder, TEXT_WIDTH)
+    torch.manual_seed(0)
+    vae = AutoencoderDC(
+        encoder_block_types=("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+        decoder_block_types=("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+        encoder_block_out_channels=(32, 32, 32, 64, 64, 64),
+        decoder_block_out_channels=(32, 32, 32, 64, 64, 64),
+        encoder_layers_per_block=(1, 1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    ).eval()
+    vae.save_pretrained(folder / "vae")
+    path = write_transformer(folder, weights(COMPRESSED), shards=1)
+    return path.relative_to(models / "diffusion_models").as_posix(), vae
 
 
 def write_prxpixel(models: Path, name: str, shards: int = 2) -> str:

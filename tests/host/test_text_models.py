@@ -8,15 +8,15 @@ import published_text as published
 import pytest
 import torch
 from encoders import write_qwen
-from graphs import Graph, equal, run, sampled_latents, write_checkpoint
+from graphs import Graph, equal, latents, run, sampled_latents, write_checkpoint
 from host import Host
-from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx
+from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx, write_prx_dc_ae
 from safetensors.torch import save_file
 
 LATENT = "prx-512-t2i/transformer/diffusion_pytorch_model.safetensors.index.json"
 PIXEL = "prxpixel-t2i.safetensors"
 T5GEMMA, QWEN = "prx-512-t2i/text_encoder", "prxpixel-t2i/text_encoder"
-MODELS = [(LATENT, T5GEMMA), (PIXEL, QWEN)]
+MODELS = [pytest.param(LATENT, T5GEMMA, id="latent"), pytest.param(PIXEL, QWEN, id="pixels")]
 PHOTOROOM = (  # how the repository Photoroom/PRX calls what diffusers calls so
     ("attention.norm_q.weight", "qk_norm.query_norm.scale"),
     ("attention.norm_k.weight", "qk_norm.key_norm.scale"),
@@ -42,6 +42,14 @@ def files(host: Host) -> None:
     write_qwen(models / "text_encoders" / "other", 2 * TEXT_WIDTH)
     write_flux_vae(models / "vae" / "flux.safetensors")
     write_checkpoint(folder / "tiny.safetensors")
+    layer, width = "diffusion_model.blocks.3.attention.img_qkv_proj", published.LATENT.width
+    (models / "loras").mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(1)
+    lora = {"up": (3 * width, 4), "down": (4, width)}
+    save_file(
+        {f"{layer}.lora_{part}.weight": torch.randn(shape, generator=generator) for part, shape in lora.items()},
+        models / "loras" / "prx.safetensors",
+    )
     (folder / "lost").mkdir()
     shard = "diffusion_pytorch_model-00001-of-00002.safetensors"
     (folder / "lost" / shard).write_bytes((folder / "prx-512-t2i" / "transformer" / shard).read_bytes())
@@ -84,6 +92,33 @@ def test_from_published_files_to_a_picture(host: Host, name: str, encoder: str) 
     images = [result.pixels(node) for node in (plain, sg)]
     assert all(image.shape == (1, 128, 128, 3) and image.std() > 1 for image in images)
     assert (images[0] != images[1]).any()
+
+
+def test_latents_of_dc_ae(host: Host) -> None:
+    """From a published folder to a picture, which is that of diffusers' own autoencoder, and back to a latent."""
+    name, theirs = write_prx_dc_ae(host.directory / "models", "prx-512-t2i-dc-ae")
+    scene = Scene(name, "prx-512-t2i-dc-ae/text_encoder", width=160, height=96)
+    graph = scene.graph
+    samples = scene.sampled(scene.guided())
+    latent = graph.save(samples)
+    vae = graph.add("SparseVAELoader", folder="prx-512-t2i-dc-ae/vae")
+    decoded = graph.add("VAEDecode", samples=samples, vae=vae)
+    shown = graph.add("SaveImage", images=decoded, filename_prefix="dcae")[0]
+    again = graph.save(graph.add("VAEEncode", pixels=decoded, vae=vae))
+    tiled = graph.add("VAEDecodeTiled", samples=samples, vae=vae, tile_size=512, overlap=64, temporal_size=64,
+                      temporal_overlap=8)  # fmt: skip
+    tiles = graph.add("SaveImage", images=tiled, filename_prefix="dcae-tiled")[0]
+    result = run(host, graph)
+    found = latents(host, result)
+    assert found[latent].shape == (1, 32, 3, 5)
+    with torch.no_grad():
+        picture = theirs.decode(found[latent]).sample
+        encoded = theirs.encode(picture.clamp(-1, 1)).latent
+    expected = ((picture + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0)
+    pixels = torch.from_numpy(result.pixels(shown)[0]) / 255
+    assert expected.std() > 0.01 and (pixels - expected).abs().max() < 1.5 / 255
+    assert (found[again] - encoded).abs().max() / encoded.abs().max() < 1e-3
+    assert result.pixels(tiles).shape == (1, 96, 160, 3)
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)
@@ -185,3 +220,86 @@ def test_a_size_that_the_model_cannot_take(host: Host, name: str, encoder: str) 
     scene = Scene(name, encoder, width=120)
     scene.graph.save(scene.sampled())
     assert "A width of 120 pixels does not divide into patches of 16; use 128" in sentence(host, scene.graph)
+
+
+def test_a_dc_ae_that_is_not_whole(host: Host) -> None:
+    folder = host.directory / "models" / "vae" / "halved"
+    _, theirs = write_prx_dc_ae(host.directory / "models", "other-dc-ae")
+    theirs.save_pretrained(folder)
+    state = {key: value for key, value in theirs.state_dict().items() if key.startswith("encoder.")}
+    save_file(state, folder / "diffusion_pytorch_model.safetensors")
+    graph = Graph()
+    samples = graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)
+    vae = graph.add("SparseVAELoader", folder="halved")
+    graph.add("PreviewImage", images=graph.add("VAEDecode", samples=samples, vae=vae))
+    text = sentence(host, graph)
+    assert "'halved' is no whole AutoencoderDC: it lacks" in text and "such as decoder." in text
+
+
+@pytest.mark.parametrize(("name", "encoder"), MODELS)
+def test_what_stock_nodes_do_to_text_models(host: Host, name: str, encoder: str) -> None:
+    """Two prompts for two halves, inpainting, image to image, a LoRA, fp8 weights."""
+    scene = Scene(name, encoder)
+    graph, positive = scene.graph, scene.positive
+    plain = graph.save(scene.sampled(scene.guided()))
+
+    other = graph.add("CLIPTextEncode", clip=scene.clip, text="the golden savanna")
+    half = {"width": 0.5, "height": 1.0, "y": 0.0, "strength": 1.0}
+    areas = [
+        graph.add("ConditioningSetAreaPercentage", conditioning=text, x=x, **half)
+        for text, x in ((positive, 0.0), (other, 0.5))
+    ]
+    scene.positive = graph.add("ConditioningCombine", conditioning_1=areas[0], conditioning_2=areas[1])
+    regions = graph.save(scene.sampled(scene.guided()))
+
+    scene.positive = positive
+    picture = scene.sampled(scene.guided(), seed=6)
+    edge = 128 if name == PIXEL else 16
+    mask = graph.add("SolidMask", value=0.0, width=edge, height=edge)
+    left = graph.add("SolidMask", value=1.0, width=edge // 2, height=edge)
+    mask = graph.add("MaskComposite", destination=mask, source=left, x=0, y=0, operation="add")
+    masked = graph.add("SetLatentNoiseMask", samples=picture, mask=mask)
+    before = graph.save(picture)
+    inpainted = graph.save(scene.sampled(scene.guided(), latent=masked))
+    redrawn = graph.save(scene.sampled(scene.guided(), latent=picture, denoise=0.5))
+
+    lora = graph.add("LoraLoaderModelOnly", model=scene.model, lora_name="prx.safetensors", strength_model=1.0)
+    schedule = graph.sparsity()
+    tuned = graph.save(scene.sampled(graph.add("SparseGuidance", model=lora, sparsity=schedule)))
+    small = graph.add("SparseModelLoader", model_name=name, weight_dtype="fp8_e4m3fn")
+    fp8 = graph.save(scene.sampled(graph.add("SparseGuidance", model=small, sparsity=schedule)))
+
+    found = sampled_latents(host, graph)
+    side = found[plain].shape[-1] // 2
+    assert torch.allclose(found[before][..., side:], found[inpainted][..., side:], atol=1e-5)
+    different = [plain, regions, before, inpainted, redrawn, tuned, fp8]
+    for i, a in enumerate(different):
+        for b in different[i + 1 :]:
+            assert not torch.allclose(found[a], found[b], atol=1e-3), (a, b)
+    assert (found[plain] - found[fp8]).abs().mean() < 0.5 * found[plain].std()
+
+
+@pytest.mark.parametrize(("name", "encoder"), MODELS)
+def test_the_report_counts_the_text_that_runs(host: Host, name: str, encoder: str) -> None:
+    """Padding is cut off in front of the network: a short prompt is 64 tokens, an unknown one the 256 of the model."""
+    scene = Scene(name, encoder)
+    values = {"model": scene.model, "sparsity": scene.graph.sparsity(), "latent": scene.latent, "steps": 4}
+    short = scene.graph.add("SparseGuidanceReport", **values, positive=scene.positive, time_a_step=True)[0]
+    unknown = scene.graph.add("SparseGuidanceReport", **values)[0]
+    outputs = run(host, scene.graph).outputs
+    texts = [outputs[node]["text"][0] for node in (short, unknown)]
+    assert "64 text tokens are counted" in texts[0] and "256 text tokens are counted" in texts[1]
+    counts = [[float(line.split()[-1]) for line in text.splitlines() if line.startswith("CFG ")] for text in texts]
+    assert 0 < counts[0][0] < counts[1][0] and counts[0][1] > 0
+
+
+def test_a_route_of_ones_own(host: Host) -> None:
+    """The loader only assumes a route; Token Route replaces it."""
+    scene = Scene()
+    graph, schedule = scene.graph, scene.graph.sparsity()
+    routes = [{"start_layer": 2, "end_layer": 4}, {"start_layer": 1, "end_layer": -1}]
+    routed = [graph.add("TokenRoute", model=scene.model, route="custom", ratio=0.5, **route) for route in routes]
+    models = [scene.model, *routed]
+    nodes = [graph.save(scene.sampled(graph.add("SparseGuidance", model=m, sparsity=schedule))) for m in models]
+    found = sampled_latents(host, graph)
+    assert equal(found, nodes[0], nodes[1]) and not equal(found, nodes[0], nodes[2])

@@ -1,0 +1,33 @@
+"""Autoencoders that the host does not load."""
+
+from comfy_api.latest import io
+
+from .host.folders import folder_names, folder_path
+from .host.vae import config_of, load_vae
+
+PLACE = "vae"
+
+
+class SparseVAELoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SparseVAELoader",
+            display_name="Sparse VAE Loader",
+            category="loaders",
+            description="Loads the deep compression autoencoder (DC-AE) of the PRX models named dc-ae; for every other "
+            "model use Load VAE.",
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=folder_names(PLACE, config_of),
+                    tooltip="A folder in models/vae with config.json and safetensors of a DC-AE: the folder vae of the "
+                    "published model.",
+                )
+            ],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Decode and VAE Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        return io.NodeOutput(load_vae(folder_path(folder, PLACE, config_of, "a DC-AE")))

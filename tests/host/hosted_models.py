@@ -32,7 +32,9 @@ import comfy.controlnet  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo.testing  # noqa: E402
 import zoo  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
@@ -418,6 +420,9 @@ def neighbours() -> dict[str, Any]:
     skipped = routed(patcher, middle)
     for number in (0, 1, 2):  # what skip-layer guidance does to a block
         skipped.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", number)
+    compiled, graphs = routed(patcher, middle), torch._dynamo.testing.CompileCounter()
+    set_torch_compile_wrapper(compiled, backend=graphs)
+    counts = [(error(sampled(compiled)[1], alone[1]), graphs.frame_count) for _ in range(3)]
     other_device = True
     if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
         second, sparse = build(animal), routed(patcher, middle)
@@ -439,6 +444,7 @@ def neighbours() -> dict[str, Any]:
         "patched behind": message(lambda: sampled(behind)),
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
         "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "compiled": counts,
         "calls": calls,
         "split": error(apart[1], alone[1]),
         "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),

@@ -106,6 +106,7 @@ def test_a_second_device_routes_its_own_blocks(neighbours: dict[str, Any]) -> No
         ("unet", "UNetModel, a U-Net; it works with FLUX.1, FLUX.2, Chroma"),
         ("past the end", "route 2 -> 9 leaves the network"),
         ("no route", "put Token Route in front of this node"),
+        ("weak model", "The weak model has no token route"),
         ("class labels", "needs a class-conditional model"),
     ],
 )

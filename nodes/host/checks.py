@@ -11,17 +11,22 @@ from .route import depth_of, sparsity_of
 
 def check_plan(model: Any, schedule: Schedule) -> None:
     """ValueError if a model cannot be sampled under a schedule."""
-    sparsity = sparsity_of(model)
-    if schedule.sparse and not sparsity:
-        raise ValueError(
-            "This model has no token route, so nothing can be dropped: put Token Route in front of this node, load a "
-            "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
-        )
     if schedule.sparse:
-        list(sparsity.stretches(depth_of(model)))
+        check_route(model, "This model")
     spec = spec_of(model)
     if RULES[schedule.rule].condition == "random" and (spec is None or spec.text is not None):
         raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
+
+
+def check_route(model: Any, name: str) -> None:
+    """ValueError unless a model, called `name` in it, has a route and room for it."""
+    sparsity = sparsity_of(model)
+    if not sparsity:
+        raise ValueError(
+            f"{name} has no token route, so nothing can be dropped: put Token Route in front of this node, load a "
+            "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
+        )
+    list(sparsity.stretches(depth_of(model)))
 
 
 def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:

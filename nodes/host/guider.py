@@ -10,7 +10,7 @@ from torch import Tensor
 from ...sparse_model.guidance import RULES
 from ...sparse_model.schedule import Schedule
 from .auxiliary import Auxiliary
-from .checks import check_plan, check_weak_model
+from .checks import check_plan, check_route, check_weak_model
 from .hook import GuidanceHook
 from .model import spec_of
 from .patch import HOOK, earlier_hook, unguided
@@ -30,6 +30,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
     ):
         check_weak_model(model, weak_model, schedule.rule)
         check_plan(model, schedule)
+        if weak_model is not None and schedule.gamma_weak.high > 0:
+            check_route(weak_model, "The weak model")
         super().__init__(unguided(model))
         self.schedule, self.auxiliary = schedule, None
         conditions = {"positive": positive}

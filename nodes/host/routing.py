@@ -158,6 +158,7 @@ class RoutedBlock:
         named = [p.name for p in inspect.signature(original).parameters.values() if p.kind in kinds]
         self.names = stage.positional or tuple(named)
 
+    @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = CURRENT.get()
         if call is None:

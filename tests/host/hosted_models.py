@@ -8,14 +8,12 @@ routed tokens put back after each block, and hidden from attention.
 import contextlib
 import functools
 import importlib.util
-import inspect
 import json
-import math
 import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,11 +26,13 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.controlnet  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
-import zoo  # noqa: E402
+import torch._dynamo.testing  # noqa: E402
+from cases import Case, cases, tokens_of  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from hidden_tokens import Reference  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
@@ -87,119 +87,10 @@ def depth(patcher: Any, animal: Animal) -> int:
     return sum(len(getattr(patcher.model.diffusion_model, path)) for path in animal.blocks)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A small model under certain conditions. `before` tokens of the image's sequence are never dropped, `size` may be,
-    if that is not all of the image; `text` stands in front of joint sequences, if that is not the animal's own."""
-
-    animal: str
-    before: int = 0
-    size: int | None = None
-    text: int | None = None
-    behind: bool = False  # text behind the image
-    extra: dict[str, Any] = field(default_factory=dict)
-    sizes: dict[str, Any] = field(default_factory=dict)
-    config: str | None = None
-    latent: tuple[int, ...] | None = None
-    lora: bool = False
-
-
-class Control(comfy.controlnet.ControlBase):
-    """A ControlNet whose residuals are given, for every block."""
-
-    def __init__(self, tokens: int, width: int, inputs: int, outputs: int):
-        super().__init__()
-        generator = torch.Generator().manual_seed(5)
-        self.residuals = {
-            name: [torch.randn(1, tokens, width, generator=generator) for _ in range(count)]
-            for name, count in (("input", inputs), ("output", outputs))
-        }
-
-    def get_control(self, x_noisy: Tensor, *_: Any) -> dict:
-        return {name: [r.repeat(len(x_noisy), 1, 1) for r in found] for name, found in self.residuals.items()}
-
-
-class Reference:
-    """An unrouted model made to run one branch with routed tokens hidden from it, one layer after another."""
-
-    def __init__(self, patcher: Any, case: Case, animal: Animal, layers: range, gamma: float, branch: int):
-        self.network, self.animal, self.layers, self.gamma = patcher.model.diffusion_model, animal, layers, gamma
-        self.size = case.size or tokens_of(animal)
-        self.before, self.text = case.before, 0 if case.behind else animal.text if case.text is None else case.text
-        run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
-        kept = SubsetSeed(SEED, run, "exact").draw(branch, animal.latent[0], self.size, gamma)
-        self.hidden = torch.ones(animal.latent[0], self.size, dtype=torch.bool).scatter(1, kept, False)  # [B, T]
-        self.inside, self.entry = False, None
-
-    def places(self, length: int, joint: bool) -> Tensor | None:
-        """Which tokens of a sequence are hidden, [B, length]; None if it has no image tokens."""
-        start = self.before + (self.text if joint else 0)
-        if length < self.size + start:
-            return None
-        mask = torch.zeros(len(self.hidden), length, dtype=torch.bool)
-        mask[:, start : start + self.size] = self.hidden
-        return mask
-
-    def attention(self, original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
-        """The host's attention, in which nobody sees the hidden tokens."""
-        skip = kwargs.get("skip_reshape", False)  # [B, heads, L, d] instead of [B, L, heads * d] or [B, L, heads, d]
-        axis = 2 if skip else 1
-        length = k.shape[axis]
-        joint = length >= self.size + self.before + self.text
-        mask = self.places(length, joint) if self.inside and q.shape[axis] == length else None
-        if mask is None:
-            return original(q, k, v, heads, *args, **kwargs)
-        own = kwargs.pop("mask", args[0] if args else None)
-        bias = torch.zeros(len(mask), 1, 1, mask.shape[1]).masked_fill(mask[:, None, None], -torch.inf)
-        if own is not None:
-            bias = bias + (own if own.ndim == 4 else own.unsqueeze(-3))
-        if not skip:
-            q, k, v = (t.reshape(*t.shape[:2], heads, -1).transpose(1, 2) for t in (q, k, v))
-        out = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=bias).to(v)
-        return out if kwargs.get("skip_output_reshape", False) else out.transpose(1, 2).flatten(2)
-
-    def block(self, original: Any, place: int | None, name: str, layer: int, *args: Any, **kwargs: Any) -> Any:
-        streams = [*args, *kwargs.values()][:2]  # image and text in some order, or image and something else
-        tokens = kwargs[name] if name in kwargs else args[place or 0]
-        mask = self.places(tokens.flatten(1, -2).shape[1], joint=place is None)
-        if layer == self.layers.start:
-            self.entry = tokens.flatten(1, -2)[mask].clone()
-        self.inside = layer in self.layers
-        if self.inside and self.gamma == 1:
-            (text,) = [stream for stream in streams if stream is not tokens]
-            output = tokens if place is None else (tokens, text) if place == 0 else (text, tokens)
-        else:
-            output = original(*args, **kwargs)
-        if self.inside:
-            (output if place is None else output[place]).flatten(1, -2)[mask] = self.entry  # of a contiguous tensor
-        self.inside = False
-        return output
-
-    @contextlib.contextmanager
-    def hiding(self) -> Iterator[None]:
-        replaced, layer = [], 0
-        for module in [m for name, m in sys.modules.items() if name.startswith("comfy.ldm.")]:
-            for name in ("optimized_attention", "optimized_attention_masked"):
-                if hasattr(module, name):
-                    replaced.append((module, name, getattr(module, name)))
-                    setattr(module, name, functools.partial(self.attention, getattr(module, name)))
-        for path, (tokens, place) in self.animal.blocks.items():
-            for block in getattr(self.network, path):
-                block.forward = functools.partial(self.block, type(block).forward.__get__(block), place, tokens, layer)
-                layer += 1
-        try:
-            yield
-        finally:
-            for owner, name, value in replaced:
-                setattr(owner, name, value)
-            for path in self.animal.blocks:
-                for block in getattr(self.network, path):
-                    del block.forward
-
-
-def tokens_of(animal: Animal) -> int:
-    sides = animal.latent[-len(animal.patch) :]
-    return math.prod(-(-side // patch) for side, patch in zip(sides, animal.patch, strict=True))
+def subset(patcher: Any, branch: int, batch: int, tokens: int, gamma: float) -> Tensor:
+    """The tokens that a branch keeps in the first evaluation, [batch, K]."""
+    run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
+    return SubsetSeed(SEED, run, "exact").draw(branch, batch, tokens, gamma)
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -214,6 +105,7 @@ def check(case: Case) -> dict[str, Any] | None:
         sizes={**animal.sizes, **case.sizes},
         config=case.config or animal.config,
         latent=case.latent or animal.latent,
+        patch=case.patch or animal.patch,
     )
     patcher = build(animal)
     if patcher is None:
@@ -240,7 +132,8 @@ def check(case: Case) -> dict[str, Any] | None:
     after = predictions(patcher, positive, negative, x, 2.0)
     expected = []
     for gamma, branch, condition in ((0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)):
-        with Reference(patcher, case, animal, route, gamma, branch).hiding():
+        kept = subset(patcher, branch, animal.latent[0], case.size or tokens_of(animal), gamma)
+        with Reference(patcher.model.diffusion_model, case, animal, route, kept).hiding():
             expected.append(predictions(patcher, condition, None, x, 1.0)[0])
     return {
         "gamma 0": all(torch.equal(a, b) for a, b in zip(plain, dense, strict=True)),
@@ -303,67 +196,28 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
     return step.cost.total * len(x) / total[0]
 
 
-def reference(channels: int = 16, *size: int) -> Tensor:
-    return torch.randn(1, channels, *(size or (6, 4)), generator=torch.Generator().manual_seed(6))
-
-
-def cases() -> dict[str, Case]:
-    """Every family, and what its blocks may meet."""
-    flipped = hasattr(zoo.comfy.ldm.flux.layers.DoubleStreamBlock, "flipped_img_txt") or (
-        "flipped_img_txt" in inspect.signature(zoo.comfy.ldm.flux.layers.DoubleStreamBlock).parameters
-    )
-    found = {name: Case(name, behind=flipped and name == "HunyuanVideo") for name in ZOO}
-    found |= {f"{name}, LoRA": replace(case, lora=True) for name, case in found.items()}
-    residuals = {"FLUX.1": (32, 2, 3), "Chroma": (32, 2, 3), "SD3": (128, 0, 5), "Qwen-Image": (32, 5, 0)}
-    for name, (width, inputs, outputs) in residuals.items():
-        control = Control(tokens_of(ZOO[name]), width, inputs, outputs)
-        found[f"{name}, ControlNet"] = Case(name, extra={"control": control, "control_apply_to_uncond": True})
-    for method in ("offset", "index", "uxo"):
-        extra = {"reference_latents": [reference()], "reference_latents_method": method}
-        found[f"FLUX.1, Kontext {method}"] = Case("FLUX.1", extra=extra)
-    for method in ["index"] + (["negative_index", "index_timestep_zero"] if not flipped else []):
-        extra = {"reference_latents": [reference(16, 1, 6, 4)], "reference_latents_method": method}
-        found[f"Qwen-Image, edit {method}"] = Case("Qwen-Image", extra=extra)
-    for method in ("index", "index_timestep_zero"):
-        extra = {"reference_latents": [reference(128, 3, 2)], "reference_latents_method": method}
-        found[f"FLUX.2, reference {method}"] = Case("FLUX.2", extra=extra, sizes={"guidance_embed": False})
-    mask = torch.randn(1, 25, 25, generator=torch.Generator().manual_seed(7))
-    found["FLUX.1, attention mask"] = Case("FLUX.1", extra={"attention_mask": mask, "attention_mask_img_shape": (5, 4)})
-    if not flipped:  # old hosts have no references for Z-Image, and guiding frames there fail in a batch
-        found["Z-Image, reference"] = Case("Z-Image", text=24, extra={"reference_latents": [reference()]})
-        frame, video = 12, tokens_of(ZOO["HunyuanVideo"])
-        found["HunyuanVideo, guiding frame"] = Case(
-            "HunyuanVideo", before=frame, size=video - frame, extra={"guiding_frame_index": 0},
-            sizes={"guidance_embed": False},
-        )  # fmt: skip
-    ones = torch.ones(1, 1, 3, 6, 8)
-    ones[:, :, 0] = 0.0
-    found["Wan 2.2, noise per frame"] = Case(
-        "Wan 2.1", config="WAN22_T2V", sizes={"in_dim": 48, "out_dim": 48}, latent=(2, 48, 3, 6, 8),
-        extra={"denoise_mask": ones},
-    )  # fmt: skip
-    found["Wan 2.1, reference"] = Case(
-        "Wan 2.1", before=12, sizes={"in_dim_ref_conv": 16}, extra={"reference_latents": [reference(16, 1, 6, 8)]}
-    )
-    found["Wan 2.1, VACE"] = Case(
-        "Wan 2.1", config="WAN21_Vace", sizes={"model_type": "vace", "vace_layers": 5, "vace_in_dim": 96}
-    )
-    found["Cosmos-Predict2, noise per frame"] = Case("Cosmos-Predict2", extra={"concat_mask": ones})
-    guides = (
-        torch.zeros(1, 3, 12, 2) + torch.arange(12.0)[:, None] if not flipped else torch.arange(36.0).view(1, 3, 12)
-    )
-    found["LTX-Video, guide frame"] = Case(
-        "LTX-Video", size=24, extra={"keyframe_idxs": guides, "concat_mask": torch.ones(1, 1, 3, 3, 4)}
-    )
-    return found
-
-
 def message(act: Callable[[], Any]) -> str:
     try:
         act()
     except ValueError as problem:
         return str(problem)
     return "no error"
+
+
+def auxiliary(route: Any) -> str:
+    """AG + SG with a second checkpoint: its own route is needed, and is followed."""
+    animal = ZOO["FLUX.1"]
+    main, weak, x, positive = build(animal), build(animal, seed=1), latent(animal), conditions(animal)
+
+    def sampled(weak_model: Any, gamma: float) -> Tensor:
+        plan = constant(0.25, gamma, 2.0, "AG + SG")
+        guider = part("nodes.host.guider").SparseGuider(routed(main, route), plan, positive, None, weak_model)
+        sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor([SIGMA, 0.0])
+        return guider.sample(x, torch.zeros_like(x), sampler, sigmas, disable_pbar=True, seed=SEED)
+
+    if torch.equal(sampled(routed(weak, route), 0.0), sampled(routed(weak, route), 0.75)):
+        return "the weak model's route is not followed"
+    return message(lambda: sampled(weak, 0.75))
 
 
 def neighbours() -> dict[str, Any]:
@@ -418,6 +272,9 @@ def neighbours() -> dict[str, Any]:
     skipped = routed(patcher, middle)
     for number in (0, 1, 2):  # what skip-layer guidance does to a block
         skipped.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", number)
+    compiled, graphs = routed(patcher, middle), torch._dynamo.testing.CompileCounter()
+    set_torch_compile_wrapper(compiled, backend=graphs)
+    counts = [(error(sampled(compiled)[1], alone[1]), graphs.frame_count) for _ in range(3)]
     other_device = True
     if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
         second, sparse = build(animal), routed(patcher, middle)
@@ -439,6 +296,7 @@ def neighbours() -> dict[str, Any]:
         "patched behind": message(lambda: sampled(behind)),
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
         "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "compiled": counts,
         "calls": calls,
         "split": error(apart[1], alone[1]),
         "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
@@ -446,6 +304,7 @@ def neighbours() -> dict[str, Any]:
         "unet": message(lambda: family_route(convolutional)),
         "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
         "no route": message(lambda: guided(patcher, plan)),
+        "weak model": auxiliary(middle),
         "class labels": message(lambda: guided(routed(patcher, middle), constant(0.25, 0.75, 2.0, "ICG"))),
     }
 

@@ -90,6 +90,12 @@ def test_split_batches_keep_the_same_tokens(neighbours: dict[str, Any]) -> None:
     assert neighbours["split"] < 1e-6
 
 
+def test_nothing_is_compiled_anew_from_step_to_step(neighbours: dict[str, Any]) -> None:
+    errors, graphs = zip(*neighbours["compiled"], strict=True)
+    assert max(errors) < 1e-6
+    assert 0 < graphs[0] == graphs[-1]
+
+
 def test_a_second_device_routes_its_own_blocks(neighbours: dict[str, Any]) -> None:
     assert neighbours["other device"]
 
@@ -100,6 +106,7 @@ def test_a_second_device_routes_its_own_blocks(neighbours: dict[str, Any]) -> No
         ("unet", "UNetModel, a U-Net; it works with FLUX.1, FLUX.2, Chroma"),
         ("past the end", "route 2 -> 9 leaves the network"),
         ("no route", "put Token Route in front of this node"),
+        ("weak model", "The weak model has no token route"),
         ("class labels", "needs a class-conditional model"),
     ],
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.ldm.chroma.model
+import comfy.ldm.chroma_radiance.model
 import comfy.ldm.flux.model
 import comfy.ldm.hunyuan_video.model
 import comfy.model_patcher
@@ -101,6 +102,7 @@ COSMOS = {
 KNOWN = {
     "Flux": comfy.ldm.flux.model.FluxParams.__dataclass_fields__,
     "Chroma": comfy.ldm.chroma.model.ChromaParams.__dataclass_fields__,
+    "ChromaRadiance": comfy.ldm.chroma_radiance.model.ChromaRadianceParams.__dataclass_fields__,
     "HunyuanVideo": comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__,
 }
 TWO_STACKS = {"double_blocks": ("img", 0), "single_blocks": ("x", None)}
@@ -158,7 +160,7 @@ ZOO = {
 }  # fmt: skip
 
 
-def build(animal: Animal, dtype: torch.dtype = torch.float32) -> comfy.model_patcher.ModelPatcher | None:
+def build(animal: Animal, dtype: torch.dtype = torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher | None:
     """The model with seeded random weights, or None where this host does not have it."""
     cls = getattr(comfy.supported_models, animal.config, None)
     if cls is None:
@@ -168,7 +170,7 @@ def build(animal: Animal, dtype: torch.dtype = torch.float32) -> comfy.model_pat
     config = cls({**sizes, "dtype": dtype})
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for name, value in sorted(model.diffusion_model.state_dict().items()):
         if value.is_floating_point() and value.numel():
             scale = 0.3 if value.ndim == 1 else 1.2 / value.shape[-1] ** 0.5

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..schedule import PRESETS, Schedule, constant
+from ..schedule import PRESETS, Curve, Schedule, constant
 from ..tokens import COMPARED
 from .measure import UNGUIDED, Bench, Cell
 from .results import Results
@@ -17,12 +17,14 @@ MAP_OMEGAS = (1.5, 2.0, 3.0)
 MAP_STRONG = (0.0, 0.25, 0.5)
 MAP_WEAK = (0.5, 0.75, 0.9, 1.0)
 TOKENS_OMEGA = 2.0
+RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """`search` samples for every cell that chooses settings, `final` samples for each of `seeds` seeds."""
+    """`search` samples for every cell that chooses settings or compares within one method, `final` samples where
+    methods are compared; `seeds` seeds."""
 
     search: int = 500
     final: int = 1000
@@ -52,8 +54,10 @@ class Sweep:
         cell = Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps)
         return self.cell(plan, cell)
 
-    def final(self, plan: str, method: str, schedule: Schedule) -> list[dict[str, Any]]:
-        cells = (Cell(schedule, method, seed, self.sizes.final, self.sizes.steps) for seed in range(self.sizes.seeds))
+    def final(self, plan: str, method: str, schedule: Schedule, samples: int | None = None) -> list[dict[str, Any]]:
+        """One cell per seed, of `samples` (the final size if not given)."""
+        samples = samples or self.sizes.final
+        cells = (Cell(schedule, method, seed, samples, self.sizes.steps) for seed in range(self.sizes.seeds))
         return [self.cell(plan, cell) for cell in cells]
 
     def best_omega(self, method: str, family: Callable[[float], Schedule]) -> tuple[float, float]:
@@ -82,7 +86,7 @@ def describe(row: dict[str, Any]) -> str:
 def naive(sweep: Sweep) -> None:
     """Dropping tokens without guidance (arXiv 2601.01608, fig. 4)."""
     for gamma in NAIVE:
-        sweep.final("naive", f"naive {gamma:g}", constant(gamma, 1, 1))
+        sweep.final("naive", f"naive {gamma:g}", constant(gamma, 1, 1), sweep.sizes.search)
 
 
 def maps(sweep: Sweep) -> None:
@@ -103,17 +107,22 @@ def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
     cheapest that beats CFG's best.
     """
     found: dict[str, Callable[[float], Schedule]] = {"CFG": lambda omega: constant(0, 0, omega, "CFG")}
+    if sweep.bench.spec.sparsity:
+        found |= operating_points(sweep, sweep.best_omega("CFG", found["CFG"])[1])
+        found["CFG + SG (0.2, 0.7)"] = lambda omega: constant(0.2, 0.7, omega, "CFG + SG")
+    found[f"CFG, until {UNTIL:g}"] = until(found["CFG"])
+    found["ICG"] = lambda omega: constant(0, 0, omega, "ICG")
     if sweep.bench.auxiliary is not None:
         found["AG"] = lambda omega: constant(0, 0, omega, "AG")
-    found["ICG"] = lambda omega: constant(0, 0, omega, "ICG")
-    if not sweep.bench.spec.sparsity:
-        return found
-    found["CFG + SG (0.2, 0.7)"] = lambda omega: constant(0.2, 0.7, omega, "CFG + SG")
-    if sweep.bench.auxiliary is not None:
-        found["AG + SG, cosine"] = PRESETS["SG_FID"].with_scale
+        if sweep.bench.spec.sparsity:
+            found["AG + SG, cosine"] = PRESETS["SG_FID"].with_scale
+    return found
+
+
+def operating_points(sweep: Sweep, cfg: float) -> dict[str, Callable[[float], Schedule]]:
+    """SG's pairs of gamma by name, from the map; `cfg` is the Fréchet distance of CFG's best."""
     maps(sweep)
     rows = [row for row in sweep.results.rows if row["plan"] == "map"]
-    _, cfg = sweep.best_omega("CFG", found["CFG"])
     limits = {
         "best": rows,
         "equal cost": [row for row in rows if row["cost"] <= 0.5],  # one of CFG's two dense branches
@@ -125,9 +134,10 @@ def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
     for name, row in points.items():
         rates = tuple(row["schedule"][f"gamma_{branch}"]["keyframes"][0][1] for branch in ("strong", "weak"))
         named.setdefault(rates, []).append(name)
-    for (strong, weak), names in named.items():
-        found[f"SG ({strong:g}, {weak:g}): {', '.join(names)}"] = _sparse_guidance(strong, weak)
-    return found
+    return {
+        f"SG ({strong:g}, {weak:g}): {', '.join(names)}": _sparse_guidance(strong, weak)
+        for (strong, weak), names in named.items()
+    }
 
 
 def _sparse_guidance(strong: float, weak: float) -> Callable[[float], Schedule]:
@@ -137,16 +147,51 @@ def _sparse_guidance(strong: float, weak: float) -> Callable[[float], Schedule]:
 def compare(sweep: Sweep) -> None:
     """Each method at its own best omega, over several seeds (the counterpart of table 2)."""
     sweep.final("compare", "unguided", UNGUIDED)
+    if sweep.bench.spec.schedule is not None:
+        sweep.final("compare", "the checkpoint's own schedule", sweep.bench.spec.schedule)
     for method, family in methods(sweep).items():
         omega, _ = sweep.best_omega(method, family)
         sweep.final("compare", method, family(omega))
+
+
+def until(family: Callable[[float], Schedule]) -> Callable[[float], Schedule]:
+    """The same schedules, guiding only up to progress UNTIL."""
+    return lambda omega: replace(family(omega), end=UNTIL)
+
+
+def schedules(sweep: Sweep) -> None:
+    """What schedules add to constant rates, one change at a time, each at its own best omega: an end of guidance
+    (arXiv 2404.07724), a strong branch that grows sparser, both."""
+    rising = Curve.cosine(0.0, RISING)
+
+    def risen(omega: float) -> Schedule:
+        return Schedule(rising, Curve.constant(1), Curve.constant(omega))
+
+    plain = _sparse_guidance(0, 1)
+    families = {
+        f"CFG, until {UNTIL:g}": until(lambda omega: constant(0, 0, omega, "CFG")),
+        f"SG (rising to {RISING:g}, 1), until {UNTIL:g}": until(risen),
+        f"SG (0, 1), until {UNTIL:g}": until(plain),
+        f"SG (rising to {RISING:g}, 1)": risen,
+    }
+    for method, family in families.items():
+        omega, _ = sweep.best_omega(method, family)
+        sweep.final("schedules", method, family(omega))
+    sweep.final("schedules", f"no guidance, rising to {RISING:g}", risen(1))
 
 
 def tokens(sweep: Sweep) -> None:
     """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
     for selection in COMPARED:
         for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
-            sweep.final("tokens", f"{name}, {selection}", replace(schedule, selection=selection))
+            chosen = replace(schedule, selection=selection)
+            sweep.final("tokens", f"{name}, {selection}", chosen, sweep.sizes.search)
 
 
-PLANS: dict[str, Callable[[Sweep], None]] = {"compare": compare, "maps": maps, "naive": naive, "tokens": tokens}
+PLANS: dict[str, Callable[[Sweep], None]] = {
+    "compare": compare,
+    "maps": maps,
+    "naive": naive,
+    "schedules": schedules,
+    "tokens": tokens,
+}

@@ -101,6 +101,25 @@ def test_text_to_image_of_microdit(host: Host) -> None:
     assert not any(torch.allclose(found[open_negative], found[node], atol=1e-3) for node in (another, sparse))
 
 
+@pytest.mark.parametrize("name", ["sprint_XL_imagenet256.safetensors", "dit_4_channel_37M_real_and_synthetic_data.pt"])
+def test_fp8_storage(host: Host, name: str) -> None:
+    """Norms, experts and tokens that are no layers of the host's are stored and cast like the rest."""
+    graph = Graph()
+    plain, small = (
+        graph.add("SparseModelLoader", model_name=name, weight_dtype=dtype) for dtype in ("default", "fp8_e4m3fn")
+    )
+    if "sprint" in name:
+        positive, _ = graph.labels(plain, "207")
+    else:
+        clip = graph.add("SparseTextEncoder", folder=CLIP)
+        positive = graph.add("CLIPTextEncode", clip=clip, text="a lion")
+    latent = graph.add("EmptySparseLatent", model=plain, batch_size=1, width=128, height=128)
+    saved = [graph.save(graph.sparse_sampled(model, positive, latent, preset="PDG")) for model in (plain, small)]
+    found = sampled_latents(host, graph)
+    difference = (found[saved[0]] - found[saved[1]]).abs().mean() / found[saved[0]].abs().mean()
+    assert 0 < difference < 0.5
+
+
 @pytest.mark.parametrize(
     "labels, words", [("1000", "class id 1000 is past the end"), ("golden retreiver", "did you mean")]
 )

@@ -51,7 +51,7 @@ def family_route(model: ModelPatcher) -> Sparsity:
     """What to route where nobody says otherwise: the checkpoint's own route, else the default of the family."""
     spec = spec_of(model)
     if spec is not None:
-        return spec.sparsity or Sparsity((trained(spec.config.depth),))
+        return spec.sparsity if spec.sparsity.routes else Sparsity((trained(spec.config.depth),))
     return Sparsity((family_of(model.model.diffusion_model).route(depth_of(model)),))
 
 
@@ -79,7 +79,8 @@ def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | 
             f"{tokens_of(model, shape)} image tokens at this size; text tokens and reference images are never dropped."
         )
     if sparsity_of(model):
-        lines.append("This replaces the route that the model came with.")
+        came = "route" if sparsity_of(model).routes else "mask"
+        lines.append(f"This replaces the {came} that the model came with.")
     return "\n".join(lines)
 
 
@@ -90,11 +91,6 @@ def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
     clone = model.clone()
     spec = spec_of(model)
     if spec is not None:
-        if spec.sparsity.mask is not None:
-            raise ValueError(
-                "This model drops tokens in front of its encoder, as its file says, and has no layers for a route: "
-                "connect it without Token Route."
-            )
         list(sparsity.stretches(spec.config.depth))
         clone.add_object_patch(OWN, sparsity)
         return clone

@@ -34,8 +34,8 @@ MASK_RATIO = 0.75  # of the published pre-trainings, at 256 and 512 pixels; all 
 NATIVE = 16  # patches along a side at 256 pixels: positions at 512 are those of 256, twice as dense
 TOKENS = 77  # of a prompt, padding included
 NOTE = (
-    "Tokens that its mask drops get no prediction: guide it by CFG, or record a route (convert --route), inside which "
-    "they wait"
+    "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (Token Route, convert --route), "
+    "inside which they wait"
 )
 
 

@@ -7,6 +7,8 @@ from host import Host
 from published import CLIP, SDXL_VAE, VAE, write_files
 from safetensors.torch import save_file
 
+from sparse_model.__main__ import main
+
 EXPECTED = {
     "DiT-XL-2-256x256.pt": ("no token route; epsilon", "CFG, gamma strong 0, gamma weak 0, omega 4 "),
     "SiT-XL-2-256.pt": ("no token route; flow of velocity", "250 steps"),
@@ -22,6 +24,11 @@ EXPECTED = {
 @pytest.fixture(scope="session", autouse=True)
 def files(host: Host) -> None:
     write_files(host)
+
+
+MASKED = [name for name, words in EXPECTED.items() if "masked" in words[0]] + [
+    "dit_4_channel_37M_real_and_synthetic_data.pt"
+]
 
 
 def scene(name: str, labels: str = "golden retriever") -> tuple[Graph, list, list, list]:
@@ -99,6 +106,29 @@ def test_text_to_image_of_microdit(host: Host) -> None:
     assert result.pixels(shown[0]).shape == (1, 128, 128, 3)
     assert equal(found, open_negative, zero_negative)
     assert not any(torch.allclose(found[open_negative], found[node], atol=1e-3) for node in (another, sparse))
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_token_route_in_place_of_a_mask(host: Host, name: str) -> None:
+    """The same as a file that records the route; and not what the mask does."""
+    folder = host.directory / "models" / "diffusion_models"
+    assert main(["convert", str(folder / name), str(folder / "routed.safetensors"), "--route", "0", "-1"]) == 0
+    graph = Graph()
+    masked, recorded = graph.model(name), graph.model("routed.safetensors")
+    values = {"route": "custom", "start_layer": 0, "end_layer": -1, "ratio": 0.5}
+    routed = graph.add("TokenRoute", model=masked, **values)
+    if "dit_4" in name:
+        clip = graph.add("SparseTextEncoder", folder=CLIP)
+        positive = graph.add("CLIPTextEncode", clip=clip, text="a lion")
+    else:
+        positive, _ = graph.labels(masked, "207")
+    latent = graph.add("EmptySparseLatent", model=masked, batch_size=1, width=128, height=128)
+    saved = [graph.save(graph.sparse_sampled(model, positive, latent)) for model in (routed, recorded, masked)]
+    result = run(host, graph)
+    found = latents(host, result)
+    assert "This replaces the mask" in result.outputs[routed[0]]["text"][0]
+    assert equal(found, *saved[:2])
+    assert not torch.allclose(found[saved[0]], found[saved[2]], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sprint_XL_imagenet256.safetensors", "dit_4_channel_37M_real_and_synthetic_data.pt"])

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .files import finite, model_name, read_tensors
+from .files import finite, model_name, pipeline_settings, read_tensors
 from .labels import class_names
 from .models import ARCHITECTURES
 from .models.layers import TORCH, Backend
+from .prediction import Flow
 from .spec import KEY, ModelSpec
 
 # what people load as a model by mistake, told by parts of keys
@@ -40,7 +41,10 @@ def read(path: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
     path = Path(path)
     try:
         state, metadata = read_tensors(path)
-        spec = ModelSpec.from_metadata(metadata) if KEY in metadata else infer(state, model_name(path))
+        if KEY in metadata:
+            spec = ModelSpec.from_metadata(metadata)
+        else:
+            spec = _published(infer(state, model_name(path)), pipeline_settings(path))
         state = _matching(state, spec)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path.name}: {error}") from error
@@ -85,6 +89,17 @@ def infer(state: Mapping[str, Tensor], name: str) -> ModelSpec:
         f"not a checkpoint of a known architecture ({', '.join(ARCHITECTURES)}); its first keys are "
         f"{', '.join(list(shapes)[:4]) or 'none'}."
     )
+
+
+def _published(spec: ModelSpec, settings: Mapping[str, float]) -> ModelSpec:
+    """The spec with what the files around the weights say of the schedule, the noise and the size."""
+    if isinstance(spec.prediction, Flow) and spec.prediction.levels:
+        known = {key: settings[key] for key in ("shift", "noise_scale") if settings.get(key, 0) > 0}
+        spec = replace(spec, prediction=replace(spec.prediction, **known))
+    size, left = divmod(int(settings.get("default_sample_size", 0)), spec.ratio)
+    if size and not left and size % spec.config.patch_size == 0:
+        spec = replace(spec, config=replace(spec.config, input_size=size))
+    return spec
 
 
 def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.dtype | None = None) -> None:

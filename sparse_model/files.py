@@ -21,6 +21,7 @@ PREFIXES = ("module.", "_orig_mod.", "state.model.denoiser.", "model.", "net.", 
 PICKLES = {".pt", ".pth", ".ckpt", ".bin"}
 INDEX = ".index.json"
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
+SETTINGS = ("shift", "default_sample_size", "noise_scale")
 NAMELESS = ("diffusion_pytorch_model", "pytorch_model", "model")  # file names that say nothing; their folder's does
 
 
@@ -62,6 +63,21 @@ def located(path: Path) -> Path:
         if found:
             return found[0]
     raise ValueError("the folder holds no .safetensors file and no index of shards, nor does its folder 'transformer'.")
+
+
+def pipeline_settings(path: Path) -> dict[str, float]:
+    """What the folder of a diffusers pipeline says besides a transformer's weights: the scheduler's "shift", the
+    pipeline's "default_sample_size" and "noise_scale", each where it is there."""
+    folder, found = located(path).parent, {}
+    if folder.name != "transformer":
+        return found
+    for name in ("scheduler/scheduler_config.json", "model_index.json"):
+        try:
+            values = json.loads((folder.parent / name).read_text(encoding="utf-8"))
+            found |= {key: float(values[key]) for key in SETTINGS if isinstance(values.get(key), int | float)}
+        except (OSError, ValueError, AttributeError):
+            continue
+    return found
 
 
 def model_folders(root: Path, known: Callable[[Path], object]) -> list[str]:

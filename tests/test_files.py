@@ -53,6 +53,25 @@ def test_a_sharded_model_loads_from_whatever_is_named(tmp_path, state):
         assert "records no route" in spec.note and spec.sparsity.routes[0].end == 4
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "index", "shift", "size"),
+    [
+        ({"shift": 1.5}, {"default_sample_size": 1024}, 1.5, 128),
+        ({}, {"default_sample_size": None}, 3.0, 64),
+        ([], {"default_sample_size": 1001}, 3.0, 64),
+    ],
+)
+def test_the_files_of_a_pipeline_say_more(tmp_path, state, scheduler, index, shift, size):
+    """Its scheduler's shift and its size go before what the family usually has; nonsense does not."""
+    files = write_shards(tmp_path / "lions" / "transformer", state)
+    (tmp_path / "lions" / "scheduler").mkdir()
+    (tmp_path / "lions" / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    (tmp_path / "lions" / "model_index.json").write_text(json.dumps(index))
+    for path in (tmp_path / "lions", files[0]):
+        spec, _ = checkpoints.read(path)
+        assert (spec.title, spec.prediction.shift, spec.config.input_size) == ("lions", shift, size)
+
+
 def test_shards_need_no_index(tmp_path, state):
     files = write_shards(tmp_path / "prx-1024", state, index=False)
     for path in (files[2], tmp_path / "prx-1024"):

@@ -20,7 +20,7 @@ class SparseGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A model with a token route, from Sparse Model Loader or Token Route; a LoRA may come between.",
+                    tooltip="A model with a route, from Sparse Model Loader or Token Route; LoRAs may come between.",
                 ),
                 Sparsity.Input("sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."),
             ],

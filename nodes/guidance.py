@@ -19,7 +19,8 @@ class SparseGuidance(io.ComfyNode):
             "guidance scale omega; at cfg 1 only the strong branch runs.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A model with a token route, from Sparse Model Loader; a LoRA may come between."
+                    "model",
+                    tooltip="A model with a route, from Sparse Model Loader or Token Route; LoRAs may come between.",
                 ),
                 Sparsity.Input("sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."),
             ],
@@ -47,7 +48,7 @@ class SparseGuider(io.ComfyNode):
             description="A guider for SamplerCustomAdvanced that follows the schedule's own omega, and that can take a "
             "second, weaker checkpoint as the weak branch.",
             inputs=[
-                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader."),
+                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),
                 io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
                 Sparsity.Input("sparsity", tooltip="Sparsity, omega and rule over progress, from Sparsity Scheduler."),
                 io.Conditioning.Input(

@@ -91,5 +91,6 @@ class TokenRoute(io.ComfyNode):
             sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
         else:
             sparsity = family_route(model)
+        patched = routed(model, sparsity)
         about = described(model, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
-        return io.NodeOutput(routed(model, sparsity), about, ui=ui.PreviewText(about))
+        return io.NodeOutput(patched, about, ui=ui.PreviewText(about))

@@ -18,7 +18,7 @@ class SparseKSampler(io.ComfyNode):
             category=CATEGORY,
             description="Samples a token-sparse model with Sparse Guidance in one box.",
             inputs=[
-                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader."),
+                io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),
                 io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
                 io.Latent.Input("latent_image", tooltip="The latent to denoise, from Empty Sparse Latent or an image."),
                 io.Int.Input(

@@ -86,10 +86,15 @@ def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | 
 
 def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
     """A clone that drops tokens where `sparsity` says, in place of any earlier route; ValueError if it cannot."""
-    if sparsity.mask is not None:
-        raise ValueError("Token Route takes routes; a mask in front of the encoder is a matter of the checkpoint.")
-    clone = model.clone()
     spec = spec_of(model)
+    if spec is not None and spec.sparsity.mask is not None:
+        raise ValueError(
+            "This model was trained to drop tokens in front of its encoder, which needs no Token Route: connect it "
+            "without this node."
+        )
+    if not sparsity.routes:
+        raise ValueError("There is no route in this: give at least one start and end layer.")
+    clone = model.clone()
     if spec is not None:
         list(sparsity.stretches(spec.config.depth))
         clone.add_object_patch(OWN, sparsity)
@@ -112,12 +117,9 @@ def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
 
 
 def placed(network: Any, family: Family, sparsity: Sparsity) -> list[tuple[str, Stage, int | None, bool]]:
-    """(path, stage, route or None, last of its route) of every block up to the end of the last route."""
-    blocks = numbered_blocks(network, family)
-    found = []
+    """(path, stage, route or None, last of its route) of every block in front of the first route and in a route."""
+    blocks, found = numbered_blocks(network, family), []
     for layers, route in sparsity.stretches(len(blocks)):
-        if route is None and found and layers.stop == len(blocks):
-            break
         # Branches differ from the first route on: only blocks in front of it can be shared.
         if route is not None or not found:
             found += [(*blocks[i][:2], route, route is not None and i == layers.stop - 1) for i in layers]

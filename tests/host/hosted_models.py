@@ -272,6 +272,9 @@ def neighbours() -> dict[str, Any]:
     skipped = routed(patcher, middle)
     for number in (0, 1, 2):  # what skip-layer guidance does to a block
         skipped.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", number)
+    left, right = conditions(animal, 1, area=(10, 4, 0, 0)), conditions(animal, 3, area=(10, 4, 0, 4))
+    regions = predictions(guided(routed(patcher, middle), plan), left + right, None, x, 2.0)
+    half = predictions(guided(routed(patcher, middle), plan), left, None, x[..., :4], 2.0)
     compiled, graphs = routed(patcher, middle), torch._dynamo.testing.CompileCounter()
     set_torch_compile_wrapper(compiled, backend=graphs)
     counts = [(error(sampled(compiled)[1], alone[1]), graphs.frame_count) for _ in range(3)]
@@ -296,6 +299,7 @@ def neighbours() -> dict[str, Any]:
         "patched behind": message(lambda: sampled(behind)),
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
         "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "regions": max(error(found[..., :4], own) for found, own in zip(regions, half, strict=True)),
         "compiled": counts,
         "calls": calls,
         "split": error(apart[1], alone[1]),

@@ -90,6 +90,10 @@ def test_split_batches_keep_the_same_tokens(neighbours: dict[str, Any]) -> None:
     assert neighbours["split"] < 1e-6
 
 
+def test_regions_are_routed_like_pictures_of_their_size(neighbours: dict[str, Any]) -> None:
+    assert neighbours["regions"] < 1e-5
+
+
 def test_nothing_is_compiled_anew_from_step_to_step(neighbours: dict[str, Any]) -> None:
     errors, graphs = zip(*neighbours["compiled"], strict=True)
     assert max(errors) < 1e-6

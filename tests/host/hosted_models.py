@@ -149,6 +149,9 @@ def check(case: Case) -> dict[str, Any] | None:
             "batch of one": error(single[1][0], expected[1][0]),
         },
         "effect": error(expected[1], plain[0]),
+        "half precision": halved(animal, positive, negative, x, plain, sg)
+        if not case.extra and not case.lora
+        else True,
         "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
     }
 
@@ -194,6 +197,20 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
         predictions(guided_model, positive, None, x, 2.0)
     (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
     return step.cost.total * len(x) / total[0]
+
+
+def halved(animal: Animal, positive: list, negative: list, x: Tensor, plain: list[Tensor], sg: list[Tensor]) -> bool:
+    """In bf16 and fp16: gamma 0 is unpatched bit for bit, and a routed branch loses no more than an unrouted one."""
+    good = []
+    for dtype in (torch.bfloat16, torch.float16):
+        patcher = build(animal, dtype)
+        sparse = routed(patcher, Sparsity((Route(1, -2, 0.5),)))
+        stock = predictions(patcher, positive, negative, x, 2.0)
+        dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
+        half = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
+        good.append(all(torch.equal(a, b) for a, b in zip(stock, dense, strict=True)))
+        good.append(error(half[1], sg[1]) < 2 * error(stock[0], plain[0]) + 0.01)
+    return all(good)
 
 
 def message(act: Callable[[], Any]) -> str:

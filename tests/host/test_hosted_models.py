@@ -64,6 +64,11 @@ def test_dropped_tokens_are_as_if_hidden_and_put_back(families: dict[str, dict[s
     assert {name: case["errors"] for name, case in families.items() if max(case["errors"].values()) > 2e-6} == {}
 
 
+def test_half_precision(families: dict[str, dict[str, Any]]) -> None:
+    """bf16 and fp16: bit for bit at gamma 0, and as close to float32 with a route as without."""
+    assert wrong(families, "half precision") == []
+
+
 def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
     """Counted from the sizes of layers, against hooks on every layer and attention in a guided step."""
     assert {name: case["cost"] for name, case in families.items() if abs(case["cost"] - 1) > 1e-9} == {}

@@ -87,11 +87,6 @@ def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | 
 def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
     """A clone that drops tokens where `sparsity` says, in place of any earlier route; ValueError if it cannot."""
     spec = spec_of(model)
-    if spec is not None and spec.sparsity.mask is not None:
-        raise ValueError(
-            "This model was trained to drop tokens in front of its encoder, which needs no Token Route: connect it "
-            "without this node."
-        )
     if not sparsity.routes:
         raise ValueError("There is no route in this: give at least one start and end layer.")
     clone = model.clone()

@@ -11,11 +11,6 @@ from graphs import SPEC, Graph, Scene, equal, run, sampled_latents, write_checkp
 from host import Host
 from hosts import REPOSITORY
 
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.prediction import EDM
-from sparse_model.sparsity import Sparsity
-from sparse_model.spec import ModelSpec
-
 TREAD = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}]}
 
 
@@ -26,10 +21,6 @@ def models(host: Host) -> None:
     folder = host.directory / "models" / "diffusion_models"
     labels = replace(SPEC, config=replace(SPEC.config, num_classes=4096), labels=())
     write_checkpoint(folder / "labels.safetensors", labels)
-    mask = ModelSpec(
-        "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), EDM(), Sparsity(mask=0.5)
-    )
-    write_checkpoint(folder / "masked.safetensors", mask)
     command = [host.checkout.python, Path(__file__).with_name("hosted_models.py"), host.checkout.root, REPOSITORY]
     command += ["write", folder / "small-wan.safetensors"]
     subprocess.run(command, env=host.checkout.environment, check=True, capture_output=True, timeout=300)
@@ -151,16 +142,6 @@ def untimed() -> Graph:
     return video.graph
 
 
-def masked() -> Graph:
-    graph = Graph()
-    model = graph.model("masked.safetensors")
-    values = {"route": "custom", "start_layer": 0, "end_layer": 0, "ratio": 0.5, "json": ""}
-    route = graph.add("TokenRoute", model=model, **values)
-    latent = graph.add("EmptySparseLatent", model=model, batch_size=1, width=0, height=0)
-    graph.add("SparseGuidanceReport", model=route, sparsity=graph.sparsity(), latent=latent, steps=4)
-    return graph
-
-
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
@@ -171,7 +152,6 @@ def masked() -> Graph:
         (lambda: routed(json="2, -2"), "not a route"),
         (lambda: routed(json='{"routes": []}'), "no route in this"),
         (lambda: untimed(), "connect positive"),
-        (lambda: masked(), "needs no Token Route"),
     ],
     ids=[
         "no route",
@@ -181,7 +161,6 @@ def masked() -> Graph:
         "no JSON",
         "empty JSON",
         "nothing to time",
-        "masked model",
     ],
 )
 def test_one_sentence(host: Host, graph: Any, words: str) -> None:

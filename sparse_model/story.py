@@ -35,7 +35,7 @@ def rows_of(schedule: Schedule) -> dict[str, Schedule]:
 
 def _span(schedule: Schedule, branch: str) -> str:
     curve = getattr(schedule, f"gamma_{branch}")
-    return f"{curve(0):g}" if curve.low == curve.high else f"{curve(0):g}→{curve(1):g}"
+    return f"{curve(0):g}" if curve.low == curve.high else f"{curve(0):g} to {curve(1):g}"
 
 
 def tell(

@@ -106,7 +106,7 @@ def _maps(rows: list[Row]):
         for i in range(len(strongs)):
             for j in range(len(weaks)):
                 if grid[i][j] == grid[i][j]:
-                    shade = "white" if grid[i][j] < (low + high) / 2 else "black"
+                    shade = "black" if grid[i][j] < (low + high) / 2 else "white"
                     axes.text(j, i, f"{grid[i][j]:.0f}", ha="center", va="center", fontsize=8, color=shade)
         axes.set_xticks(range(len(weaks)), [f"{value:g}" for value in weaks])
         axes.set_yticks(range(len(strongs)), [f"{value:g}" for value in strongs])

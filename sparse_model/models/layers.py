@@ -123,7 +123,7 @@ def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:
@@ -318,8 +318,8 @@ class AdaLNBlock(nn.Module):
         packing = attending[-1] if attending else WHOLE
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=-1)
         each = packing.spread
-        x = x + each(gate_a) * self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), *attending)
-        return x + each(gate_m) * self.mlp(modulate(self.norm2(x), each(shift_m), each(scale_m)))
+        x = torch.addcmul(x, each(gate_a), self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), *attending))
+        return torch.addcmul(x, each(gate_m), self.mlp(modulate(self.norm2(x), each(shift_m), each(scale_m))))
 
 
 class AdaLNLinear(nn.Module):

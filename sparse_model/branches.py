@@ -100,6 +100,11 @@ class Chunks:
 
     sources: tuple[int, ...]
 
+    def choose(self, route: int, x: Tensor, where: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """The kept tokens [B, K] of every chunk, where x [R * B, T, D] enters a route; chunk c reads its block of rows
+        where[c], or its source's. Which tokens they are may depend on x in a subclass only."""
+        return self.subsets(route, len(x) // (max(where or self.sources) + 1), x.shape[1], x.device)
+
     def distinct(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Every distinct input once: [N, ...] of all chunks -> [U * B, ...] each."""
         firsts = [self.sources.index(source) for source in range(max(self.sources) + 1)]
@@ -188,7 +193,7 @@ def run_layers(
             for i in stretch:
                 x = layers[i](x, *per_sample, *per_token, WHOLE)
             continue
-        kept = evaluation.subsets(route, len(x) // _count(evaluation, where), x.shape[1], x.device)
+        kept = evaluation.choose(route, x, where)
         packed = _Packed(kept, where or evaluation.sources, x.shape[1])
         inside = packed.run([layers[i] for i in stretch], x, per_sample, per_token)
         if where is None:
@@ -219,16 +224,11 @@ def run_masked(
         for layer in layers:
             x = layer(x, *per_sample, *per_token, WHOLE)
         return evaluation.expand(x, *per_sample)
-    kept = evaluation.subsets(0, len(x) // _count(evaluation, None), x.shape[1], x.device)
+    kept = evaluation.choose(0, x)
     packed = _Packed(kept, evaluation.sources, x.shape[1])
     inside = packed.run(layers, x, per_sample, per_token)
     filled = fill.to(x).expand(len(kept) * len(kept[0]), x.shape[1], -1)
     return packed.put(filled, inside), *evaluation.expand(*per_sample)
-
-
-def _count(evaluation: Evaluation | Prepared, where: tuple[int, ...] | None) -> int:
-    """Blocks of rows: distinct inputs, or chunks."""
-    return max(where or evaluation.sources) + 1
 
 
 def _blocks(value: Tensor, which: Sequence[int], count: int, dim: int) -> Tensor:

@@ -83,9 +83,11 @@ class SubsetSeed:
         if self.selection == "bernoulli":
             count = torch.rand(tokens, generator=_generator(self.seed, self.evaluation, route))
             keep = int((count >= gamma).sum())
-        return self._order(branch, batch, tokens, route, device)[:, :keep].sort(dim=1).values
+        return self.order(branch, batch, tokens, route, device)[:, :keep].sort(dim=1).values
 
-    def _order(self, branch: int, batch: int, tokens: int, route: int, device: torch.device | str | None) -> Tensor:
+    def order(
+        self, branch: int, batch: int, tokens: int, route: int = 0, device: torch.device | str | None = None
+    ) -> Tensor:
         """The order in which tokens are kept, [batch, tokens]: a subset of any size is its beginning."""
         key = branch, batch, tokens, route, str(device)
         first, orders = self.drawn.get(key, (self.evaluation, None))

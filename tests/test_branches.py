@@ -128,7 +128,7 @@ def test_different_inputs_bring_their_conditions_along():
 
 @pytest.mark.parametrize("gammas", [(0.5, 0.75), (0.0, 0.0), (0.0, 0.75), (0.25, 1.0)])
 def test_sharing_changes_nothing_but_the_time(tiny_dit, gammas):
-    """To the bit: the same products on the same rows."""
+    """The same products, in matrices of other sizes: to the bit on some processors, within rounding on all."""
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.eye(3)[:2]
     doubled = x.repeat(2, 1, 1, 1), t.repeat(2), y.repeat(2, 1)
 
@@ -138,7 +138,7 @@ def test_sharing_changes_nothing_but_the_time(tiny_dit, gammas):
         )
         return tiny_dit(*doubled, Evaluation(branches, SubsetSeed(8, 1)))
 
-    assert torch.equal(run("same", "same"), run(None, None))
+    torch.testing.assert_close(run("same", "same"), run(None, None), rtol=1e-5, atol=1e-5)
 
 
 def test_a_prepared_evaluation_is_the_same_pass(tiny_dit):

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..checkpoints import read, save
 from ..cost import step_cost
 from ..schedule import Curve, Schedule
+from ..sparsity import Sparsity
 from .sweep import Sweep
 
 PLAN = "calibrate"
@@ -39,7 +40,7 @@ def calibrate(sweep: Sweep, checkpoint: Path, budget: float, trials: int) -> Sch
     refused = 0
     while len(found) < trials and refused < REFUSED:
         trial = study.ask()
-        schedule = suggest(trial)
+        schedule = suggest(trial, sweep.bench.spec.sparsity)
         if schedule is None or relative_cost(sweep, schedule) > budget or schedule in found:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             refused += 1
@@ -58,10 +59,11 @@ def calibrate(sweep: Sweep, checkpoint: Path, budget: float, trials: int) -> Sch
     return best
 
 
-def suggest(trial) -> Schedule | None:
+def suggest(trial, sparsity: Sparsity) -> Schedule | None:
     """A schedule from an Optuna trial; None where the strong branch would not be the denser one."""
-    weak = trial.suggest_int("gamma_weak", 5, 20) / 20  # steps of 0.05
-    strong = trial.suggest_int("gamma_strong", 0, 15) / 20
+    masked = sparsity.mask is not None  # then little sparsity goes a long way (arXiv 2601.01608, fig. 6)
+    weak = trial.suggest_int("gamma_weak", *((2, 15) if masked else (5, 20))) / 20  # steps of 0.05
+    strong = trial.suggest_int("gamma_strong", 0, 10 if masked else 15) / 20
     omega = trial.suggest_int("omega", 11, 40) / 10
     shape = trial.suggest_categorical("shape", list(STRONG))
     start = trial.suggest_categorical("start", [0.0, 0.2])

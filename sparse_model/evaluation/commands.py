@@ -24,6 +24,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--config", default="icons-32", help="the training configuration whose pictures of an .npz count (%(default)s)"
     )
     parser.add_argument(
+        "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
+    )
+    parser.add_argument(
         "--results", type=Path, default=Path("results.jsonl"), help="file of JSON lines, added to (%(default)s)"
     )
     parser.add_argument(
@@ -59,7 +62,7 @@ def bench_of(options: argparse.Namespace) -> "Bench":
     features = pretrained()
     return Bench(
         options.checkpoint,
-        lambda spec: read_reference(options.reference, spec, options.config, features),
+        lambda spec: read_reference(options.reference, spec, options.config, features, options.held_out),
         features,
         auxiliary=options.auxiliary or (EARLY if options.checkpoint == DEFAULT else None),
         precision=options.precision,

@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..spec import ModelSpec, schedule_to_dict
 from .features import NAME, SIDE
 from .metrics import class_consistency, frechet_distance, neighbourhoods, relative_distance
 from .reference import Reference
+from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
@@ -40,6 +41,22 @@ class Cell:
     seed: int = 0
     samples: int = 1000
     steps: int = 40
+    variant: Variant | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What was measured, for its row."""
+        row = {
+            "method": self.method,
+            "schedule": schedule_to_dict(self.schedule),
+            "seed": self.seed,
+            "samples": self.samples,
+            "steps": self.steps,
+        }
+        return row | ({} if self.variant is None else {"variant": _identity(self.variant)})
+
+
+def _identity(variant: Variant) -> dict[str, Any]:
+    return {"name": type(variant).__name__, **asdict(variant)}
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -93,13 +110,15 @@ class Bench:
         weak = self.auxiliary_digest if RULES[cell.schedule.rule].auxiliary else ""
         parts = [schedule_to_dict(cell.schedule), cell.seed, cell.samples, cell.steps, self.precision]
         parts += [self.reference.digest, weak, SIDE]
+        if cell.variant is not None:
+            parts.append(_identity(cell.variant))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def draw(self, cell: Cell, index: Tensor) -> Tensor:
         """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone."""
         config = self.spec.config
         return sample(
-            self.model,
+            self.model if cell.variant is None else cell.variant(self.model),
             self.reference.conditions(index).to(self.accelerator.device),
             cell.schedule,
             shape=(config.in_channels, config.input_size, config.input_size),
@@ -133,18 +152,12 @@ class Bench:
             raise ValueError(f"{cell.schedule.rule} needs a weaker second checkpoint; name it by --auxiliary.")
         unguided, speed = self.unguided(cell.seed, cell.samples, cell.steps)
         fake = unguided
-        if cell.schedule != UNGUIDED:
+        if cell.schedule != UNGUIDED or cell.variant is not None:
             fake, speed = self.sampled(cell)
         real, asked = self.reference.real, self.reference.conditions(torch.arange(cell.samples))
         cost = step_cost(self.spec, cell.schedule, cell.steps)
-        row = {
-            "key": self.key(cell),
-            "method": cell.method,
-            "schedule": schedule_to_dict(cell.schedule),
-            "seed": cell.seed,
-            "samples": cell.samples,
-            "steps": cell.steps,
-        }
+        total = cost.total + (cell.variant.cost(self.spec, cell.schedule, cell.steps) if cell.variant else 0)
+        row = {"key": self.key(cell), **cell.describe()}
         if self.accelerator.is_main_process:
             row |= {
                 "frechet": frechet_distance(real.features, fake),
@@ -153,8 +166,8 @@ class Bench:
                 "distance": relative_distance(real, fake, unguided),
             }
         row |= {
-            "gmacs": cost.total / 1e9,
-            "cost": cost.total / cost.cfg,
+            "gmacs": total / 1e9,
+            "cost": total / cost.cfg,
             "images_per_second": speed,
             "dtype": self.precision,
             "features": f"{NAME}, {SIDE} px",

@@ -30,19 +30,22 @@ class Reference:
         return self.real.labels[order[index % count]]
 
 
-def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module) -> Reference:
-    """The pictures of a packed .npz that a training run of `config` sees, or all of FOLDER/class/*.
+def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module, held_out: bool = False) -> Reference:
+    """The pictures of a packed .npz that a training run of `config` sees (or those that it does not), or all of
+    FOLDER/class/*.
 
     Labels go by name. ValueError if the pictures' labels are not the model's.
     """
     if path.is_dir():
+        if held_out:
+            raise ValueError(f"'{path}' is a folder, of which nothing was held out; leave --held-out away.")
         pictures = load(path, spec.config.input_size)
         index = torch.arange(len(pictures))
     else:
         if config not in CONFIGS:
             raise ValueError(f"there is no configuration '{config}'; ready ones: {', '.join(CONFIGS)}.")
         pictures = load(path, spec.config.input_size, **CONFIGS[config].filters)
-        index, _ = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)
+        index = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)[held_out]
     labels = _labels(pictures, index, spec, path)
     digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
     return Reference(Real(extract(features, pictures, index), labels), digest)

@@ -1,6 +1,7 @@
 """Sweeps: which cells to measure, one after another, into a results file that a killed sweep goes on from."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +11,23 @@ from ..schedule import PRESETS, Curve, Schedule, constant
 from ..tokens import COMPARED
 from .measure import UNGUIDED, Bench, Cell
 from .results import Results
+from .variants import ByNorm, NullBranch, Variant
 
 OMEGAS = (1.25, 1.5, 2.0, 3.0)  # first look; two more follow, halfway to the neighbours of the best
 SEARCH_SEED = 100  # no final cell has it, so no method is judged on the noise that its settings were chosen on
 MAP_OMEGAS = (1.5, 2.0, 3.0)
-MAP_STRONG = (0.0, 0.25, 0.5)
-MAP_WEAK = (0.5, 0.75, 0.9, 1.0)
+ROUTED_MAP = (0.0, 0.25, 0.5), (0.5, 0.75, 0.9, 1.0)  # gamma_strong, gamma_weak
+MASKED_MAP = (0.0, 0.125, 0.25), (0.125, 0.25, 0.5, 0.75)  # the good region of a masked model is nearer to dense
 TOKENS_OMEGA = 2.0
 RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+NULL_SCALES = (1.125, 1.25, 1.5)
+BY_NORM = {  # as the trainer does, and halfway to chance
+    "smallest norm": ByNorm(1),
+    "small norm or chance": ByNorm(0.5),
+    "largest norm": ByNorm(1, largest=True),
+    "large norm or chance": ByNorm(0.5, largest=True),
+}
 
 
 @dataclass(frozen=True)
@@ -50,25 +59,35 @@ class Sweep:
                 tqdm.write(describe(row))
         return row
 
-    def search(self, method: str, schedule: Schedule, plan: str = "search") -> dict[str, Any]:
-        cell = Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps)
+    def search(
+        self, method: str, schedule: Schedule, plan: str = "search", variant: Variant | None = None
+    ) -> dict[str, Any]:
+        cell = Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps, variant)
         return self.cell(plan, cell)
 
-    def final(self, plan: str, method: str, schedule: Schedule, samples: int | None = None) -> list[dict[str, Any]]:
+    def final(
+        self, plan: str, method: str, schedule: Schedule, samples: int | None = None, variant: Variant | None = None
+    ) -> list[dict[str, Any]]:
         """One cell per seed, of `samples` (the final size if not given)."""
         samples = samples or self.sizes.final
-        cells = (Cell(schedule, method, seed, samples, self.sizes.steps) for seed in range(self.sizes.seeds))
+        cells = (Cell(schedule, method, seed, samples, self.sizes.steps, variant) for seed in range(self.sizes.seeds))
         return [self.cell(plan, cell) for cell in cells]
 
-    def best_omega(self, method: str, family: Callable[[float], Schedule]) -> tuple[float, float]:
+    def best_omega(
+        self, method: str, family: Callable[[float], Schedule], variant: Variant | None = None
+    ) -> tuple[float, float]:
         """(omega, Fréchet distance) of the best of six: the same number of looks for every method."""
-        found = {omega: self.search(method, family(omega))["frechet"] for omega in OMEGAS}
+
+        def look(omega: float) -> float:
+            return self.search(method, family(omega), variant=variant)["frechet"]
+
+        found = {omega: look(omega) for omega in OMEGAS}
         best = min(found, key=found.get)
         place = OMEGAS.index(best)
         below = OMEGAS[place - 1] if place else 1.0
         above = OMEGAS[place + 1] if place + 1 < len(OMEGAS) else best + 1
         for omega in ((below + best) / 2, (best + above) / 2):
-            found[omega] = self.search(method, family(omega))["frechet"]
+            found[omega] = look(omega)
         best = min(found, key=found.get)
         return best, found[best]
 
@@ -91,13 +110,10 @@ def naive(sweep: Sweep) -> None:
 
 def maps(sweep: Sweep) -> None:
     """SG over (gamma_strong, gamma_weak) for several omega (figs. 6 and 8)."""
-    for omega, strong, weak in map_points():
-        sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
-
-
-def map_points() -> Iterator[tuple[float, float, float]]:
-    for omega in MAP_OMEGAS:
-        yield from ((omega, strong, weak) for strong in MAP_STRONG for weak in MAP_WEAK if strong < weak)
+    strongs, weaks = ROUTED_MAP if sweep.bench.spec.sparsity.mask is None else MASKED_MAP
+    for omega, strong, weak in itertools.product(MAP_OMEGAS, strongs, weaks):
+        if strong < weak:
+            sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
 
 
 def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
@@ -182,10 +198,26 @@ def schedules(sweep: Sweep) -> None:
 
 def tokens(sweep: Sweep) -> None:
     """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
-    for selection in COMPARED:
+    ways = {selection: (selection, None) for selection in COMPARED}
+    ways |= {name: ("exact", variant) for name, variant in BY_NORM.items()}
+    for way, (selection, variant) in ways.items():
         for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
             chosen = replace(schedule, selection=selection)
-            sweep.final("tokens", f"{name}, {selection}", chosen, sweep.sizes.search)
+            sweep.final("tokens", f"{name}, {way}", chosen, sweep.sizes.search, variant)
+
+
+def scales(sweep: Sweep) -> None:
+    """CFG beside SG, in three branches with a scale each: the null branch dense, or without the routed layers. Each of
+    its scales gets as many looks at SG's omega as a method of the comparison; the best is measured."""
+    family = until(_sparse_guidance(0, 1))
+    for gamma in (0.0, 1.0):
+        found = {}
+        for scale in NULL_SCALES:
+            name = f"SG (0, 1), and CFG (0, {gamma:g}) at {scale:g}, until {UNTIL:g}"
+            omega, distance = sweep.best_omega(name, family, NullBranch(scale, gamma))
+            found[distance] = name, family(omega), NullBranch(scale, gamma)
+        name, schedule, variant = found[min(found)]
+        sweep.final("scales", name, schedule, variant=variant)
 
 
 PLANS: dict[str, Callable[[Sweep], None]] = {
@@ -194,4 +226,5 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "naive": naive,
     "schedules": schedules,
     "tokens": tokens,
+    "scales": scales,
 }

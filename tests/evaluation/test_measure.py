@@ -2,8 +2,10 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,8 @@ from sparse_model.evaluation.measure import UNGUIDED, Cell, digest
 from sparse_model.evaluation.reference import read_reference
 from sparse_model.schedule import constant
 from sparse_model.sparsity import Sparsity
+from sparse_model.training.config import CONFIGS
+from sparse_model.training.data import Pictures
 
 ROOT = Path(__file__).parents[2]
 SG = Cell(constant(0.25, 0.75, 2), "SG", seed=1, samples=12, steps=3)
@@ -105,6 +109,28 @@ def test_the_reference_lends_its_labels(folder, checkpoint, features):
     asked = reference.conditions(torch.arange(40))
     torch.testing.assert_close(asked[:20], asked[20:])
     assert asked[:20].sum(dim=0).tolist() == [10, 10]
+
+
+def test_held_out_pictures_are_those_that_training_left_out(tmp_path, checkpoint, features, monkeypatch):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    pictures = Pictures(torch.from_numpy(images), torch.arange(30) % 2, torch.arange(31), ("cat", "dog"))
+    monkeypatch.setitem(CONFIGS, "tiny", replace(CONFIGS["icons-32"], filters={}, held_out=10))
+    np.savez(
+        tmp_path / "tiny.npz",
+        images=images,
+        labels=pictures.labels.numpy(),
+        label_offsets=pictures.offsets.numpy(),
+        label_names=np.array(pictures.label_names),
+        names=np.array([f"set:{i}" for i in range(30)]),
+        categories=np.array(["any"] * 30),
+    )
+    spec, _ = read(checkpoint())
+    seen, unseen = (read_reference(tmp_path / "tiny.npz", spec, "tiny", features, held) for held in (False, True))
+    assert (len(seen.real.labels), len(unseen.real.labels)) == (20, 10) and seen.digest != unseen.digest
+    assert torch.equal(unseen.real.features, features(pictures.pixels(pictures.split(10)[1])))
+    with pytest.raises(ValueError, match="is a folder, of which nothing was held out; leave --held-out away"):
+        read_reference(tmp_path, spec, "tiny", features, True)
 
 
 def test_bad_references(folder, checkpoint, features, tmp_path):

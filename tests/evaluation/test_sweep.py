@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from sparse_model.evaluation import plots
 from sparse_model.evaluation.calibrate import calibrate, relative_cost
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.results import Results
-from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep, compare, maps, naive
+from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep, compare, maps, naive, scales, tokens
 from sparse_model.schedule import constant
 from sparse_model.sparsity import Sparsity
 
@@ -72,7 +73,7 @@ def test_every_method_gets_as_many_looks_and_none_on_the_final_noise(sweep):
     for best_at in (1.25, 2.0, 3.0):
         looked = []
 
-        def search(method, schedule, best_at=best_at, looked=looked):
+        def search(method, schedule, variant=None, best_at=best_at, looked=looked):
             looked.append(schedule.omega(0))
             return {"frechet": abs(schedule.omega(0) - best_at)}
 
@@ -154,6 +155,36 @@ def test_maps_cover_strong_below_weak(sweep):
     maps(one)
     points = {tuple(plots.constant_of(row, f"gamma_{name}") for name in ("strong", "weak")) for row in one.results.rows}
     assert all(strong < weak for strong, weak in points) and (0.5, 0.9) in points
+
+
+def test_a_masked_model_is_mapped_near_dense(sweep, monkeypatch):
+    one = sweep()
+    monkeypatch.setattr(one.bench, "spec", replace(one.bench.spec, sparsity=Sparsity(mask=0.5)))
+    points = []
+    monkeypatch.setattr(one, "search", lambda method, schedule, plan: points.append((method, schedule.omega(0))))
+    maps(one)
+    assert (
+        len(points) == 3 * 9 and ("SG (0.125, 0.25)", 1.5) in points and not any(", 1)" in name for name, _ in points)
+    )
+
+
+def test_token_choice_and_third_branch_from_one_end_to_the_other(sweep):
+    one = sweep()
+    tokens(one)
+    rows = plots.grouped(one.results.rows)
+    assert {"naive 0.5, exact", "SG (0.5, 0.9), fixed", "SG (0.5, 0.9), smallest norm"} < set(rows)
+    assert all(len(group) == TINY.seeds for group in rows.values())
+    scales(one)
+    final = plots.grouped(row for row in one.results.rows if row["plan"] == "scales")
+    assert len(final) == 2 and all(len(group) == TINY.seeds for group in final.values())
+    for name, group in final.items():
+        searched = [
+            row
+            for row in one.results.rows
+            if row["plan"] == "search" and row["variant"]["gamma"] == group[0]["variant"]["gamma"]
+        ]
+        best = min(searched, key=lambda row: row["frechet"])
+        assert len(searched) == 3 * 6 and best["method"] == name and best["variant"] == group[0]["variant"]
 
 
 def test_plots_without_cells():

@@ -155,8 +155,10 @@ def add_evaluate(commands) -> None:
 
 
 def add_sweep(commands) -> None:
+    from .evaluation.calibrate import TRIALS
     from .evaluation.commands import add_common, run_sweep
-    from .evaluation.sweep import PLANS, Sizes
+    from .evaluation.plans import PLANS
+    from .evaluation.sweep import Sizes
 
     parser = commands.add_parser(
         "sweep",
@@ -166,7 +168,7 @@ def add_sweep(commands) -> None:
     )
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
     parser.add_argument("--budget", type=float, help="calibrate: the highest cost of a step, as a fraction of CFG's")
-    parser.add_argument("--trials", type=int, default=30, help="schedules to try within the budget (%(default)s)")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="schedules to try within the budget (%(default)s)")
     parser.add_argument(
         "--search-samples", type=int, default=Sizes.search, help="pictures per cell of a search (%(default)s)"
     )

@@ -88,9 +88,10 @@ def run_evaluate(options: argparse.Namespace, schedule: Schedule | None) -> None
 
 def run_sweep(options: argparse.Namespace) -> None:
     from .calibrate import calibrate
+    from .plans import PLANS
     from .plots import draw, picture_grid, table
     from .results import Results
-    from .sweep import PLANS, Sizes, Sweep
+    from .sweep import Sizes, Sweep
 
     plans = options.plans or ([] if options.budget is not None else ["compare"])
     if unknown := [plan for plan in plans if plan not in PLANS]:

@@ -88,9 +88,9 @@ def launched(folder, checkpoint, out, processes):
     # what `accelerate launch` starts where there are GPUs; on a CPU alone it would start mpirun
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)], check=True, env=environment, cwd=ROOT, capture_output=True
-    )
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 

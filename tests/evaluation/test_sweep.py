@@ -6,12 +6,13 @@ import pytest
 
 from sparse_model.__main__ import main
 from sparse_model.checkpoints import read
-from sparse_model.evaluation import plots
+from sparse_model.evaluation import plans, plots
 from sparse_model.evaluation.calibrate import calibrate, relative_cost
 from sparse_model.evaluation.measure import UNGUIDED, Bench
+from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
-from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep, compare, maps, naive, scales, tokens
-from sparse_model.schedule import constant
+from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep
+from sparse_model.schedule import Curve, constant
 from sparse_model.sparsity import Sparsity
 
 TINY = Sizes(search=8, final=8, seeds=2, steps=2)
@@ -185,6 +186,25 @@ def test_token_choice_and_third_branch_from_one_end_to_the_other(sweep):
         ]
         best = min(searched, key=lambda row: row["frechet"])
         assert len(searched) == 3 * 6 and best["method"] == name and best["variant"] == group[0]["variant"]
+
+
+def test_every_rule_is_searched_alike(sweep, monkeypatch):
+    monkeypatch.setattr(plans, "TRIALS", 3)
+    one = sweep()
+    rules(one)
+    final = plots.grouped(row for row in one.results.rows if row["plan"] == "rules")
+    assert [group[0]["schedule"]["rule"] for group in final.values()][:4] == ["CFG", "CFG + SG", "AG", "AG + SG"]
+    assert all(len(group) % TINY.seeds == 0 for group in final.values())
+    for rule in ("CFG", "CFG + SG", "AG", "AG + SG"):
+        assert sum(row["plan"] == "calibrate" and row["method"] == rule for row in one.results.rows) == 3
+    assert min(group[0]["cost"] for name, group in final.items() if name.startswith("SG")) <= 0.5
+    assert max(row["cost"] for row in one.results.rows) <= 1
+
+
+def test_schedules_in_words():
+    assert in_words(constant(0.25, 1, 2)) == "(0.25, 1)"
+    schedule = replace(constant(0, 0.95, 2), gamma_strong=Curve.cosine(0, 0.55), start=0.2, end=0.8)
+    assert in_words(schedule) == "(0 to 0.55, 0.95), from 0.2, until 0.8"
 
 
 def test_plots_without_cells():

@@ -91,6 +91,8 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # a shell's background jobs ignore Ctrl-C, and their children would
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         try:
             self._wait_until_ready(started + START_SECONDS)

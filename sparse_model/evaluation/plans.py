@@ -1,0 +1,175 @@
+"""The plans of a sweep: which cells to measure, one after another, and which comparison they are for."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..guidance import RULES
+from ..schedule import PRESETS, Curve, Schedule, constant
+from ..tokens import COMPARED
+from .calibrate import TRIALS, best_schedule
+from .measure import UNGUIDED
+from .sweep import Sweep
+from .variants import ByNorm, NullBranch
+
+MAP_OMEGAS = (1.5, 2.0, 3.0)
+ROUTED_MAP = (0.0, 0.25, 0.5), (0.5, 0.75, 0.9, 1.0)  # gamma_strong, gamma_weak
+MASKED_MAP = (0.0, 0.125, 0.25), (0.125, 0.25, 0.5, 0.75)  # the good region of a masked model is nearer to dense
+TOKENS_OMEGA = 2.0
+RISING, UNTIL = 0.75, 0.8
+NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+NULL_SCALES = (1.125, 1.25, 1.5)
+BY_NORM = {  # as the trainer does, and halfway to chance
+    "smallest norm": ByNorm(1),
+    "small norm or chance": ByNorm(0.5),
+    "largest norm": ByNorm(1, largest=True),
+    "large norm or chance": ByNorm(0.5, largest=True),
+}
+
+
+def naive(sweep: Sweep) -> None:
+    """Dropping tokens without guidance (arXiv 2601.01608, fig. 4)."""
+    for gamma in NAIVE:
+        sweep.final("naive", f"naive {gamma:g}", constant(gamma, 1, 1), sweep.sizes.search)
+
+
+def maps(sweep: Sweep) -> None:
+    """SG over (gamma_strong, gamma_weak) for several omega (figs. 6 and 8)."""
+    strongs, weaks = ROUTED_MAP if sweep.bench.spec.sparsity.mask is None else MASKED_MAP
+    for omega, strong, weak in itertools.product(MAP_OMEGAS, strongs, weaks):
+        if strong < weak:
+            sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
+
+
+def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
+    """Every method of the comparison as a family of schedules over omega.
+
+    SG's three pairs of gamma come from the map: the best, the best that costs no more than no guidance, and the
+    cheapest that beats CFG's best.
+    """
+    found: dict[str, Callable[[float], Schedule]] = {"CFG": lambda omega: constant(0, 0, omega, "CFG")}
+    if sweep.bench.spec.sparsity:
+        found |= operating_points(sweep, sweep.best_omega("CFG", found["CFG"])[1])
+        found["CFG + SG (0.2, 0.7)"] = lambda omega: constant(0.2, 0.7, omega, "CFG + SG")
+    found[f"CFG, until {UNTIL:g}"] = until(found["CFG"])
+    found["ICG"] = lambda omega: constant(0, 0, omega, "ICG")
+    if sweep.bench.auxiliary is not None:
+        found["AG"] = lambda omega: constant(0, 0, omega, "AG")
+        if sweep.bench.spec.sparsity:
+            found["AG + SG, cosine"] = PRESETS["SG_FID"].with_scale
+    return found
+
+
+def operating_points(sweep: Sweep, cfg: float) -> dict[str, Callable[[float], Schedule]]:
+    """SG's pairs of gamma by name, from the map; `cfg` is the Fréchet distance of CFG's best."""
+    maps(sweep)
+    rows = [row for row in sweep.results.rows if row["plan"] == "map"]
+    limits = {
+        "best": rows,
+        "equal cost": [row for row in rows if row["cost"] <= 0.5],  # one of CFG's two dense branches
+    }
+    points = {name: min(among, key=lambda row: row["frechet"]) for name, among in limits.items() if among}
+    if better := [row for row in rows if row["frechet"] < cfg]:
+        points["cheapest below CFG"] = min(better, key=lambda row: row["cost"])
+    named: dict[tuple[float, float], list[str]] = {}
+    for name, row in points.items():
+        rates = tuple(row["schedule"][f"gamma_{branch}"]["keyframes"][0][1] for branch in ("strong", "weak"))
+        named.setdefault(rates, []).append(name)
+    return {
+        f"SG ({strong:g}, {weak:g}): {', '.join(names)}": _sparse_guidance(strong, weak)
+        for (strong, weak), names in named.items()
+    }
+
+
+def _sparse_guidance(strong: float, weak: float) -> Callable[[float], Schedule]:
+    return lambda omega: constant(strong, weak, omega)
+
+
+def compare(sweep: Sweep) -> None:
+    """Each method at its own best omega, over several seeds (the counterpart of table 2)."""
+    sweep.final("compare", "unguided", UNGUIDED)
+    if sweep.bench.spec.schedule is not None:
+        sweep.final("compare", "the checkpoint's own schedule", sweep.bench.spec.schedule)
+    for method, family in methods(sweep).items():
+        omega, _ = sweep.best_omega(method, family)
+        sweep.final("compare", method, family(omega))
+
+
+def until(family: Callable[[float], Schedule]) -> Callable[[float], Schedule]:
+    """The same schedules, guiding only up to progress UNTIL."""
+    return lambda omega: replace(family(omega), end=UNTIL)
+
+
+def schedules(sweep: Sweep) -> None:
+    """What schedules add to constant rates, one change at a time, each at its own best omega: an end of guidance
+    (arXiv 2404.07724), a strong branch that grows sparser, both."""
+    rising = Curve.cosine(0.0, RISING)
+
+    def risen(omega: float) -> Schedule:
+        return Schedule(rising, Curve.constant(1), Curve.constant(omega))
+
+    plain = _sparse_guidance(0, 1)
+    families = {
+        f"CFG, until {UNTIL:g}": until(lambda omega: constant(0, 0, omega, "CFG")),
+        f"SG (rising to {RISING:g}, 1), until {UNTIL:g}": until(risen),
+        f"SG (0, 1), until {UNTIL:g}": until(plain),
+        f"SG (rising to {RISING:g}, 1)": risen,
+    }
+    for method, family in families.items():
+        omega, _ = sweep.best_omega(method, family)
+        sweep.final("schedules", method, family(omega))
+    sweep.final("schedules", f"no guidance, rising to {RISING:g}", risen(1))
+
+
+def tokens(sweep: Sweep) -> None:
+    """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
+    ways = {selection: (selection, None) for selection in COMPARED}
+    ways |= {name: ("exact", variant) for name, variant in BY_NORM.items()}
+    for way, (selection, variant) in ways.items():
+        for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
+            chosen = replace(schedule, selection=selection)
+            sweep.final("tokens", f"{name}, {way}", chosen, sweep.sizes.search, variant)
+
+
+def scales(sweep: Sweep) -> None:
+    """CFG beside SG, in three branches with a scale each: the null branch dense, or without the routed layers. Each of
+    its scales gets as many looks at SG's omega as a method of the comparison; the best is measured."""
+    family = until(_sparse_guidance(0, 1))
+    for gamma in (0.0, 1.0):
+        found = {}
+        for scale in NULL_SCALES:
+            name = f"SG (0, 1), and CFG (0, {gamma:g}) at {scale:g}, until {UNTIL:g}"
+            omega, distance = sweep.best_omega(name, family, NullBranch(scale, gamma))
+            found[distance] = name, family(omega), NullBranch(scale, gamma)
+        name, schedule, variant = found[min(found)]
+        sweep.final("scales", name, schedule, variant=variant)
+
+
+def rules(sweep: Sweep) -> None:
+    """Every rule at the best of equally many schedules, suggested from the same ranges, at up to CFG's cost; and SG at
+    up to half of it."""
+    for rule, budget in (("CFG", 1), ("CFG + SG", 1), ("AG", 1), ("AG + SG", 1), ("SG", 1), ("SG", 0.5)):
+        if not RULES[rule].auxiliary or sweep.bench.auxiliary is not None:
+            best = best_schedule(sweep, rule, budget, TRIALS)
+            sweep.final("rules", f"{rule} {in_words(best)}", best)
+
+
+def in_words(schedule: Schedule) -> str:
+    """Sparsity rates and active interval: (0 to 0.55, 0.95), until 0.8."""
+    rates = (
+        " to ".join(f"{value:g}" for _, value in curve.keyframes)
+        for curve in (schedule.gamma_strong, schedule.gamma_weak)
+    )
+    bounds = (f", from {schedule.start:g}" * (schedule.start > 0), f", until {schedule.end:g}" * (schedule.end < 1))
+    return f"({', '.join(rates)})" + "".join(bounds)
+
+
+PLANS: dict[str, Callable[[Sweep], None]] = {
+    "compare": compare,
+    "maps": maps,
+    "naive": naive,
+    "schedules": schedules,
+    "tokens": tokens,
+    "scales": scales,
+    "rules": rules,
+}

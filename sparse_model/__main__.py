@@ -69,7 +69,7 @@ def schedule_of(options: argparse.Namespace) -> Schedule | None:
 
 
 def add_sample(commands) -> None:
-    from .story import DEFAULT, EARLY
+    from .story import DEFAULT
 
     parser = commands.add_parser(
         "sample",
@@ -80,7 +80,9 @@ def add_sample(commands) -> None:
         "labels", nargs="*", default=PROMPTS, help="one picture per argument, such as 'twemoji, rocket'"
     )
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
-    parser.add_argument("--auxiliary", type=Path, default=EARLY, help="weaker checkpoint for AG rules")
+    parser.add_argument(
+        "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
+    )
     parser.add_argument("--out", type=Path, default=Path("out.png"), help="where the picture goes (%(default)s)")
     parser.add_argument("--steps", type=int, help="Euler steps; default: what the checkpoint recommends")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first column; column i has seed + i")

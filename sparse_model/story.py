@@ -18,7 +18,12 @@ from .spec import ModelSpec
 
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = BUNDLED / "icons-32.safetensors"
-EARLY = BUNDLED / "icons-32-early.safetensors"
+
+
+def earlier(checkpoint: Path) -> Path | None:
+    """The weaker checkpoint of the same training for AG rules, if it lies beside it: NAME-early.safetensors."""
+    path = checkpoint.with_name(f"{checkpoint.stem}-early.safetensors")
+    return path if path.is_file() else None
 
 
 def rows_of(schedule: Schedule) -> dict[str, Schedule]:
@@ -70,7 +75,7 @@ def tell(
             f"{checkpoint.name}: has no token route in its metadata, so nothing can be left out; use gammas of 0, or "
             "record the route that it was trained with: convert --route START END."
         )
-    helper = _auxiliary(auxiliary, spec, schedule)
+    helper = _auxiliary(auxiliary or earlier(checkpoint), spec, schedule)
     steps = steps or spec.steps
     condition = torch.stack([label_weights(prompt, spec.labels) for prompt in prompts])
     shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)

@@ -61,6 +61,14 @@ def test_sample_draws_rows_that_differ_and_repeat(checkpoint, tmp_path, capsys):
     assert not np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[1], rows[2])
 
 
+def test_the_earlier_checkpoint_is_found_beside_the_model(checkpoint, tmp_path, capsys):
+    command = ("sample", "cat", "--checkpoint", checkpoint, "--rule", "AG", "--gamma-strong", 0, "--gamma-weak", 0)
+    assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 2
+    assert "AG needs a weaker second checkpoint of the same model; name it by --auxiliary" in capsys.readouterr().err
+    checkpoint.with_name("tiny-early.safetensors").write_bytes(checkpoint.read_bytes())
+    assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 0
+
+
 def test_the_bundled_model_makes_its_picture(tmp_path):
     assert run("sample", "twemoji, fox", "--steps", 3, "--out", tmp_path / "out.png") == 0
     assert Image.open(tmp_path / "out.png").size[1] > 300

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..schedule import Schedule
-from ..story import DEFAULT, EARLY
+from ..story import DEFAULT, earlier
 
 if TYPE_CHECKING:
     from .measure import Bench
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
-    parser.add_argument("--auxiliary", type=Path, help="weaker checkpoint for AG rules; the bundled model has its own")
+    parser.add_argument(
+        "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
+    )
     parser.add_argument(
         "--reference",
         type=Path,
@@ -64,7 +66,7 @@ def bench_of(options: argparse.Namespace) -> "Bench":
         options.checkpoint,
         lambda spec: read_reference(options.reference, spec, options.config, features, options.held_out),
         features,
-        auxiliary=options.auxiliary or (EARLY if options.checkpoint == DEFAULT else None),
+        auxiliary=options.auxiliary or earlier(options.checkpoint),
         precision=options.precision,
         batch=options.batch,
     )

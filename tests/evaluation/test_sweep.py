@@ -7,7 +7,7 @@ import pytest
 from sparse_model.__main__ import main
 from sparse_model.checkpoints import read
 from sparse_model.evaluation import plans, plots
-from sparse_model.evaluation.calibrate import calibrate, relative_cost
+from sparse_model.evaluation.calibrate import best_schedule, calibrate, relative_cost
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
@@ -131,6 +131,8 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     assert relative_cost(one, best) <= 0.5
     after, kept = read(path)
     assert after.schedule == best and after.steps == TINY.steps and before.schedule is None
+    (unguided,) = [row for row in one.results.rows if row["plan"] == "search"]
+    rows = [row for row in rows if row["consistency"] >= unguided["consistency"]] or rows
     assert min(rows, key=lambda row: row["frechet"])["schedule"] == json.loads(json.dumps(_plain(best)))
     assert (after.labels, after.title, after.license) == (before.labels, before.title, before.license)
     assert all((kept[name] == weights[name]).all() for name in weights)
@@ -141,6 +143,19 @@ def _plain(schedule):
     from sparse_model.spec import schedule_to_dict
 
     return schedule_to_dict(schedule)
+
+
+def test_calibration_passes_over_what_shows_less_of_what_was_asked(sweep, monkeypatch):
+    one, looked = sweep(), []
+
+    def search(method, schedule, plan="search"):
+        looked.append(schedule)
+        if schedule == UNGUIDED:
+            return {"consistency": 0.5}
+        return {"frechet": 100.0 - len(looked), "consistency": 0.6 if len(looked) == 2 else 0.4}
+
+    monkeypatch.setattr(one, "search", search)
+    assert best_schedule(one, "SG", 1, 4) == looked[1]
 
 
 def test_calibration_that_cannot_be_done(sweep, checkpoint):

@@ -17,7 +17,7 @@ from .schedule import Schedule, constant
 from .spec import ModelSpec
 
 BUNDLED = Path(__file__).parent.parent / "models"
-DEFAULT = BUNDLED / "icons-32.safetensors"
+DEFAULT = BUNDLED / "icons-32-patch4.safetensors"
 
 
 def earlier(checkpoint: Path) -> Path | None:

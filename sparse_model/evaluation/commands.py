@@ -23,7 +23,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="real pictures: a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png (%(default)s)",
     )
     parser.add_argument(
-        "--config", default="icons-32", help="the training configuration whose pictures of an .npz count (%(default)s)"
+        "--config", help="the training configuration whose pictures of an .npz count; default: CHECKPOINT's name"
     )
     parser.add_argument(
         "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
@@ -61,10 +61,10 @@ def bench_of(options: argparse.Namespace) -> "Bench":
 
     if options.samples <= NEIGHBOURS:
         raise ValueError(f"--samples {options.samples} are too few: the metrics need at least {NEIGHBOURS + 1}.")
-    features = pretrained()
+    features, config = pretrained(), options.config or options.checkpoint.stem
     return Bench(
         options.checkpoint,
-        lambda spec: read_reference(options.reference, spec, options.config, features, options.held_out),
+        lambda spec: read_reference(options.reference, spec, config, features, options.held_out),
         features,
         auxiliary=options.auxiliary or earlier(options.checkpoint),
         precision=options.precision,

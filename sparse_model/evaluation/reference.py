@@ -43,7 +43,9 @@ def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module
         index = torch.arange(len(pictures))
     else:
         if config not in CONFIGS:
-            raise ValueError(f"there is no configuration '{config}'; ready ones: {', '.join(CONFIGS)}.")
+            raise ValueError(
+                f"no training configuration is called '{config}'; name one by --config: {', '.join(CONFIGS)}."
+            )
         pictures = load(path, spec.config.input_size, **CONFIGS[config].filters)
         index = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)[held_out]
     labels = _labels(pictures, index, spec, path)

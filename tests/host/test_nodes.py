@@ -23,8 +23,11 @@ def models(host: Host) -> None:
 
 
 def forget(host: Host) -> None:
-    """Make the host drop its models and cached results, before the next run at the latest."""
+    """Make the host drop its models and cached results. It does so at the latest behind the run that comes next."""
     host.post("/free", {"unload_models": True, "free_memory": True}).raise_for_status()
+    image = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
+    shown = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    assert host.run({"1": image, "2": shown}).error is None
 
 
 def test_nothing_dropped_is_cfg_with_every_sampler(host: Host) -> None:

@@ -75,6 +75,7 @@ def bench_of(options: argparse.Namespace) -> "Bench":
 def run_evaluate(options: argparse.Namespace, schedule: Schedule | None) -> None:
     from ..schedule import constant
     from .measure import UNGUIDED
+    from .plans import in_words
     from .results import Results
     from .sweep import Sizes, Sweep
 
@@ -85,7 +86,7 @@ def run_evaluate(options: argparse.Namespace, schedule: Schedule | None) -> None
     sizes = Sizes(final=options.samples, seeds=options.seeds, steps=options.steps)
     sweep = Sweep(bench, Results(options.results, bench.digest), sizes)
     bench.accelerator.wait_for_everyone()
-    sweep.final("evaluate", "unguided" if schedule == UNGUIDED else schedule.rule, schedule)
+    sweep.final("evaluate", "unguided" if schedule == UNGUIDED else f"{schedule.rule} {in_words(schedule)}", schedule)
 
 
 def run_sweep(options: argparse.Namespace) -> None:

@@ -155,13 +155,11 @@ def rules(sweep: Sweep) -> None:
 
 
 def in_words(schedule: Schedule) -> str:
-    """Sparsity rates and active interval: (0 to 0.55, 0.95), until 0.8."""
-    rates = (
-        " to ".join(f"{value:g}" for _, value in curve.keyframes)
-        for curve in (schedule.gamma_strong, schedule.gamma_weak)
-    )
+    """Sparsity rates, omega and active interval: (0 to 0.55, 0.95), omega 2.8, until 0.8."""
+    curves = schedule.gamma_strong, schedule.gamma_weak, schedule.omega
+    strong, weak, omega = (" to ".join(f"{value:g}" for _, value in curve.keyframes) for curve in curves)
     bounds = (f", from {schedule.start:g}" * (schedule.start > 0), f", until {schedule.end:g}" * (schedule.end < 1))
-    return f"({', '.join(rates)})" + "".join(bounds)
+    return f"({strong}, {weak}), omega {omega}" + "".join(bounds)
 
 
 PLANS: dict[str, Callable[[Sweep], None]] = {

@@ -217,9 +217,9 @@ def test_every_rule_is_searched_alike(sweep, monkeypatch):
 
 
 def test_schedules_in_words():
-    assert in_words(constant(0.25, 1, 2)) == "(0.25, 1)"
+    assert in_words(constant(0.25, 1, 2)) == "(0.25, 1), omega 2"
     schedule = replace(constant(0, 0.95, 2), gamma_strong=Curve.cosine(0, 0.55), start=0.2, end=0.8)
-    assert in_words(schedule) == "(0 to 0.55, 0.95), from 0.2, until 0.8"
+    assert in_words(schedule) == "(0 to 0.55, 0.95), omega 2, from 0.2, until 0.8"
 
 
 def test_plots_without_cells():

@@ -19,7 +19,7 @@ from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("checkout", type=Path)
-parser.add_argument("--model", default="", help="SiT by its published name, random weights; default: the bundled model")
+parser.add_argument("--model", default="", help="SiT by its published name, random weights; default: icons-32")
 parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
 parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--steps", type=int, default=20)

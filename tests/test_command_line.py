@@ -74,6 +74,21 @@ def test_the_bundled_model_makes_its_picture(tmp_path):
     assert Image.open(tmp_path / "out.png").size[1] > 300
 
 
+def test_sampling_needs_nothing_but_requirements_txt(checkpoint, tmp_path):
+    """In a process where every package of the other requirement files is as good as not installed."""
+    needed = {line.split(">=")[0] for line in (ROOT / "requirements.txt").read_text().split() if ">=" in line}
+    others = [*ROOT.glob("requirements-*.txt"), ROOT / "tests" / "requirements.txt"]
+    extra = {line.split(">=")[0].split("==")[0] for path in others for line in path.read_text().split() if "=" in line}
+    command = ["sample", "cat", "--checkpoint", str(checkpoint), "--steps", "2", "--out", str(tmp_path / "out.png")]
+    script = (
+        "import sys; sys.modules |= dict.fromkeys(" + repr(sorted(extra - needed)) + ")\n"
+        f"from sparse_model.__main__ import main; sys.exit(main({command!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert {"accelerate", "matplotlib", "optuna"} <= extra - needed
+    assert done.returncode == 0 and (tmp_path / "out.png").is_file(), done.stderr
+
+
 def test_pictures_of_another_size_than_the_network_are_refused(tmp_path, capsys):
     save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 16, 16, 3), np.uint8), INFO, 1))
     code = run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}")

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError, load
@@ -80,6 +78,8 @@ class Bench:
         precision: str = "float32",
         batch: int = 100,
     ):
+        from accelerate import Accelerator  # not needed, nor installed, where pictures are only sampled
+
         self.accelerator = Accelerator()
         self.precision, self.batch, self.features = precision, batch, features.to(self.accelerator.device)
         self.model, self.spec, self.digest = self._denoiser(checkpoint)
@@ -130,6 +130,8 @@ class Bench:
     @torch.inference_mode()
     def sampled(self, cell: Cell) -> tuple[Tensor, float]:
         """(features [samples, D], images per second): batches are dealt to the processes, features gathered."""
+        from accelerate.utils import gather_object
+
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         mine, spent = {}, 0.0
         for number, index in enumerate(torch.arange(cell.samples).split(self.batch)):
@@ -148,6 +150,8 @@ class Bench:
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """The row of a cell: what it was, its metrics, its cost. The same on every process."""
+        from accelerate.utils import broadcast_object_list
+
         if RULES[cell.schedule.rule].auxiliary and self.auxiliary is None:
             raise ValueError(f"{cell.schedule.rule} needs a weaker second checkpoint; name it by --auxiliary.")
         unguided, speed = self.unguided(cell.seed, cell.samples, cell.steps)

@@ -136,12 +136,12 @@ def scales(sweep: Sweep) -> None:
     its scales gets as many looks at SG's omega as a method of the comparison; the best is measured."""
     family = until(_sparse_guidance(0, 1))
     for gamma in (0.0, 1.0):
-        found = {}
+        looked = []
         for scale in NULL_SCALES:
             name = f"SG (0, 1), and CFG (0, {gamma:g}) at {scale:g}, until {UNTIL:g}"
             omega, distance = sweep.best_omega(name, family, NullBranch(scale, gamma))
-            found[distance] = name, family(omega), NullBranch(scale, gamma)
-        name, schedule, variant = found[min(found)]
+            looked.append((distance, name, family(omega), NullBranch(scale, gamma)))
+        _, name, schedule, variant = min(looked, key=lambda look: look[0])
         sweep.final("scales", name, schedule, variant=variant)
 
 

@@ -52,7 +52,7 @@ CONFIGS: dict[str, TrainConfig] = {
         noise_mean=0.3,
         rate=2e-3,
     ),
-    # 64 tokens and 8 M parameters on more pictures: what one core with bfloat16 units trains in 80 minutes
+    # 64 tokens and 8 M parameters on more pictures: what one core with bfloat16 units trains in 90 minutes
     "icons-32-patch4": TrainConfig(
         network=DiTConfig(input_size=32, patch_size=4, in_channels=3, width=192, depth=12, heads=3),
         sparsity=Sparsity((Route(1, -2, 0.5),)),

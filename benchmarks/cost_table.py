@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import CFG, UNGUIDED, keep, spec_of
 from sparse_model.cost import step_cost
-from sparse_model.schedule import PRESETS
+from sparse_model.method.schedule import PRESETS
 
 PUBLISHED = {
     "unguided": (UNGUIDED, 114.42),

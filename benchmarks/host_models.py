@@ -113,9 +113,9 @@ def main() -> None:
     patcher = build(animal, getattr(torch, options.dtype))
     if options.device == "cuda":
         patcher.load_device = torch.device("cuda")
-    route, schedule = part("sparse_model.sparsity"), part("sparse_model.schedule")
-    routed = part("nodes.host.route").routed(patcher, route.Sparsity((route.Route(*options.route, 0.5),)))
-    guided = part("nodes.host.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
+    route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
+    routed = part("nodes.host.routes.route").routed(patcher, route.Sparsity((route.Route(*options.route, 0.5),)))
+    guided = part("nodes.host.guide.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
     noise, positive, negative = latent(animal), conditions(animal, 1), conditions(animal, 3)
     sigmas = torch.tensor([0.8, 0.7])
 

@@ -53,14 +53,14 @@ def loaded(folder: Path) -> Any:
     """The model, as Sparse Model Loader gives it."""
     path = PACK / "models" / "icons-32.safetensors"
     if options.model:
-        spec_class, sparsity = part("sparse_model.spec").ModelSpec, part("sparse_model.sparsity")
+        spec_class, sparsity = part("sparse_model.checkpoints.spec").ModelSpec, part("sparse_model.method.sparsity")
         spec = spec_class.published(options.model, sparsity.Sparsity((sparsity.Route(2, -4),)))
-        network = part("sparse_model.checkpoints").build(spec)
+        network = part("sparse_model.checkpoints.checkpoint").build(spec)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         path = folder / "model.safetensors"
-        part("sparse_model.checkpoints").save(network.state_dict(), spec, path, torch.bfloat16)
-    return part("nodes.host.loading").load(str(path))
+        part("sparse_model.checkpoints.checkpoint").save(network.state_dict(), spec, path, torch.bfloat16)
+    return part("nodes.host.own.loading").load(str(path))
 
 
 class Clock:
@@ -117,7 +117,7 @@ def main() -> None:
     label[..., 1] = 1
     latent = torch.zeros(options.batch, spec.config.in_channels, size, size)
     clock = Clock(model, latent, [[label, {}]], [[torch.zeros_like(label), {}]])
-    guided = part("nodes.host.patch").guided(model, part("sparse_model.schedule").PRESETS["SG_FLOPS"])
+    guided = part("nodes.host.guide.patch").guided(model, part("sparse_model.method.schedule").PRESETS["SG_FLOPS"])
     cached = nodes_easycache.EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
     runs = {"CFG": model, "EasyCache": cached, "SG_FLOPS": guided}
     seconds: dict[str, list[float]] = {name: [] for name in runs}

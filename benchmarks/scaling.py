@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.timing import CFG, Step, alternate, keep, machine, multiply_adds, network_of, ratio, spec_of
-from sparse_model.schedule import PRESETS
+from sparse_model.method.schedule import PRESETS
 
 SG = PRESETS["SG_FLOPS"]
 

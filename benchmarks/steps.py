@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks.timing import CFG, UNGUIDED, Step, alternate, keep, multiply_adds, network_of, ratio, spec_of
-from sparse_model.schedule import PRESETS
+from sparse_model.method.schedule import PRESETS
 
 
 def measure(name: str, batch: int, options: argparse.Namespace, dtype: torch.dtype) -> dict[str, Any]:

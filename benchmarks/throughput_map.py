@@ -18,7 +18,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.timing import CFG, Step, alternate, keep, machine, network_of, ratio, spec_of
-from sparse_model.schedule import constant
+from sparse_model.method.schedule import constant
 
 
 def draw(path: Path, gammas: list[float], faster: np.ndarray, title: str) -> None:

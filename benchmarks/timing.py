@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sparse_model.branches import Branch, Evaluation
-from sparse_model.checkpoints import build
+from sparse_model.checkpoints.checkpoint import build
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.conditions.text import Condition, Text
 from sparse_model.cost import step_cost
-from sparse_model.models.layers import Backend
-from sparse_model.schedule import Schedule, constant
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.spec import ModelSpec
-from sparse_model.text import Condition, Text
-from sparse_model.tokens import SubsetSeed
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.schedule import Schedule, constant
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.tokens import SubsetSeed
+from sparse_model.networks.layers import Backend
 
 RESULTS = Path(__file__).parent / "results"
 UNGUIDED, CFG = constant(0, 0, 1, "CFG"), constant(0, 0, 1.5, "CFG")

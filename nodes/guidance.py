@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..sparse_model.schedule import Schedule
-from .host.guider import SparseGuider as Guider
-from .host.patch import guided
+from ..sparse_model.method.schedule import Schedule
+from .host.guide.guider import SparseGuider as Guider
+from .host.guide.patch import guided
 from .sockets import CATEGORY, Sparsity
 
 

@@ -3,9 +3,9 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..sparse_model.labels import class_names, label_weights
-from ..sparse_model.spec import ModelSpec
-from .host.model import spec_of
+from ..sparse_model.checkpoints.spec import ModelSpec
+from ..sparse_model.conditions.labels import class_names, label_weights
+from .host.own.model import spec_of
 from .sockets import CATEGORY
 
 

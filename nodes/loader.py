@@ -5,8 +5,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from .host.loading import WEIGHT_TYPES, checkpoint_names, load
-from .host.model import spec_of
+from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
+from .host.own.model import spec_of
 
 
 class SparseModelLoader(io.ComfyNode):

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..sparse_model.cost_plot import cost_plot
-from ..sparse_model.schedule import Schedule
-from .host.checks import check_plan
+from ..sparse_model.method.schedule import Schedule
+from ..sparse_model.pictures.cost_plot import cost_plot
 from .host.cost import Step, mean, step_costs, text_tokens
-from .host.sampling import fitting
-from .host.timing import step_seconds
+from .host.guide.checks import check_plan
+from .host.guide.sampling import fitting
+from .host.guide.timing import step_seconds
 from .sockets import CATEGORY, Sparsity
 
 

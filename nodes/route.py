@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from ..sparse_model.sparsity import Route, Sparsity
-from .host.route import described, family_route, routed
-from .host.sampling import fitting
+from ..sparse_model.method.sparsity import Route, Sparsity
+from .host.guide.sampling import fitting
+from .host.routes.route import described, family_route, routed
 from .sockets import CATEGORY
 
 FAMILY, CUSTOM = "family default", "custom"

@@ -3,9 +3,9 @@
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..sparse_model.schedule import Schedule
-from .host.guider import SparseGuider
-from .host.sampling import sample_latent
+from ..sparse_model.method.schedule import Schedule
+from .host.guide.guider import SparseGuider
+from .host.guide.sampling import sample_latent
 from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..sparse_model.guidance import RULES
-from ..sparse_model.plotting import schedule_plot
-from ..sparse_model.schedule import Curve, Schedule
-from ..sparse_model.tokens import SELECTIONS
+from ..sparse_model.method.guidance import RULES
+from ..sparse_model.method.schedule import Curve, Schedule
+from ..sparse_model.method.tokens import SELECTIONS
+from ..sparse_model.pictures.schedule_plot import schedule_plot
 from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
 
 CUSTOM = "custom"

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..sparse_model.schedule import PRESETS, Schedule
-from .host.model import spec_of
+from ..sparse_model.method.schedule import PRESETS, Schedule
+from .host.own.model import spec_of
 
 Sparsity = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..sparse_model.encoder import kind_of
-from .host.folders import folder_names, folder_path
-from .host.text import load_clip
+from ..sparse_model.conditions.encoder import kind_of
+from .host.own.folders import folder_names, folder_path
+from .host.own.text import load_clip
 
 PLACE = "text_encoders"
 

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host.folders import folder_names, folder_path
-from .host.vae import config_of, load_vae
+from .host.own.folders import folder_names, folder_path
+from .host.own.vae import config_of, load_vae
 
 PLACE = "vae"
 

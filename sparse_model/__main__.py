@@ -6,8 +6,8 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from .schedule import PRESETS, Curve, Schedule, constant
-from .sparsity import Route, Sparsity
+from .method.schedule import PRESETS, Curve, Schedule, constant
+from .method.sparsity import Route, Sparsity
 
 PROMPTS = [
     "twemoji, rocket",
@@ -53,7 +53,7 @@ def add_schedule(parser: argparse.ArgumentParser) -> None:
 
 def schedule_of(options: argparse.Namespace) -> Schedule | None:
     """The schedule that the options describe; None if they say nothing."""
-    from .guidance import RULES
+    from .method.guidance import RULES
 
     curves = {
         name: Curve.parse(text)
@@ -69,7 +69,7 @@ def schedule_of(options: argparse.Namespace) -> Schedule | None:
 
 
 def add_sample(commands) -> None:
-    from .story import DEFAULT
+    from .commands.comparison import DEFAULT
 
     parser = commands.add_parser(
         "sample",
@@ -92,7 +92,7 @@ def add_sample(commands) -> None:
 
 
 def run_sample(options: argparse.Namespace) -> None:
-    from .story import tell
+    from .commands.comparison import tell
 
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"--steps {options.steps} is too few; at least 1.")
@@ -143,7 +143,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def add_evaluate(commands) -> None:
-    from .evaluation.commands import add_common, run_evaluate
+    from .commands.evaluate import add_common, run_evaluate
 
     parser = commands.add_parser(
         "evaluate",
@@ -157,8 +157,8 @@ def add_evaluate(commands) -> None:
 
 
 def add_sweep(commands) -> None:
+    from .commands.evaluate import add_common, run_sweep
     from .evaluation.calibrate import TRIALS
-    from .evaluation.commands import add_common, run_sweep
     from .evaluation.plans import PLANS
     from .evaluation.sweep import Sizes
 
@@ -203,7 +203,7 @@ def add_convert(commands) -> None:
 def run_convert(options: argparse.Namespace) -> None:
     import torch
 
-    from .checkpoints import read, save
+    from .checkpoints.checkpoint import read, save
 
     if options.target.suffix != ".safetensors":
         raise ValueError(f"'{options.target}' must end in .safetensors.")
@@ -232,7 +232,7 @@ def add_inspect(commands) -> None:
 
 
 def run_inspect(options: argparse.Namespace) -> None:
-    from .checkpoints import read
+    from .checkpoints.checkpoint import read
 
     spec, state = read(options.checkpoint)
     weights = sum(value.numel() for value in state.values())
@@ -268,9 +268,9 @@ def add_cost(commands) -> None:
 
 
 def run_cost(options: argparse.Namespace) -> None:
-    from .checkpoints import read
+    from .checkpoints.checkpoint import read
+    from .checkpoints.spec import ModelSpec
     from .cost import step_cost
-    from .spec import ModelSpec
 
     if options.checkpoint:
         spec, _ = read(options.checkpoint)

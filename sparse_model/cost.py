@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from .branches import Branch, Evaluation
-from .checkpoints import build
-from .guidance import RULES
-from .models.layers import Backend
-from .schedule import Schedule
-from .spec import ModelSpec
-from .text import Condition, Text
-from .tokens import keep_count
+from .checkpoints.checkpoint import build
+from .checkpoints.spec import ModelSpec
+from .conditions.text import Condition, Text
+from .method.branches import Branch, Evaluation
+from .method.guidance import RULES
+from .method.schedule import Schedule
+from .method.tokens import keep_count
+from .networks.layers import Backend
 
 
 @dataclass(frozen=True)

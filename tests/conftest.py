@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sparse_model.models.dit import DiT, DiTConfig
-from sparse_model.sparsity import Route, Sparsity
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no deadline")

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparse_model.checkpoints import build
-from sparse_model.models.dit import DiTConfig
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.models.microdit import MicroDiTConfig
-from sparse_model.models.sprint import SprintConfig
-from sparse_model.prediction import Flow
-from sparse_model.spec import ModelSpec
-from sparse_model.text import TextSpec
+from sparse_model.checkpoints.checkpoint import build
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.conditions.text import TextSpec
+from sparse_model.method.prediction import Flow
+from sparse_model.networks.dit import DiTConfig
+from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.sprint import SprintConfig
 
 SMALL = DiTConfig(32, 2, 4, width=64, depth=3, heads=1)
 FILES = {

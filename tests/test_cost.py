@@ -5,19 +5,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparse_model.branches import Branch, Evaluation
-from sparse_model.checkpoints import build
+from sparse_model.checkpoints.checkpoint import build
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.cost import Cost, branch_cost, step_cost
-from sparse_model.cost_plot import SHARED, cost_plot
-from sparse_model.models.dit import DiT, DiTConfig
-from sparse_model.models.microdit import MicroDiTConfig
-from sparse_model.models.sprint import SprintConfig
-from sparse_model.plotting import BOTTOM, COLORS, LEFT, RIGHT, TOP
-from sparse_model.prediction import EDM, Flow
-from sparse_model.schedule import PRESETS, constant
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.spec import ModelSpec
-from sparse_model.text import Text, TextSpec
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.prediction import EDM, Flow
+from sparse_model.method.schedule import PRESETS, constant
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
+from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.sprint import SprintConfig
+from sparse_model.pictures.cost_plot import SHARED, cost_plot
+from sparse_model.pictures.schedule_plot import BOTTOM, COLORS, LEFT, RIGHT, TOP
 
 XL = ModelSpec.published("SiT-XL/2", Sparsity((Route(2, 24),)))
 SMALL = ModelSpec(

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparse_model import checkpoints
 from sparse_model.__main__ import main
-from sparse_model.checkpoints import CheckpointError
+from sparse_model.checkpoints import checkpoint
+from sparse_model.checkpoints.checkpoint import CheckpointError
 from sparse_model.files import finite, model_name
-from sparse_model.models.prx import PRX, PRXConfig
-from sparse_model.sparsity import Route, Sparsity
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.prx import PRX, PRXConfig
 
 CONFIG = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=12)
 
@@ -47,7 +47,7 @@ def test_a_sharded_model_loads_from_whatever_is_named(tmp_path, state):
     files = write_shards(tmp_path / "prx-512-t2i" / "transformer", state)
     folder = files[0].parent
     for path in (folder.parent, folder, folder / "diffusion_pytorch_model.safetensors.index.json", files[1]):
-        spec, loaded = checkpoints.read(path)
+        spec, loaded = checkpoint.read(path)
         assert same(loaded, state)
         assert spec.title == "prx-512-t2i" and spec.config == replace(CONFIG, input_size=64)
         assert "records no route" in spec.note and spec.sparsity.routes[0].end == 4
@@ -68,14 +68,14 @@ def test_the_files_of_a_pipeline_say_more(tmp_path, state, scheduler, index, shi
     (tmp_path / "lions" / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     (tmp_path / "lions" / "model_index.json").write_text(json.dumps(index))
     for path in (tmp_path / "lions", files[0]):
-        spec, _ = checkpoints.read(path)
+        spec, _ = checkpoint.read(path)
         assert (spec.title, spec.prediction.shift, spec.config.input_size) == ("lions", shift, size)
 
 
 def test_shards_need_no_index(tmp_path, state):
     files = write_shards(tmp_path / "prx-1024", state, index=False)
     for path in (files[2], tmp_path / "prx-1024"):
-        assert same(checkpoints.read(path)[1], state)
+        assert same(checkpoint.read(path)[1], state)
 
 
 def test_a_missing_shard_is_named(tmp_path, state):
@@ -84,7 +84,7 @@ def test_a_missing_shard_is_named(tmp_path, state):
     message = r"lacks its shard diffusion_pytorch_model-00002-of-00003.safetensors \(2 of 3 are there\)"
     for path in (tmp_path / "prx", files[0], files[0].parent / "diffusion_pytorch_model.safetensors.index.json"):
         with pytest.raises(CheckpointError, match=message) as error:
-            checkpoints.read(path)
+            checkpoint.read(path)
         assert str(error.value).count("\n") == 0
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_shard_is_named(tmp_path, state):
     files = write_shards(tmp_path / "prx", state)
     files[2].write_bytes(files[2].read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="shard .*-00003-of-00003.safetensors is not a whole safetensors file"):
-        checkpoints.read(tmp_path / "prx")
+        checkpoint.read(tmp_path / "prx")
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,17 @@ def test_a_damaged_shard_is_named(tmp_path, state):
 def test_a_bad_index_is_one_sentence(tmp_path, text, message):
     (tmp_path / "a.safetensors.index.json").write_text(text)
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.read(tmp_path)
+        checkpoint.read(tmp_path)
 
 
 def test_folders_without_one_model_are_refused(tmp_path, state):
     with pytest.raises(CheckpointError, match=r"holds no .safetensors file"):
-        checkpoints.read(tmp_path)
+        checkpoint.read(tmp_path)
     save_file(state, tmp_path / "a.safetensors")
-    assert same(checkpoints.read(tmp_path)[1], state)
+    assert same(checkpoint.read(tmp_path)[1], state)
     save_file(state, tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match=r"several models, such as a.safetensors and b.safetensors"):
-        checkpoints.read(tmp_path)
+        checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_names(path, name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_small_floats(tmp_path, state, dtype):
     save_file({key: value.to(dtype) for key, value in state.items()}, tmp_path / "prx.safetensors")
-    _, loaded = checkpoints.read(tmp_path / "prx.safetensors")
+    _, loaded = checkpoint.read(tmp_path / "prx.safetensors")
     assert {value.dtype for value in loaded.values()} == {dtype}
-    network, _ = checkpoints.load(tmp_path / "prx.safetensors")
+    network, _ = checkpoint.load(tmp_path / "prx.safetensors")
     expected = {key: value.to(dtype).float() for key, value in state.items()}
     assert same(network.state_dict(), expected)
 
@@ -153,14 +153,14 @@ def test_what_is_not_finite_is_found_anywhere(dtype):
 def test_scaled_fp8_is_refused(tmp_path, state):
     save_file({**state, "blocks.0.gate_proj.scale_weight": torch.ones(())}, tmp_path / "prx.safetensors")
     with pytest.raises(CheckpointError, match="quantised with scales"):
-        checkpoints.read(tmp_path / "prx.safetensors")
+        checkpoint.read(tmp_path / "prx.safetensors")
 
 
 PEAK = """
 import resource, sys, torch
 from dataclasses import replace
-from sparse_model.checkpoints import load
-from sparse_model.models.layers import TORCH
+from sparse_model.checkpoints.checkpoint import load
+from sparse_model.networks.layers import TORCH
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -201,10 +201,10 @@ def test_convert_makes_one_file_of_shards(tmp_path, state, capsys):
     target = tmp_path / "mine.safetensors"
     options = ["--route", "1", "-2", "--ratio", "0.25", "--dtype", "float16", "--title", "My PRX"]
     assert main(["convert", str(tmp_path / "prx-256-t2i"), str(target), *options]) == 0
-    spec, loaded = checkpoints.read(target)
+    spec, loaded = checkpoint.read(target)
     assert same(loaded, {key: value.half() for key, value in state.items()})
     assert spec.sparsity == Sparsity((Route(1, -2, 0.25),)) and spec.title == "My PRX" and not spec.note
-    found, _ = checkpoints.read(tmp_path / "prx-256-t2i")
+    found, _ = checkpoint.read(tmp_path / "prx-256-t2i")
     assert (spec.config, spec.text, spec.prediction) == (found.config, found.text, found.prediction)
     assert main(["inspect", str(tmp_path / "prx-256-t2i")]) == 0
     assert "records no route" in capsys.readouterr().out

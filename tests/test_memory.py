@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sparse_model.branches import Branch, Evaluation
-from sparse_model.models.dit import DiT, DiTConfig
-from sparse_model.sparsity import Route, Sparsity
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
 
 
 def peak(run: Callable[[], object]) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from ...sparse_model.cost import Cost, branch_cost, shared_cost
-from ...sparse_model.guidance import RULES
-from ...sparse_model.schedule import Schedule, Settings
-from ...sparse_model.tokens import keep_count
-from .families import Stage, family_of, numbered_blocks
-from .model import fitted_text, spec_of
-from .route import sparsity_of, tokens_of
+from ...sparse_model.method.guidance import RULES
+from ...sparse_model.method.schedule import Schedule, Settings
+from ...sparse_model.method.tokens import keep_count
+from .own.model import fitted_text, spec_of
+from .routes.families import Stage, family_of, numbered_blocks
+from .routes.route import sparsity_of, tokens_of
 
 
 @dataclass(frozen=True)

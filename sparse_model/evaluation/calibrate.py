@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import read, save
+from ..checkpoints.checkpoint import read, save
 from ..cost import step_cost
-from ..schedule import Curve, Schedule
-from ..sparsity import Sparsity
+from ..method.schedule import Curve, Schedule
+from ..method.sparsity import Sparsity
 from .measure import UNGUIDED
 from .sweep import Sweep
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, load
+from ..checkpoints.checkpoint import CheckpointError, load
+from ..checkpoints.spec import ModelSpec, schedule_to_dict
 from ..cost import step_cost
-from ..guidance import RULES
-from ..sampling import Denoiser, sample
-from ..schedule import Schedule, constant
-from ..spec import ModelSpec, schedule_to_dict
+from ..method.guidance import RULES
+from ..method.sampling import Denoiser, sample
+from ..method.schedule import Schedule, constant
 from .features import NAME, SIDE
 from .metrics import class_consistency, frechet_distance, neighbourhoods, relative_distance
 from .reference import Reference

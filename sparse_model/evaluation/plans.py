@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..guidance import RULES
-from ..schedule import PRESETS, Curve, Schedule, constant
-from ..tokens import COMPARED
+from ..method.guidance import RULES
+from ..method.schedule import PRESETS, Curve, Schedule, constant
+from ..method.tokens import COMPARED
 from .calibrate import TRIALS, best_schedule
 from .measure import UNGUIDED
 from .sweep import Sweep

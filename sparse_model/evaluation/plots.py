@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..pictures import contact_sheet
-from ..spec import schedule_from_dict
+from ..checkpoints.spec import schedule_from_dict
+from ..pictures.image import contact_sheet
 from .measure import Bench, Cell
 
 Row = dict[str, Any]

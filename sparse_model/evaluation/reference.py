@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..spec import ModelSpec
+from ..checkpoints.spec import ModelSpec
 from ..training.config import CONFIGS
 from ..training.data import Pictures, load
 from .metrics import Real

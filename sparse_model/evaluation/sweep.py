@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..schedule import Schedule
+from ..method.schedule import Schedule
 from .measure import Bench, Cell
 from .results import Results
 from .variants import Variant

@@ -10,13 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..branches import Branch, Evaluation
+from ..checkpoints.spec import ModelSpec
 from ..cost import branch_cost
-from ..guidance import guide
-from ..sampling import Denoiser, null_condition
-from ..schedule import Schedule
-from ..spec import ModelSpec
-from ..tokens import keep_count
+from ..method.branches import Branch, Evaluation
+from ..method.guidance import guide
+from ..method.sampling import Denoiser, null_condition
+from ..method.schedule import Schedule
+from ..method.tokens import keep_count
 
 
 class Variant(Protocol):

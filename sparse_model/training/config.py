@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass, field, fields, replace
 
-from ..models.dit import DiTConfig
-from ..models.maskdit import MaskDiTConfig
-from ..sparsity import Route, Sparsity
+from ..method.sparsity import Route, Sparsity
+from ..networks.dit import DiTConfig
+from ..networks.maskdit import MaskDiTConfig
 
 EMOJI = ("twemoji", "noto", "noto-v1", "fluent-emoji-flat", "emojione")
 PICTURES = ("Animals & Nature", "Food & Drink", "Travel & Places", "Smileys & Emotion")

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..pictures import contact_sheet
-from ..sampling import Denoiser, sample
-from ..schedule import constant
-from ..spec import ModelSpec
+from ..checkpoints.spec import ModelSpec
+from ..method.sampling import Denoiser, sample
+from ..method.schedule import constant
+from ..pictures.image import contact_sheet
 from .data import Pictures
 
 ROWS = {

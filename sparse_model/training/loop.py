@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import build, save
-from ..models import ARCHITECTURES
-from ..models.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
-from ..prediction import Flow
-from ..spec import ModelSpec
+from ..checkpoints.checkpoint import build, save
+from ..checkpoints.spec import ModelSpec
+from ..method.prediction import Flow
+from ..networks import ARCHITECTURES
+from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from .config import TrainConfig
 from .data import Pictures
 from .grid import save_grid

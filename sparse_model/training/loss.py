@@ -4,9 +4,9 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from ..branches import Branch, Evaluation
-from ..prediction import Flow, column
-from ..tokens import SubsetSeed
+from ..method.branches import Branch, Evaluation
+from ..method.prediction import Flow, column
+from ..method.tokens import SubsetSeed
 
 CLEANEST = 0.05  # sigma below which a data prediction's velocity error is not weighted up further
 

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sparse_model.checkpoints import save
+from sparse_model.checkpoints.checkpoint import save
+from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.evaluation.measure import Bench
 from sparse_model.evaluation.reference import read_reference
-from sparse_model.models.dit import DiT, DiTConfig
-from sparse_model.prediction import Flow
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.spec import ModelSpec
+from sparse_model.method.prediction import Flow
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
 
 
 class Colours(nn.Module):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_model.checkpoints import CheckpointError, load, read, save
+from sparse_model.checkpoints.checkpoint import CheckpointError, load, read, save
 from sparse_model.evaluation.measure import UNGUIDED, Cell, digest
 from sparse_model.evaluation.reference import read_reference
-from sparse_model.schedule import constant
-from sparse_model.sparsity import Sparsity
+from sparse_model.method.schedule import constant
+from sparse_model.method.sparsity import Sparsity
 from sparse_model.training.config import CONFIGS
 from sparse_model.training.data import Pictures
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from sparse_model.__main__ import main
-from sparse_model.checkpoints import read
+from sparse_model.checkpoints.checkpoint import read
 from sparse_model.evaluation import plans, plots
 from sparse_model.evaluation.calibrate import best_schedule, calibrate, relative_cost
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
 from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep
-from sparse_model.schedule import Curve, constant
-from sparse_model.sparsity import Sparsity
+from sparse_model.method.schedule import Curve, constant
+from sparse_model.method.sparsity import Sparsity
 
 TINY = Sizes(search=8, final=8, seeds=2, steps=2)
 
@@ -140,7 +140,7 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
 
 
 def _plain(schedule):
-    from sparse_model.spec import schedule_to_dict
+    from sparse_model.checkpoints.spec import schedule_to_dict
 
     return schedule_to_dict(schedule)
 

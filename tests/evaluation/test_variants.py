@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sparse_model.branches import Branch, Evaluation
 from sparse_model.cost import branch_cost
 from sparse_model.evaluation.measure import Cell
 from sparse_model.evaluation.variants import ByNorm, NullBranch
-from sparse_model.schedule import constant
-from sparse_model.tokens import SubsetSeed
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.schedule import constant
+from sparse_model.method.tokens import SubsetSeed
 
 INDEX = torch.arange(6)
 SG = Cell(constant(0.25, 0.75, 2), "SG", seed=1, samples=12, steps=3)

@@ -11,12 +11,12 @@ from host import Host, Result, Workflow
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparse_model.checkpoints import build, save
-from sparse_model.models.dit import DiTConfig
-from sparse_model.prediction import Flow
-from sparse_model.schedule import constant
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.spec import ModelSpec
+from sparse_model.checkpoints.checkpoint import build, save
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.method.prediction import Flow
+from sparse_model.method.schedule import constant
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiTConfig
 
 SPEC = ModelSpec(
     "dit",

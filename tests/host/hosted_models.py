@@ -48,12 +48,12 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(f"/a/sparse-guidance.{name}")
 
 
-guided, routed = part("nodes.host.patch").guided, part("nodes.host.route").routed
-described, family_route = part("nodes.host.route").described, part("nodes.host.route").family_route
-first_evaluation = part("nodes.host.run").first_evaluation
+guided, routed = part("nodes.host.guide.patch").guided, part("nodes.host.routes.route").routed
+described, family_route = part("nodes.host.routes.route").described, part("nodes.host.routes.route").family_route
+first_evaluation = part("nodes.host.guide.run").first_evaluation
 step_costs = part("nodes.host.cost").step_costs
-Route, Sparsity = part("sparse_model.sparsity").Route, part("sparse_model.sparsity").Sparsity
-SubsetSeed, constant = part("sparse_model.tokens").SubsetSeed, part("sparse_model.schedule").constant
+Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
+SubsetSeed, constant = part("sparse_model.method.tokens").SubsetSeed, part("sparse_model.method.schedule").constant
 
 SEED, SIGMA = 9, 0.7
 
@@ -228,7 +228,7 @@ def auxiliary(route: Any) -> str:
 
     def sampled(weak_model: Any, gamma: float) -> Tensor:
         plan = constant(0.25, gamma, 2.0, "AG + SG")
-        guider = part("nodes.host.guider").SparseGuider(routed(main, route), plan, positive, None, weak_model)
+        guider = part("nodes.host.guide.guider").SparseGuider(routed(main, route), plan, positive, None, weak_model)
         sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor([SIGMA, 0.0])
         return guider.sample(x, torch.zeros_like(x), sampler, sigmas, disable_pbar=True, seed=SEED)
 

@@ -21,11 +21,11 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch._dynamo.testing import CompileCounter  # noqa: E402
 
-Curve, Schedule = part("sparse_model.schedule").Curve, part("sparse_model.schedule").Schedule
-guided, SparseGuider = part("nodes.host.patch").guided, part("nodes.host.guider").SparseGuider
-progress, keep_count = part("nodes.host.progress").progress, part("sparse_model.tokens").keep_count
+Curve, Schedule = part("sparse_model.method.schedule").Curve, part("sparse_model.method.schedule").Schedule
+guided, SparseGuider = part("nodes.host.guide.patch").guided, part("nodes.host.guide.guider").SparseGuider
+progress, keep_count = part("nodes.host.guide.progress").progress, part("sparse_model.method.tokens").keep_count
 
-model = part("nodes.host.loading").load(checkpoint)
+model = part("nodes.host.own.loading").load(checkpoint)
 label = torch.tensor([[[1.0, 0.0, 1.0]]])
 positive, negative = [[label, {}]], [[torch.zeros_like(label), {}]]
 noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -148,8 +148,8 @@ def cleanup_after_error() -> dict:
 def family_error(path: Path) -> dict:
     """The largest error of the host's denoised prediction against the one without a host, as a share of the picture:
     with all weights loaded, and with none, each fetched when its layer runs."""
-    network, about = part("sparse_model.checkpoints").load(path)
-    patcher = part("nodes.host.loading").load(str(path))
+    network, about = part("sparse_model.checkpoints.checkpoint").load(path)
+    patcher = part("nodes.host.own.loading").load(str(path))
     return {
         "loaded": prediction_error(network, about, patcher),
         "offloaded": prediction_error(network, about, patcher, lowvram_model_memory=1),
@@ -168,7 +168,7 @@ def prediction_error(network: torch.nn.Module, about: object, patcher: object, *
             y = torch.eye(about.config.num_classes)[:2]
             inputs = {"c_crossattn": y.unsqueeze(1)}
         else:
-            y = part("sparse_model.text").Text(
+            y = part("sparse_model.conditions.text").Text(
                 torch.randn(2, about.text.length, about.text.width, generator=torch.Generator().manual_seed(2)),
                 torch.arange(about.text.length) < torch.tensor([[2], [4]]),
             )
@@ -186,7 +186,7 @@ def prediction_error(network: torch.nn.Module, about: object, patcher: object, *
 def trajectory(path: Path) -> None:
     """Writes what 7 Euler steps of CFG at scale 5 went through, on the host's scheduler "normal", beside the file."""
     given = torch.load(path.with_name("prompts.pt"))
-    patcher = part("nodes.host.loading").load(str(path))
+    patcher = part("nodes.host.own.loading").load(str(path))
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds(*([[text["embeddings"], {"attention_mask": text["mask"]}]] for text in given["texts"]))
     guider.set_cfg(5.0)
@@ -203,7 +203,7 @@ def trajectory(path: Path) -> None:
 def guided_by_us(path: Path) -> list:
     """What the authors' own sampling ends at, in latents: guided as the file recommends, on the host's sampler."""
     given = torch.load(path.with_suffix(".pt"))
-    patcher = part("nodes.host.loading").load(str(path))
+    patcher = part("nodes.host.own.loading").load(str(path))
     about = patcher.model.spec
     guider = SparseGuider(patcher, about.schedule, [[given["condition"], {}]])
     sigmas = comfy.samplers.calculate_sigmas(

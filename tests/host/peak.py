@@ -8,7 +8,7 @@ from hosted_pack import load_pack
 
 checkout, pack, checkpoint, weight_dtype = sys.argv[1:5]
 part = load_pack(checkout, pack)
-load = part("nodes.host.loading").load
+load = part("nodes.host.own.loading").load
 
 
 def peak() -> int:

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL
 from safetensors.torch import save_file
 
-from sparse_model.models.prx import PRX, PRXConfig
+from sparse_model.networks.prx import PRX, PRXConfig
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from encoders import write_qwen, write_t5gemma

@@ -13,8 +13,8 @@ import torch
 from graphs import SPEC, Graph, sampled_latents, write_checkpoint
 from host import Host
 
-from sparse_model.prediction import EDM
-from sparse_model.sparsity import Sparsity
+from sparse_model.method.prediction import EDM
+from sparse_model.method.sparsity import Sparsity
 
 
 class Code:

@@ -16,22 +16,22 @@ from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
 from safetensors.torch import load_file
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "networks"))
 import test_microdit as microdit_fixture
 from formula import FIXTURES, fill, relative_error
 
-from sparse_model.checkpoints import build, save
-from sparse_model.models.dit import DiTConfig
-from sparse_model.models.layers import sincos_positions
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.models.microdit import MicroDiTConfig
-from sparse_model.models.prx import PRXConfig
-from sparse_model.models.sprint import SprintConfig
-from sparse_model.prediction import EDM, Epsilon, Flow
-from sparse_model.schedule import PRESETS, constant
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.spec import ModelSpec
-from sparse_model.text import TextSpec
+from sparse_model.checkpoints.checkpoint import build, save
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.conditions.text import TextSpec
+from sparse_model.method.prediction import EDM, Epsilon, Flow
+from sparse_model.method.schedule import PRESETS, constant
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiTConfig
+from sparse_model.networks.layers import sincos_positions
+from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.prx import PRXConfig
+from sparse_model.networks.sprint import SprintConfig
 
 TEXT = TextSpec("t5gemma-2b", 12, 5, masked=True)
 LATENT = PRXConfig(8, 2, 16, width=32, depth=3, heads=2, text_width=12)

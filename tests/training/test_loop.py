@@ -8,14 +8,14 @@ import signal
 import pytest
 import torch
 
-from sparse_model.branches import Branch, Evaluation
-from sparse_model.checkpoints import build, load
-from sparse_model.models.dit import DiTConfig
-from sparse_model.models.layers import sincos_positions
-from sparse_model.models.maskdit import MaskDiTConfig
-from sparse_model.prediction import Flow
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.tokens import SubsetSeed
+from sparse_model.checkpoints.checkpoint import build, load
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.prediction import Flow
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.tokens import SubsetSeed
+from sparse_model.networks.dit import DiTConfig
+from sparse_model.networks.layers import sincos_positions
+from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.training import loop
 from sparse_model.training.config import CONFIGS, TrainConfig
 from sparse_model.training.data import Pictures

@@ -1,0 +1,1 @@
+"""One guided run in the host."""

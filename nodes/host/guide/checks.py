@@ -1,0 +1,75 @@
+"""Which plans a model can be sampled with. Everything here is found out before sampling starts."""
+
+from dataclasses import fields
+from typing import Any
+
+from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.schedule import Schedule
+from ..own.model import spec_of
+from ..routes.route import depth_of, sparsity_of
+
+
+def check_plan(model: Any, schedule: Schedule) -> None:
+    """ValueError if a model cannot be sampled under a schedule."""
+    if schedule.sparse:
+        check_route(model, "This model")
+    spec = spec_of(model)
+    if RULES[schedule.rule].condition == "random" and (spec is None or spec.text is not None):
+        raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
+
+
+def check_route(model: Any, name: str) -> None:
+    """ValueError unless a model, called `name` in it, has a route and room for it."""
+    sparsity = sparsity_of(model)
+    if not sparsity:
+        raise ValueError(
+            f"{name} has no token route, so nothing can be dropped: put Token Route in front of this node, load a "
+            "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
+        )
+    list(sparsity.stretches(depth_of(model)))
+
+
+def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
+    """ValueError unless a weak model is there exactly when the rule wants one, and predicts the same quantity."""
+    if not RULES[rule].auxiliary:
+        if weak_model is not None:
+            raise ValueError(
+                f"The rule {rule} guides with the model itself and takes no weak model; disconnect it or "
+                "choose AG + SG."
+            )
+        return
+    if weak_model is None:
+        raise ValueError(
+            f"The rule {rule} guides with a second, weaker model: connect an earlier checkpoint of the same training "
+            "as weak_model (Sparse Guider, Sparse KSampler), or choose the rule SG."
+        )
+    if weak_model.model is model.model:
+        raise ValueError(
+            "The weak model is the same loaded checkpoint as the model; connect an earlier checkpoint, or choose SG, "
+            "which needs no second model."
+        )
+    main, weak = spec_of(model), spec_of(weak_model)
+    if main is None or weak is None:
+        if type(model.model) is not type(weak_model.model):
+            raise ValueError(
+                f"The weak model ({type(weak_model.model).__name__}) is of another architecture than the model "
+                f"({type(model.model).__name__}); connect an earlier checkpoint of the same training."
+            )
+        return
+    for name in ("architecture", "config", "prediction", "latent", "labels", "text"):
+        theirs, ours = getattr(weak, name), getattr(main, name)
+        if theirs != ours:
+            raise ValueError(
+                f"The weak model does not fit the model: {_difference(name, theirs, ours)}; "
+                "connect an earlier checkpoint of the same training."
+            )
+
+
+def _difference(name: str, weak: Any, main: Any) -> str:
+    """What differs, in a few words: of two sets of sizes only the first one that does."""
+    if name == "config" and type(weak) is type(main):
+        name = next(field.name for field in fields(main) if getattr(weak, field.name) != getattr(main, field.name))
+        weak, main = getattr(weak, name), getattr(main, name)
+    if name == "labels":
+        return "it has other labels"
+    return f"its {name.replace('_', ' ')} is {weak} instead of {main}"

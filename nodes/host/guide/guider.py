@@ -1,0 +1,98 @@
+"""A guider that follows a schedule's own omega and may take its weak branch from a second model."""
+
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.schedule import Schedule
+from ..own.model import spec_of
+from .auxiliary import Auxiliary
+from .checks import check_plan, check_route, check_weak_model
+from .hook import GuidanceHook
+from .patch import HOOK, earlier_hook, unguided
+from .run import KEY, Run, first_evaluation, with_entry
+
+
+class SparseGuider(comfy.samplers.CFGGuider):
+    """The host's CFG guider with omega, sparsity and the weak branch decided by a schedule."""
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        schedule: Schedule,
+        positive: list,
+        negative: list | None = None,
+        weak_model: ModelPatcher | None = None,
+    ):
+        check_weak_model(model, weak_model, schedule.rule)
+        check_plan(model, schedule)
+        if weak_model is not None and schedule.gamma_weak.high > 0:
+            check_route(weak_model, "The weak model")
+        super().__init__(unguided(model))
+        self.schedule, self.auxiliary = schedule, None
+        conditions = {"positive": positive}
+        if RULES[schedule.rule].condition == "null":
+            conditions["negative"] = negative if negative is not None else self._null()
+        self.inner_set_conds(conditions)
+        if weak_model is not None:
+            # The host loads additional models together with the model, in one reckoning of memory.
+            self.auxiliary = Auxiliary(weak_model)
+            self.model_patcher.set_additional_models(KEY, [weak_model])
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
+        run = model_options["transformer_options"][KEY]
+        now = run.settings(self.inner_model.model_sampling, float(timestep.flatten()[0]))
+        positive = self.conds["positive"]
+        return comfy.samplers.sampling_function(
+            self.inner_model,
+            x,
+            timestep,
+            self.conds.get("negative", positive),
+            positive,
+            now.omega,
+            model_options=model_options,
+            seed=seed,
+        )
+
+    def inner_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        device: torch.device,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None,
+        callback: Any,
+        disable_pbar: bool,
+        seed: int | None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Here the models are loaded, and self.model_options belong to this run alone."""
+        first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
+        run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1))
+        self.model_options = with_entry(self.model_options, run)
+        rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        if self.auxiliary is None:
+            self.model_options[HOOK] = GuidanceHook(earlier_hook(self.model_options))
+            return super().inner_sample(noise, latent_image, *rest, **kwargs)
+        positive = [condition.copy() for condition in self.conds["positive"]]
+        with self.auxiliary.sampling(positive, noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
+            self.model_options[HOOK] = GuidanceHook(earlier_hook(self.model_options), weak)
+            return super().inner_sample(noise, latent_image, *rest, **kwargs)
+
+    def _null(self) -> list:
+        spec = spec_of(self.model_patcher)
+        if spec is None:
+            raise ValueError(f"The rule {self.schedule.rule} needs a negative conditioning; connect one as negative.")
+        if spec.text is not None:
+            if spec.text.null == "zeros":
+                return [[spec.text.zeros().embeddings, {}]]
+            raise ValueError(
+                f"The rule {self.schedule.rule} guides away from the empty prompt: connect a CLIP Text Encode without "
+                "text as negative."
+            )
+        return [[torch.zeros(1, 1, spec.config.num_classes), {}]]

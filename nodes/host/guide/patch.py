@@ -1,0 +1,70 @@
+"""Sparse Guidance as a patch on a model, for any sampler that combines two predictions at a scale `cfg`."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.schedule import Schedule
+from .checks import check_plan
+from .hook import GuidanceHook, evaluate_conditions
+from .run import KEY, Run, first_evaluation
+
+HOOK = "sampler_calc_cond_batch_function"
+
+
+def guided(model: ModelPatcher, schedule: Schedule) -> ModelPatcher:
+    """A clone of the model that a stock sampler guides sparsely; the sampler's cfg is omega."""
+    if RULES[schedule.rule].auxiliary:
+        raise ValueError(
+            f"The rule {schedule.rule} needs a weak model, which a stock sampler cannot take: use Sparse Guider or "
+            "Sparse KSampler for it."
+        )
+    check_plan(model, schedule)
+    patched = unguided(model)
+    patched.set_model_sampler_calc_cond_batch_function(GuidanceHook(earlier_hook(patched.model_options)))
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule))
+    return patched
+
+
+def unguided(model: ModelPatcher) -> ModelPatcher:
+    """A clone without our patch: of two guidance nodes in a row the last one counts."""
+    clone = model.clone()
+    hook = clone.model_options.get(HOOK)
+    if isinstance(hook, GuidanceHook):
+        del clone.model_options[HOOK]
+        if hook.evaluate is not evaluate_conditions:
+            clone.model_options[HOOK] = hook.evaluate
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    return clone
+
+
+def earlier_hook(model_options: dict[str, Any]) -> Any:
+    """How predictions are evaluated so far: another node's hook (skip-layer guidance sets one), or the host's way."""
+    return model_options.get(HOOK, evaluate_conditions)
+
+
+@dataclass(frozen=True)
+class BeginRun:
+    """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state."""
+
+    schedule: Schedule
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider, sigmas, seed = executor.class_obj, args[3], args[7]
+        cfg = getattr(guider, "cfg", None)
+        schedule = self.schedule if cfg is None else self.schedule.with_scale(cfg)
+        first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
+        run = Run(schedule, seed or 0, first, cfg, max(len(sigmas) - 1, 1))
+        guider.model_options.setdefault("transformer_options", {})[KEY] = run
+        output = executor(*args, **kwargs)
+        if not run.guided:
+            logging.warning(
+                "Sparse Guidance had no effect: %s does not guide through the host's usual function; use it with "
+                "KSampler, CFGGuider or Sparse Guider.",
+                type(guider).__name__,
+            )
+        return output

@@ -1,0 +1,1 @@
+"""This pack's networks as the host loads and samples them."""

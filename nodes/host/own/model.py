@@ -1,0 +1,169 @@
+"""The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
+
+from typing import Any, ClassVar
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.supported_models_base
+import torch
+from comfy.model_base import ModelType
+from torch import Tensor
+
+from ....sparse_model.checkpoints.spec import ModelSpec
+from ....sparse_model.conditions.text import Text, TextSpec
+from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
+from .network import evaluation_of, hosted
+
+
+class Pixels(comfy.latent_formats.LatentFormat):
+    """Pictures in [-1, 1] instead of latents: nothing to scale, and a preview is the picture itself."""
+
+    latent_channels = 3
+    spacial_downscale_ratio = 1
+    latent_rgb_factors: ClassVar = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+class DCAE(comfy.latent_formats.LatentFormat):
+    """Latents of the deep compression autoencoder of Sana (dc-ae-f32c32-sana-1.1), which the host has no VAE for."""
+
+    latent_channels = 32
+    spacial_downscale_ratio = 32
+    scale_factor = 0.41407
+
+
+LATENT_FORMATS = {
+    "pixels": Pixels,
+    "sd": comfy.latent_formats.SD15,
+    "sdxl": comfy.latent_formats.SDXL,
+    "flux": comfy.latent_formats.Flux,
+    "dcae": DCAE,
+}
+MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
+
+
+class Config(comfy.supported_models_base.BASE):
+    """What the host wants to know of a model before it makes one."""
+
+    unet_extra_config: ClassVar = {}
+
+    def __init__(self, spec: ModelSpec):
+        self.latent_format = LATENT_FORMATS[spec.latent]
+        super().__init__({"spec": spec})
+        self.sampling_settings = _sampling_settings(spec.prediction)
+        # The host's estimate is per latent pixel; relative to Flux, whose factor is 2.8 at width 3072 and patch 2.
+        self.memory_usage_factor = 2.8 * spec.config.width / 3072 * 4 / spec.config.patch_size**2
+
+    def get_model(self, state_dict: dict, prefix: str = "", device: Any = None) -> "SparseModel":
+        return SparseModel(self, device)
+
+
+class SparseModel(comfy.model_base.BaseModel):
+    """A token-sparse network as the host samples it; `spec` says what it is."""
+
+    def __init__(self, config: Config, device: Any = None):
+        spec = config.unet_config["spec"]
+        super().__init__(config, MODEL_TYPES[type(spec.prediction)], device, hosted(spec.architecture))
+        self.spec = spec
+        self.eval().requires_grad_(False)
+        if isinstance(spec.prediction, Epsilon):
+            self.model_sampling.set_sigmas(spec.prediction.table())
+        if spec.prediction.noise_scale != 1 and not hasattr(self.model_sampling, "noise_scale"):
+            self.model_sampling = louder(self.model_sampling, config, spec.prediction.noise_scale)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
+        check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
+        if self.spec.text is None:
+            check_condition(self.spec, kwargs.get("cross_attn"))
+            return super().extra_conds(**kwargs)
+        text = fitted_text(self.spec.text, kwargs.pop("cross_attn", None), kwargs.pop("attention_mask", None))
+        conditions = {"c_crossattn": text.embeddings, "attention_mask": text.mask}
+        return {
+            **super().extra_conds(**kwargs),
+            **{name: comfy.conds.CONDRegular(value) for name, value in conditions.items()},
+        }
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
+        **kwargs: Any,
+    ) -> Tensor:
+        """Draws the kept tokens in front of the network, which the host may have compiled."""
+        asked = evaluation_of(transformer_options)
+        batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
+        kwargs["evaluation"] = asked.prepare(self.diffusion_model.sparsity, batch, tokens, x.device)
+        return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def louder(sampling: Any, config: Config, scale: float) -> Any:
+    """The sampling of a model whose noise is `scale` times as strong, for hosts that do not know such models."""
+
+    class Louder(type(sampling)):
+        def noise_scaling(self, sigma: Any, noise: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+            return super().noise_scaling(sigma, noise * scale, *rest, **options)
+
+    return Louder(config)
+
+
+def spec_of(model: Any) -> ModelSpec | None:
+    """The spec of a MODEL's checkpoint, or None for a MODEL that Sparse Model Loader did not make."""
+    return model.model.spec if isinstance(model.model, SparseModel) else None
+
+
+def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
+    """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
+    channels, patch = spec.config.in_channels, spec.config.patch_size
+    unit = "pixels" if spec.ratio == 1 else f"latent pixels ({spec.ratio} image pixels each)"
+    if len(shape) != 4 or shape[1] != channels:
+        raise ValueError(
+            f"The latent has {shape[1]} channels in {len(shape)} dimensions but this model works on {channels} in 4; "
+            "make it with Empty Sparse Latent, or encode an image with a VAE of this model."
+        )
+    sizes = [("latent", shape[2:])] + ([("area of a condition", area[:2])] if area is not None else [])
+    for name, (height, width) in sizes:
+        if height % patch or width % patch:
+            raise ValueError(
+                f"The {name} is {width} x {height} but this model cuts it into patches of {patch}; use a width and "
+                f"height that are multiples of {patch} {unit}."
+            )
+
+
+def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:
+    """ValueError unless a condition is label weights [B, n, classes] of this model, or None, the null condition."""
+    classes = spec.config.num_classes
+    if condition is not None and (condition.ndim != 3 or condition.shape[-1] != classes):
+        raise ValueError(
+            f"The conditioning has {condition.shape[-1]} channels but this class-conditional model knows {classes} "
+            "labels; make it with Sparse Class Condition from this model."
+        )
+
+
+def fitted_text(spec: TextSpec, embeddings: torch.Tensor | None, mask: torch.Tensor | None) -> Text:
+    """The host's conditioning as the text of a model: every condition of one length, so that branches share a batch.
+
+    Without a mask every token counts, as do the tokens that Conditioning (Concat) adds behind a mask. ValueError if it
+    comes from another text encoder, or is missing where the model has no null condition of its own.
+    """
+    if embeddings is None:
+        if spec.null == "zeros":
+            return spec.zeros()
+        raise ValueError("This model is conditioned on text: connect a prompt encoded with CLIP Text Encode.")
+    known = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)
+    if mask is not None:
+        count = min(mask.shape[-1], known.shape[1])
+        known[:, :count] = mask.reshape(-1, mask.shape[-1])[:, :count].to(known)
+    return spec.fit(Text(embeddings, known))
+
+
+def _sampling_settings(prediction: Prediction) -> dict[str, Any]:
+    if isinstance(prediction, EDM):
+        return {name: getattr(prediction, name) for name in ("sigma_data", "sigma_min", "sigma_max")}
+    if isinstance(prediction, Flow):
+        return {"shift": prediction.shift, "noise_scale": prediction.noise_scale}
+    return {}

@@ -1,0 +1,98 @@
+"""A network of `sparse_model` as the host calls it: forward(x, t, context, transformer_options)."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor, nn
+
+from ....sparse_model.checkpoints.spec import ModelSpec
+from ....sparse_model.conditions.text import Text
+from ....sparse_model.method.branches import DENSE, Branch, Evaluation, Prepared
+from ....sparse_model.method.prediction import Flow
+from ....sparse_model.networks import ARCHITECTURES
+from ....sparse_model.networks.layers import Backend
+from ..guide.run import current_mark
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits."""
+    return optimized_attention(q, k, v, heads, mask=bias)
+
+
+@cache
+def hosted(architecture: str) -> type[nn.Module]:
+    """The class of an architecture's network with the host's forward in front of its own.
+
+    A subclass instead of a wrapper module, so that parameter names are those of the checkpoint and LoRA keys fit.
+    """
+    network = ARCHITECTURES[architecture].network
+    return type(f"Hosted{network.__name__}", (HostForward, network), {})
+
+
+class HostForward:
+    """The host's calling convention on top of a network's own forward(x, t, y, evaluation)."""
+
+    def __init__(self, spec: ModelSpec, dtype: torch.dtype | None = None, device: Any = None, operations: Any = nn):
+        super().__init__(spec.config, spec.sparsity, Backend(operations, attend, device, dtype))
+        self.spec, self.dtype = spec, dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
+        **kwargs: Any,
+    ) -> Tensor:
+        """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
+        host's model sampling expects, [N, C, H, W].
+
+        `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
+        """
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
+        executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
+        return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
+
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        control: Any,
+        transformer_options: dict[str, Any],
+        evaluation: Prepared | Evaluation = DENSE,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
+        sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
+        sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
+        prediction = self.spec.prediction
+        condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
+        output = super().forward(x, prediction.time(sigma), condition, evaluation).float()
+        return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
+
+    def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
+        """[N, n, classes] -> [N, classes]. The largest of n: the host repeats shorter conditions along that axis."""
+        if context is None:
+            return x.new_zeros(len(x), self.spec.config.num_classes)
+        return context.amax(dim=1)
+
+
+def evaluation_of(transformer_options: dict[str, Any]) -> Evaluation:
+    """Which branch each chunk of the host's batch answers: the host labels chunks by their place in its list."""
+    mark = current_mark(transformer_options)
+    if mark is None:
+        return DENSE
+    chunks, sources = transformer_options["cond_or_uncond"], transformer_options["uuids"]
+    return Evaluation(
+        tuple(
+            Branch(mark.gamma(index), mark.branch(index), source if mark.shared else (source, index))
+            for index, source in zip(chunks, sources, strict=True)
+        ),
+        mark.seed,
+    )

@@ -1,0 +1,58 @@
+"""A text encoder of `transformers` as the host's CLIP, so that the stock nodes encode prompts with it."""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ....sparse_model.conditions.encoder import PromptEncoder, load_encoder
+
+
+class Tokenizer:
+    """What the host's CLIP asks for tokens. Weights in brackets are text like any other: the models know none."""
+
+    def __init__(self, encoder: PromptEncoder):
+        self.encoder = encoder
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Tensor]:
+        ids, mask = self.encoder.tokens([text])
+        return {"ids": ids, "mask": mask}
+
+
+class Encoder(nn.Module):
+    """What the host's CLIP asks for embeddings; its patcher moves the model between devices."""
+
+    def __init__(self, encoder: PromptEncoder):
+        super().__init__()
+        self.encoder, self.model = encoder, encoder.model
+
+    def encode_token_weights(self, tokens: dict[str, Tensor]) -> tuple[Tensor, None, dict[str, Tensor]]:
+        """-> embeddings [1, M, D], no pooled output, and the attention mask [1, M]."""
+        device = next(self.model.parameters()).device
+        text = self.encoder.encode(tokens["ids"].to(device), tokens["mask"].to(device))
+        place = management.intermediate_device()
+        return text.embeddings.float().to(place), None, {"attention_mask": text.mask.to(place)}
+
+    def reset_clip_options(self) -> None:
+        """The host calls it before every prompt; there are no options."""
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Likewise: neither a layer nor a projection can be chosen."""
+
+
+def load_clip(folder: Path) -> comfy.sd.CLIP:
+    """A CLIP around the encoder of a folder, in bfloat16 as published, or float32 where a device lacks it."""
+    device, offload = management.text_encoder_device(), management.text_encoder_offload_device()
+    known = management.is_device_cpu(device) or management.should_use_bf16(device)
+    encoder = load_encoder(folder, torch.bfloat16 if known else torch.float32)
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.tokenizer, clip.cond_stage_model = Tokenizer(encoder), Encoder(encoder).to(offload)
+    clip.patcher = comfy.model_patcher.ModelPatcher(clip.cond_stage_model, load_device=device, offload_device=offload)
+    clip.patcher.hook_mode, clip.patcher.is_clip = comfy.hooks.EnumHookMode.MinVram, True
+    clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds, clip.tokenizer_options = None, False, None, {}
+    return clip

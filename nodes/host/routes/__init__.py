@@ -1,0 +1,1 @@
+"""Token routes through the host's own transformers."""

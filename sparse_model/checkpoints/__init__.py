@@ -1,0 +1,1 @@
+"""What a file is, and a configured network out of it."""

@@ -1,0 +1,1 @@
+"""What networks are conditioned on: labels, and prompts with their encoders."""

@@ -1,0 +1,116 @@
+"""Sampling without a host: one Euler loop, guided by any rule under any schedule."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..conditions.text import Condition, Text, concatenate
+from .branches import Branch, Evaluation
+from .guidance import RULES, guide
+from .prediction import Prediction
+from .schedule import Schedule
+from .tokens import SubsetSeed
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network with its prediction kind: D(x, sigma; condition) on any number of branches at once."""
+
+    network: nn.Module
+    prediction: Prediction
+
+    def __call__(
+        self, x: Tensor, sigma: float, conditions: Sequence[Condition], evaluation: Evaluation
+    ) -> list[Tensor]:
+        """x [B, C, H, W] and one condition of B samples per branch -> one D [B, C, H, W] per branch."""
+        count = len(conditions)
+        batch = x.repeat(count, 1, 1, 1)
+        level = torch.full((len(batch),), float(sigma), device=x.device, dtype=x.dtype)
+        return list(
+            self.prediction.denoise(self.network, batch, level, concatenate(conditions), evaluation).chunk(count)
+        )
+
+
+class Compiled(nn.Module):
+    """A network through torch.compile, once per count of kept tokens: which ones they are is decided in front of it."""
+
+    def __init__(self, network: nn.Module, **options):
+        super().__init__()
+        self.network, self.compiled = network, torch.compile(network, **options)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation) -> Tensor:
+        batch, tokens = len(x) // len(evaluation.branches), self.network.config.tokens(*x.shape[2:])
+        return self.compiled(x, t, y, evaluation.prepare(self.network.sparsity, batch, tokens, x.device))
+
+
+def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
+    """Starting noise [batch, *shape]; sample i depends on seed + i alone, whatever the batch."""
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)])
+
+
+@torch.inference_mode()
+def sample(
+    model: Denoiser,
+    condition: Condition,
+    schedule: Schedule,
+    *,
+    shape: Sequence[int],
+    steps: int = 40,
+    seed: int = 0,
+    null: Condition | None = None,
+    auxiliary: Denoiser | None = None,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Guided Euler sampling from noise: a condition of B samples -> clean [B, *shape] in the network's own range.
+
+    `null` is the null condition of the rules CFG and CFG + SG; for labels it need not be given. `auxiliary` is the
+    weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
+    """
+    rule = RULES[schedule.rule]
+    if rule.auxiliary != (auxiliary is not None):
+        raise ValueError(f"{schedule.rule} {'needs a' if rule.auxiliary else 'takes no'} weaker second checkpoint.")
+    sigmas = model.prediction.sigmas(steps).tolist()
+    like = condition.embeddings if isinstance(condition, Text) else condition
+    x = noise(seed, len(like), shape).to(like) * sigmas[0] * model.prediction.noise_scale
+    weak_condition = {
+        "same": lambda: condition,
+        "null": lambda: null_condition(condition) if null is None else null,
+        "random": lambda: independent_condition(condition, seed),
+    }[rule.condition]()
+    subsets = SubsetSeed(seed, 0, schedule.selection, ahead=steps)
+    shared = "the condition" if rule.condition == "same" else None
+    for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
+        now = schedule.at(step / steps)
+        subset = subsets.at(step)
+        strong, weak = Branch(now.gamma_strong, 0, shared), Branch(now.gamma_weak, 1, shared)
+        if now.omega == 1:
+            (clean,) = model(x, sigma, [condition], Evaluation((strong,), subset))
+        elif auxiliary is None:
+            clean = guide(*model(x, sigma, [condition, weak_condition], Evaluation((strong, weak), subset)), now.omega)
+        else:
+            (main,) = model(x, sigma, [condition], Evaluation((strong,), subset))
+            (other,) = auxiliary(x, sigma, [weak_condition], Evaluation((weak,), subset))
+            clean = guide(main, other, now.omega)
+        x = x + (x - clean) / sigma * (following - sigma)
+        if callback:
+            callback(step, clean)
+    return x
+
+
+def null_condition(condition: Condition) -> Tensor:
+    """No label at all; ValueError for text, whose null condition only its encoder or its model knows."""
+    if isinstance(condition, Text):
+        raise ValueError("this rule guides away from the null condition, so the empty prompt has to be given encoded.")
+    return torch.zeros_like(condition)
+
+
+def independent_condition(condition: Condition, seed: int) -> Tensor:
+    """ICG's condition: one random label per sample, independent of the sample's own (arXiv 2407.02687)."""
+    if isinstance(condition, Text):
+        raise ValueError("the rule ICG draws random labels, so it needs a class-conditional model; use CFG or SG.")
+    batch, classes = condition.shape
+    labels = [torch.randint(classes, (), generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)]
+    return torch.nn.functional.one_hot(torch.stack(labels), classes).to(condition)

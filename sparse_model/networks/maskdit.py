@@ -1,0 +1,124 @@
+"""MaskDiT, a diffusion transformer whose encoder sees only part of the tokens (arXiv 2306.09305).
+
+Keys are those of Anima-Lab/MaskDiT checkpoints, without the `model.` of their EDM wrapper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..method.branches import DENSE, Evaluation, run_layers, run_masked
+from ..method.prediction import EDM
+from ..method.schedule import constant
+from ..method.sparsity import Sparsity
+from .layers import (
+    TORCH,
+    AdaLNBlock,
+    AdaLNLinear,
+    Backend,
+    LabelProjection,
+    PatchEmbed,
+    TimestepEmbedder,
+    TransformerConfig,
+    count_layers,
+    sincos_positions,
+    unpatchify,
+)
+
+MASK_RATIO = 0.5  # of both published pre-trainings, ImageNet 256 and 512
+PUBLISHED, STEPS = constant(0.0, 0.0, 1.5, "CFG"), 40  # guidance of the published samples, steps of the script for them
+
+
+@dataclass(frozen=True)
+class MaskDiTConfig(TransformerConfig):
+    SIZES: ClassVar = {**TransformerConfig.SIZES, "H": (1280, 32, 16)}  # of the encoder; one decoder serves all of them
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+
+
+class MaskDiT(nn.Module):
+    """`sparsity` is a mask in front of the encoder, as trained, or routes over the encoder's layers."""
+
+    def __init__(self, config: MaskDiTConfig, sparsity: Sparsity = Sparsity(), backend: Backend = TORCH):
+        super().__init__()
+        self.config, self.sparsity = config, sparsity
+        width, narrow, patch, ratio = config.width, config.decoder_width, config.patch_size, config.mlp_ratio
+        self.x_embedder = PatchEmbed(backend, config.in_channels, patch, width)
+        self.t_embedder = TimestepEmbedder(backend, width)
+        self.y_embedder = LabelProjection(backend, config.num_classes, width)
+        self.pos_embed = backend.parameter(1, config.grid**2, width)
+        self.blocks = nn.ModuleList(AdaLNBlock(backend, width, config.heads, ratio, width) for _ in range(config.depth))
+        self.decoder_layer = AdaLNLinear(backend, width, narrow, width)
+        self.mask_token = backend.parameter(1, 1, narrow).requires_grad_()
+        self.decoder_pos_embed = backend.parameter(1, config.grid**2, narrow)
+        self.decoder_blocks = nn.ModuleList(
+            AdaLNBlock(backend, narrow, config.decoder_heads, ratio, width) for _ in range(config.decoder_depth)
+        )
+        self.final_layer = AdaLNLinear(backend, narrow, patch**2 * config.in_channels, width)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
+        """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W].
+
+        A mask keeps T - int(T * gamma) tokens; the authors' training code keeps int(T * (1 - gamma)), one less where
+        T * gamma is not whole.
+        """
+        x, t, y = evaluation.distinct(x, t, y)
+        patch = self.config.patch_size
+        height, length = x.shape[2] // patch, x.shape[3] // patch
+        h = self.x_embedder(x) + self.positions(self.pos_embed, height, length).to(x)  # [U * B, T, D]
+        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))).unsqueeze(1)  # [U * B, 1, D]
+        if self.sparsity.mask is None:
+            h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
+            h = self.decoder_layer(h, c)
+        else:  # [U * B, T, D] -> K tokens through the encoder -> [N, T, decoder D]
+            h, c = run_masked((*self.blocks, self.decoder_layer), evaluation, h, self.mask_token, per_sample=(c,))
+        h = h + self.positions(self.decoder_pos_embed, height, length).to(x)
+        for block in self.decoder_blocks:
+            h = block(h, c)
+        return unpatchify(self.final_layer(h, c), height, length, patch)
+
+    def positions(self, table: Tensor, height: int, length: int) -> Tensor:
+        """[1, height * length, D]: the checkpoint's own table at its own size, computed for any other."""
+        grid = self.config.grid
+        if height == length == grid:
+            return table
+        return sincos_positions(table.shape[2], height, length, grid)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
+    """Sizes from shapes. Variants that were never published (no mask token, a class token) are not taken."""
+    wanted = (
+        "x_embedder.proj.weight",
+        "pos_embed",
+        "decoder_pos_embed",
+        "mask_token",
+        "y_embedder.embedding_table.weight",
+    )
+    if any(key not in shapes for key in wanted) or "cls_token" in shapes:
+        return None
+    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    heads = {size[0]: size[2] for size in MaskDiTConfig.SIZES.values()}
+    config = MaskDiTConfig(
+        input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
+        patch_size=patch,
+        in_channels=channels,
+        width=width,
+        depth=count_layers(shapes, "blocks."),
+        heads=heads.get(width, max(width // 64, 1)),
+        decoder_width=shapes["mask_token"][2],
+        decoder_depth=count_layers(shapes, "decoder_blocks."),
+        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        num_classes=shapes["y_embedder.embedding_table.weight"][1],
+    )
+    latent = "pixels" if channels == 3 else "sd"
+    return {
+        "config": config,
+        "prediction": EDM(),
+        "sparsity": Sparsity(mask=MASK_RATIO),
+        "latent": latent,
+        "schedule": PUBLISHED,
+        "steps": STEPS,
+    }

@@ -1,0 +1,233 @@
+"""PRX, a text-conditional diffusion transformer whose image tokens also attend to text that stays as it is.
+
+Keys are those of diffusers' PRXTransformer2DModel; `rename` takes Photoroom/PRX's own to them. The latent models read
+T5-Gemma and predict velocity; PRXPixel reads Qwen3-VL, predicts the picture, and knows its size.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..conditions.text import Text, TextSpec
+from ..method.branches import DENSE, WHOLE, Evaluation, Packing, run_layers
+from ..method.prediction import Flow
+from ..method.schedule import constant
+from ..method.sparsity import Route, Sparsity
+from .layers import (
+    TORCH,
+    AdaLNLinear,
+    Backend,
+    count_layers,
+    modulate,
+    patchify,
+    rotary_positions,
+    rotate,
+    sinusoid,
+    unpatchify,
+)
+
+LATENTS = {64: ("flux", 16, 2), 32: ("dcae", 32, 1)}  # channels and patch of the latent models, by pixels per token
+ENCODERS = {2304: "t5gemma-2b", 2048: "qwen3-vl-2b"}
+PROMPT_TOKENS = 256
+STEPS, CFG = 28, 5.0  # of the published pipelines
+NOTE = (
+    "The file records no route, so that of Photoroom's TREAD configuration is assumed: from layer 2 to the fourth "
+    "last, half the tokens"
+)
+
+
+@dataclass(frozen=True)
+class PRXConfig:
+    """`bottleneck` is the width between the two layers that embed a patch (0: one layer embeds it); `sized` models
+    are told height and width."""
+
+    input_size: int = 64
+    patch_size: int = 2
+    in_channels: int = 16
+    width: int = 1792
+    depth: int = 16
+    heads: int = 28
+    mlp_ratio: float = 3.5
+    text_width: int = 2304
+    bottleneck: int = 0
+    sized: bool = False
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of an input of height x width."""
+        return (height // self.patch_size) * (width // self.patch_size)
+
+
+class Embedder(nn.Module):
+    def __init__(self, backend: Backend, inputs: int, width: int):
+        super().__init__()
+        self.in_layer = backend.linear(inputs, width)
+        self.out_layer = backend.linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(x)))
+
+
+class ResolutionEmbedder(nn.Module):
+    """Height and width of the network's input -> [1, D]."""
+
+    def __init__(self, backend: Backend, width: int):
+        super().__init__()
+        self.mlp = Embedder(backend, 256, width)
+
+    def forward(self, height: int, length: int, like: Tensor) -> Tensor:
+        sides = torch.tensor([height, length], device=like.device)
+        return self.mlp(sinusoid(sides, 128).reshape(1, 256).to(like))
+
+
+class Modulation(nn.Module):
+    def __init__(self, backend: Backend, width: int):
+        super().__init__()
+        self.lin = backend.linear(width, 6 * width)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.lin(F.silu(c))
+
+
+class TextAttention(nn.Module):
+    """Image tokens attend to the text and to one another; only image tokens have a place and queries."""
+
+    def __init__(self, backend: Backend, width: int, heads: int):
+        super().__init__()
+        self.heads, self.attend = heads, backend.attention
+        self.img_qkv_proj = backend.linear(width, 3 * width, bias=False)
+        self.norm_q = backend.rms_norm(width // heads)
+        self.norm_k = backend.rms_norm(width // heads)
+        self.txt_kv_proj = backend.linear(width, 2 * width, bias=False)
+        self.norm_added_k = backend.rms_norm(width // heads)
+        self.to_out = nn.ModuleList([backend.linear(width, width, bias=False)])
+
+    def forward(self, x: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
+        """x [B, K, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M] on its logits, positions
+        [B or 1, K, d / 2, 2] -> [B, K, D]."""
+        q, k, v = self.img_qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
+        text_k, text_v = self.txt_kv_proj(text).unflatten(-1, (2, self.heads, -1)).unbind(3)
+        q, k, text_k = rotate(self.norm_q(q), positions), rotate(self.norm_k(k), positions), self.norm_added_k(text_k)
+        own, context = (x.flatten(2) for x in (q, k, v)), (x.flatten(3) for x in (text_k, text_v))
+        return self.to_out[0](packing.attend_with(self.attend, *own, self.heads, *context, bias))
+
+
+class PRXBlock(nn.Module):
+    def __init__(self, backend: Backend, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.img_pre_norm = backend.norm(width)
+        self.attention = TextAttention(backend, width, heads)
+        self.post_attention_layernorm = backend.norm(width)
+        self.gate_proj = backend.linear(width, hidden, bias=False)
+        self.up_proj = backend.linear(width, hidden, bias=False)
+        self.down_proj = backend.linear(hidden, width, bias=False)
+        self.modulation = Modulation(backend, width)
+
+    def forward(
+        self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE
+    ) -> Tensor:
+        """x [B, K, D], c [B, 1 or segments, D], and what the attention takes -> [B, K, D]."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = packing.spread(self.modulation(c)).chunk(6, dim=-1)
+        h = modulate(self.img_pre_norm(x), shift_a, scale_a)
+        x = x + gate_a * self.attention(h, text, bias, positions, packing)
+        h = modulate(self.post_attention_layernorm(x), shift_m, scale_m)
+        return x + gate_m * self.down_proj(F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h))
+
+
+class PRX(nn.Module):
+    """`sparsity` is a route over the blocks; text tokens are never left out."""
+
+    def __init__(self, config: PRXConfig, sparsity: Sparsity = Sparsity(), backend: Backend = TORCH):
+        super().__init__()
+        self.config, self.sparsity = config, sparsity
+        width, pixels = config.width, config.patch_size**2 * config.in_channels
+        if config.bottleneck:
+            self.img_in = nn.Sequential(
+                backend.linear(pixels, config.bottleneck), backend.linear(config.bottleneck, width)
+            )
+        else:
+            self.img_in = backend.linear(pixels, width)
+        self.time_in = Embedder(backend, 256, width)
+        self.txt_in = backend.linear(config.text_width, width)
+        self.resolution_embedder = ResolutionEmbedder(backend, width) if config.sized else None
+        hidden = int(width * config.mlp_ratio)
+        self.blocks = nn.ModuleList(PRXBlock(backend, width, config.heads, hidden) for _ in range(config.depth))
+        self.final_layer = AdaLNLinear(backend, width, pixels, width)
+
+    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation = DENSE) -> Tensor:
+        """x [N, C, H, W], t [N] from 0 at the data to 1 at noise, y of N prompts -> [N, C, H, W]."""
+        x, t, embeddings, mask = evaluation.distinct(x, t, *y)
+        patch = self.config.patch_size
+        height, length = x.shape[2] // patch, x.shape[3] // patch
+        positions = rotary_positions(height, length, self.config.width // self.config.heads, x.device)
+        text = self.txt_in(embeddings.to(x.dtype)).unsqueeze(1)  # [U * B, 1, M, D]
+        bias = torch.zeros_like(text[..., 0]).masked_fill(~mask.bool().unsqueeze(1), torch.finfo(x.dtype).min)
+        c = self.time_in(sinusoid(t, 256, scale=1000).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        if self.resolution_embedder is not None:
+            c = c + self.resolution_embedder(x.shape[2], x.shape[3], c)
+        h = self.img_in(patchify(x, patch))  # [U * B, T, D]
+        h, c, *_ = run_layers(self.blocks, self.sparsity, evaluation, h, (c, text, bias), (positions,))  # [N, T, D]
+        return unpatchify(self.final_layer(h, c), height, length, patch, "c p q")
+
+
+def rename(key: str) -> str:
+    """The key of a weight in diffusers' layout, for one in either layout."""
+    for theirs, ours in (
+        (r"\.(img_qkv_proj|txt_kv_proj)\.", r".attention.\1."),
+        (r"\.qk_norm\.query_norm\.(scale|weight)$", ".attention.norm_q.weight"),
+        (r"\.qk_norm\.key_norm\.(scale|weight)$", ".attention.norm_k.weight"),
+        (r"(\d)\.k_norm\.(scale|weight)$", r"\1.attention.norm_added_k.weight"),
+        (r"\.attn_out\.", ".attention.to_out.0."),
+    ):
+        if ".attention." not in key:
+            key = re.sub(theirs, ours, key)
+    return key
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
+    """Sizes from shapes. The resolution that a model was trained at stands in the name alone."""
+    bottleneck = shapes.get("img_in.0.weight", (0,))[0]
+    first = shapes.get("img_in.0.weight" if bottleneck else "img_in.weight")
+    wanted = ("txt_in.weight", "time_in.in_layer.weight", "blocks.0.attention.img_qkv_proj.weight")
+    if first is None or any(key not in shapes for key in wanted):
+        return None
+    pixels, (width, text_width) = first[1], shapes["txt_in.weight"]
+    latent, channels, patch = LATENTS.get(pixels, ("pixels", 3, math.isqrt(pixels // 3)))
+    if channels * patch**2 != pixels:
+        return None
+    size = re.search(r"(?<!\d)(256|512|1024)(?!\d)", name)
+    resolution = int(size[1]) if size else (1024 if latent == "pixels" else 512)
+    depth, sized = count_layers(shapes, "blocks."), "resolution_embedder.mlp.in_layer.weight" in shapes
+    config = PRXConfig(
+        input_size=resolution // {"pixels": 1, "flux": 8, "dcae": 32}[latent],
+        patch_size=patch,
+        in_channels=channels,
+        width=width,
+        depth=depth,
+        heads=width // shapes["blocks.0.attention.norm_q.weight"][0],
+        mlp_ratio=shapes["blocks.0.gate_proj.weight"][0] / width,
+        text_width=text_width,
+        bottleneck=bottleneck,
+        sized=sized,
+    )
+    if latent == "pixels":  # the noise of PRXPixel, which is told its size, is twice as strong
+        prediction = Flow("data", shift=3.0, levels=1000, noise_scale=2.0 if sized else 1.0, floor=0.05)
+    else:
+        prediction = Flow(shift=3.0, levels=1000)
+    distilled = "distilled" in name
+    return {
+        "config": config,
+        "prediction": prediction,
+        "sparsity": Sparsity((Route(2, depth - 4),)) if depth > 6 else Sparsity(),
+        "latent": latent,
+        "text": TextSpec(ENCODERS.get(text_width, ""), text_width, PROMPT_TOKENS, masked=True),
+        "schedule": constant(0, 0, 1.0 if distilled else CFG, "CFG"),
+        "steps": 8 if distilled else STEPS,
+        "license": "Apache-2.0" if name.lower().startswith("prx") else "",
+        "note": NOTE,
+    }

@@ -1,0 +1,1 @@
+"""Pictures for people: samples, schedules and costs."""

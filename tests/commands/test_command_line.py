@@ -1,0 +1,157 @@
+"""The commands as a person runs them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sparse_model.__main__ import main
+from sparse_model.checkpoints.checkpoint import read, save
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.method.prediction import Flow
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
+from sparse_model.training.icons import Icon, pack
+from sparse_model.training.icons import save as save_arrays
+
+ROOT = Path(__file__).parents[2]
+INFO = {"noto": {"name": "Noto", "author": {"name": "somebody"}, "license": {"spdx": "Apache-2.0"}}}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    config = DiTConfig(8, 2, 3, 32, 3, 1, num_classes=2)
+    torch.manual_seed(0)
+    network = DiT(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    spec = ModelSpec("dit", config, Flow("data"), Sparsity((Route(1, 1),)), ("cat", "dog"), "pixels", title="tiny")
+    save(network.state_dict(), spec, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_cost_prints_the_papers_figures(capsys):
+    arguments = "cost --arch SiT-XL/2 --start 2 --end 24 --gamma-strong 0.5 --gamma-weak 0.9 --json"
+    assert run(*arguments.split()) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures) == ["unguided", "cfg", "strong", "weak", "shared", "total"]
+    assert figures["strong"] + figures["weak"] == pytest.approx(97.67, rel=0.002)
+    assert figures["total"] == pytest.approx(figures["strong"] + figures["weak"] - figures["shared"], abs=2e-4)
+    assert figures["total"] < 89.5
+    assert figures["cfg"] == pytest.approx(228.84, rel=0.002)
+
+
+def test_sample_draws_rows_that_differ_and_repeat(checkpoint, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        assert run("sample", "cat", "dog", "--checkpoint", checkpoint, "--steps", 4, "--out", tmp_path / name) == 0
+    a, b = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
+    assert np.array_equal(a, b)
+    height = (a.shape[0] - 18) // 3
+    rows = [a[18 + i * height + 18 : 18 + (i + 1) * height] for i in range(3)]  # without the titles
+    assert not np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[1], rows[2])
+
+
+def test_the_earlier_checkpoint_is_found_beside_the_model(checkpoint, tmp_path, capsys):
+    command = ("sample", "cat", "--checkpoint", checkpoint, "--rule", "AG", "--gamma-strong", 0, "--gamma-weak", 0)
+    assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 2
+    assert "AG needs a weaker second checkpoint of the same model; name it by --auxiliary" in capsys.readouterr().err
+    checkpoint.with_name("tiny-early.safetensors").write_bytes(checkpoint.read_bytes())
+    assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 0
+
+
+def test_the_bundled_model_makes_its_picture(tmp_path):
+    assert run("sample", "twemoji, fox", "--steps", 3, "--out", tmp_path / "out.png") == 0
+    assert Image.open(tmp_path / "out.png").size[1] > 300
+
+
+def test_sampling_needs_nothing_but_requirements_txt(checkpoint, tmp_path):
+    """In a process where every package of the other requirement files is as good as not installed."""
+    needed = {line.split(">=")[0] for line in (ROOT / "requirements.txt").read_text().split() if ">=" in line}
+    others = [*ROOT.glob("requirements-*.txt"), ROOT / "tests" / "requirements.txt"]
+    extra = {line.split(">=")[0].split("==")[0] for path in others for line in path.read_text().split() if "=" in line}
+    command = ["sample", "cat", "--checkpoint", str(checkpoint), "--steps", "2", "--out", str(tmp_path / "out.png")]
+    script = (
+        "import sys; sys.modules |= dict.fromkeys(" + repr(sorted(extra - needed)) + ")\n"
+        f"from sparse_model.__main__ import main; sys.exit(main({command!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert {"accelerate", "matplotlib", "optuna"} <= extra - needed
+    assert done.returncode == 0 and (tmp_path / "out.png").is_file(), done.stderr
+
+
+def test_pictures_of_another_size_than_the_network_are_refused(tmp_path, capsys):
+    save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 16, 16, 3), np.uint8), INFO, 1))
+    code = run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}")
+    assert code == 2
+    assert "holds pictures of 16 x 16 pixels, but the network takes 32 x 32" in capsys.readouterr().err
+
+
+def test_sparse_settings_need_a_route(checkpoint, tmp_path, capsys):
+    spec, state = read(checkpoint)
+    save(state, replace(spec, sparsity=Sparsity()), tmp_path / "dense.safetensors")
+    dense = ["sample", "cat", "--checkpoint", tmp_path / "dense.safetensors", "--steps", 2, "--out", tmp_path / "o.png"]
+    assert run(*dense) == 2
+    assert "dense.safetensors: has no token route" in capsys.readouterr().err
+    assert run(*dense, "--rule", "CFG", "--gamma-strong", 0, "--gamma-weak", 0) == 0
+
+
+def test_convert_and_inspect(checkpoint, tmp_path, capsys):
+    labels = tmp_path / "names.txt"
+    labels.write_text("red\nblue\n")
+    target = tmp_path / "out.safetensors"
+    options = ["--dtype", "float16", "--route", 0, -1, "--labels", labels, "--preset", "HPSv3", "--title", "new"]
+    assert run("convert", checkpoint, target, *options) == 0
+    spec, state = read(target)
+    assert spec.labels == ("red", "blue") and spec.sparsity.routes == (Route(0, -1, 0.5),) and spec.title == "new"
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert run("inspect", target) == 0
+    assert "layers 0 to -1 routed at ratio 0.5" in capsys.readouterr().out
+
+
+BAD = {
+    "sample nonsense": "'nonsense' is not a label",
+    "sample --steps 0": "--steps 0 is too few",
+    "sample --preset XX": "invalid choice: 'XX'",
+    "sample --gamma-strong 1.5": "gamma_strong 1.5 is outside",
+    "sample --gamma-strong 0.9 --gamma-weak 0.5": "not below gamma_weak 0.5",
+    "sample --omega wavy": "'wavy' is not a curve",
+    "sample --rule XYZ": "--rule 'XYZ' is unknown",
+    "sample --checkpoint none.safetensors": "no such file",
+    "sample --out no/such/folder/out.png": "does not exist",
+    "cost --arch UNet": "architecture 'UNet' is unknown",
+    "cost --start 9 --end 3": "reversed",
+    "cost --start 2 --end 40": "leaves the network",
+    "convert none.pt out.pt": "must end in .safetensors",
+    "train nowhere --out runs/x": "no training data at 'nowhere'",
+    "train nowhere --out runs/x --set speed=9": "'speed' is not a setting",
+    "frobnicate": "invalid choice",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_argument_is_one_sentence_and_exit_code_2(line, capsys):
+    try:
+        code = run(*line.split())
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert BAD[line] in error
+    assert error.count("\n") == 1
+
+
+def test_the_module_runs_and_its_help_reads_well():
+    result = subprocess.run([sys.executable, "-m", "sparse_model", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    for command in ("sample", "train", "convert", "inspect", "cost"):
+        assert command in result.stdout

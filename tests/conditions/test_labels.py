@@ -1,0 +1,49 @@
+"""From typed labels to label weights."""
+
+import pytest
+import torch
+
+from sparse_model.conditions.labels import class_names, label_weights
+
+LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", [0, 0, 0, 0, 0]),
+        ("rocket", [0, 1, 0, 0, 0]),
+        ("twemoji, Rocket", [1, 1, 0, 0, 0]),
+        (" fox ,, ", [0, 0, 0, 1, 0]),
+        ("fox:0.5, rocket:2", [0, 2, 0, 0.5, 0]),
+        ("3", [0, 0, 0, 1, 0]),
+        ("1: odd", [0, 0, 0, 0, 1]),
+        ("1: odd:0.25", [0, 0, 0, 0, 0.25]),
+    ],
+)
+def test_weights(text, expected):
+    assert torch.equal(label_weights(text, LABELS), torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("rockett", "'rockett' is not a label of this model; did you mean rocket"),
+        ("apple", "did you mean red apple"),
+        ("zzz", "it knows twemoji"),
+        ("5", "class id 5 is past the end: the model has 5 classes, 0 to 4"),
+        ("fox:x", "no number after the colon"),
+    ],
+)
+def test_unknown(text, message):
+    with pytest.raises(ValueError, match=message):
+        label_weights(text, LABELS)
+
+
+def test_names_of_imagenet_are_unambiguous():
+    names = class_names(1000)
+    assert len(names) == 1000
+    for number, name in enumerate(names):
+        assert label_weights(name, names).nonzero().tolist() == [[number]]
+    assert label_weights("207", names).argmax() == 207
+    assert class_names(3) == ("0", "1", "2")

@@ -1,0 +1,49 @@
+# ruff: noqa: RUF001, the prompts hold what prompts hold
+"""Prompts come out as the published pipelines clean them."""
+
+import pytest
+from diffusers.pipelines.prx.pipeline_prx import TextPreprocessor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_model.conditions import prompts
+
+PROMPTS = [
+    "",
+    "A front-facing portrait of a lion in the golden savanna at sunset.",
+    "  A *digital* painting (rusty, vintage) of a tram @night https://example.com/a%20b and www.tram.ru/x ",
+    "“Curly” ‘quotes’ — dashes – and « guillemets » &quot;x&quot; &amp;amp; &lt;b&gt;",
+    "this-is-my_cute-cat-picture.png 1920x1080 page 12 10.0.0.1 #12 #123456 1234567",
+    "free shipping worldwide free shipping, download free; click on this: jpg image JPEG images",
+    "a 猫 in the rain　 ~ ® ™ [x] {y} |z| \\ / #1 ½ \\n and\nnew lines...   . end ,",
+    "'quoted'",
+    "_start and end_",
+    "ab123 6640vc231 jc6640vc a1b2c3 <person> holds 3:45 ",
+    "one,two;three.four/five : six",
+    "a" * 300,
+    "100%25 caf%C3%A9 + tea",
+    "schön mojibake: schÃ¶n",
+]
+PIECES = st.lists(
+    st.sampled_from([*"abxyzABC019 .,:;'\"-_@#&%/\\()[]{}|*~+\n\t", "–", "”", "’", "é", "猫", "http://", ".com", "jpg",
+                     "&amp", "&quot;", "click on ", "page 3", "12x34", "free ", "<person>", "......"]),
+    max_size=30,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published():
+    return TextPreprocessor()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_published_cleaning(published, prompt):
+    assert prompts.thorough(prompt) == published.clean_text(prompt)
+    assert prompts.light(prompt) == published.basic_clean(prompt)
+
+
+@given(PIECES)
+def test_published_cleaning_of_anything(pieces):
+    prompt, published = "".join(pieces), TextPreprocessor()
+    assert prompts.thorough(prompt) == published.clean_text(prompt)
+    assert prompts.light(prompt) == published.basic_clean(prompt)

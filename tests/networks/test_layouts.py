@@ -1,0 +1,40 @@
+"""Every tensor of the published models, by name and shape: what the authors' own code makes at the published sizes.
+
+`LAYOUTS` were computed once from the state dicts of facebookresearch/DiT and willisma/SiT (XL/2, 256 pixels),
+CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrapper), snap-research/Sprint (its published
+configuration) and SonyResearch/micro_diffusion (XL/2, 512 pixels): `layout` of them, and the number of parameters.
+"""
+
+import hashlib
+
+import pytest
+from test_microdit import published
+
+from sparse_model.checkpoints.checkpoint import build
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.method.prediction import Flow
+from sparse_model.networks.dit import DiTConfig
+from sparse_model.networks.layers import Backend
+from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.sprint import SprintConfig
+
+LAYOUTS = {
+    "DiT and SiT": ("dit", DiTConfig.named("XL/2", learn_sigma=True), "af6f07b0d6cf8bb4", 675_129_632),
+    "TREAD": ("dit", DiTConfig.named("B/2"), "22c9683ca092fd1b", 130_500_112),
+    "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
+    "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
+    "MicroDiT": ("microdit", published(), "b6828a3ecf0834f7", 1_166_490_912),
+}
+
+
+def layout(state):
+    lines = sorted(f"{key} {tuple(value.shape)}" for key, value in state.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_network_has_the_tensors_of_the_authors(name):
+    architecture, config, expected, parameters = LAYOUTS[name]
+    state = build(ModelSpec(architecture, config, Flow()), Backend(device="meta")).state_dict()
+    assert sum(value.numel() for value in state.values()) == parameters
+    assert layout(state) == expected

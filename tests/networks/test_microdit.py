@@ -1,0 +1,142 @@
+"""MicroDiT against outputs of the authors' code, and its deferred masking.
+
+fixtures/microdit.npz was made once with SonyResearch/micro_diffusion: its DiT of width 64, heads of 8, a patch mixer of
+width 48 and 2 layers, then 4 layers, 4 experts in every second layer but the last, for a 4 x 8 x 8 latent and prompts
+of 6 tokens of width 24, weights by `formula`. `dense` has the prompt, `null` embeddings of 0, `masked` the prompt and
+the kept tokens `index`, `edm` is its preconditioned prediction at the noise levels 0.4 and 3, and
+`trajectory` where its sampler ends after 6 steps of CFG at scale 5 with the first prompt, from noise of seed 5.
+"""
+
+import numpy as np
+import pytest
+import torch
+from formula import FIXTURES, Chosen, fill, formula, relative_error
+
+from sparse_model.conditions.text import Text, TextSpec
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.prediction import EDM
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.tokens import SubsetSeed
+from sparse_model.networks import ARCHITECTURES
+from sparse_model.networks.layers import Backend, sincos_positions
+from sparse_model.networks.microdit import MicroDiT, MicroDiTConfig, infer
+
+TINY = MicroDiTConfig(
+    width=64, depth=4, mixer_width=48, mixer_depth=2,
+    attention=(48, 48, 32, 48, 64, 64), hidden=(128, 192, 32, 112, 128, 176), experts=(0, 4, 0, 4, 0, 0),
+    input_size=8, text_width=24, text_hidden=176, head_width=8,
+)  # fmt: skip
+X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])
+PROMPT = Text(4 * formula("text", (2, 1, 6, 24))[:, 0], torch.ones(2, 6, dtype=torch.bool))
+NULL = Text(0 * PROMPT.embeddings, PROMPT.mask)
+
+
+def twice(*values):
+    """The same input for two branches."""
+    return [torch.cat([value, value]) if torch.is_tensor(value) else Text(*twice(*value)) for value in values]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(FIXTURES / "microdit.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file}
+
+
+@pytest.fixture(scope="module")
+def network():
+    fixed = {"pos_embed": sincos_positions(64, 4, 4, 4), "mask_token": torch.zeros(1, 1, 16)}
+    return fill(MicroDiT(TINY, Sparsity(mask=0.75)), fixed)
+
+
+def test_dense_output_is_the_authors(network, expected):
+    assert relative_error(network(X, T, PROMPT), expected["dense"]) < 1e-5
+    assert relative_error(network(X, T, NULL), expected["null"]) < 1e-5
+
+
+def test_masked_output_is_the_authors(network, expected):
+    evaluation = Evaluation((Branch(0.5),), Chosen(expected["index"]))
+    assert relative_error(network(X, T, PROMPT, evaluation), expected["masked"]) < 1e-5
+
+
+def test_preconditioned_output_is_the_authors(network, expected):
+    clean = EDM(sigma_data=0.9).denoise(network, X, torch.tensor([0.4, 3.0]), PROMPT)
+    assert relative_error(clean, expected["edm"]) < 1e-5
+
+
+@pytest.mark.parametrize(("gamma", "later"), [(0.0, [16] * 4), (0.75, [4] * 4), (1.0, [])])
+def test_the_mixer_sees_all_tokens_and_the_rest_those_kept(network, gamma, later):
+    seen = {"patch_mixer": [], "blocks": []}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, part=part: seen[part].append(inputs[0].shape[1]))
+        for part in seen
+        for layer in getattr(network, part)
+    ]
+    network(X, T, PROMPT, Evaluation((Branch(gamma),)))
+    for hook in hooks:
+        hook.remove()
+    assert seen == {"patch_mixer": [16, 16], "blocks": later}
+
+
+def test_dropped_tokens_get_no_prediction(network):
+    kept = torch.arange(8).expand(2, 8)  # the upper half
+    output = network(X, T, PROMPT, Evaluation((Branch(0.5),), Chosen(kept)))
+    assert not output[:, :, 4:].any()
+    assert output[:, :, :4].std() > 0.1
+
+
+@pytest.mark.parametrize("sparsity", [Sparsity(mask=0.75), Sparsity((Route(1, 2),))], ids=["mask", "route"])
+def test_branches_in_one_batch_or_two_calls(network, sparsity):
+    """Experts choose from the tokens of one branch at a time."""
+    network = fill(MicroDiT(TINY, sparsity), {name: getattr(network, name) for name in ("pos_embed", "mask_token")})
+    strong, weak, seed = Branch(0.25, 0, "one"), Branch(0.75, 1, "one"), SubsetSeed(3, 7)
+    both = network(*twice(X, T, PROMPT), Evaluation((strong, weak), seed))
+    apart = [network(X, T, PROMPT, Evaluation((branch,), seed)) for branch in (strong, weak)]
+    torch.testing.assert_close(both, torch.cat(apart), rtol=1e-5, atol=1e-5)
+    mixed = [torch.cat(pair) for pair in zip(PROMPT, NULL, strict=True)]
+    both = network(*twice(X, T), Text(*mixed), Evaluation((Branch(0.25, 0), Branch(0.75, 1)), seed))
+    torch.testing.assert_close(both[:2], apart[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(both[2:], apart[1], atol=1e-3)
+
+
+def test_other_sizes_and_aspects(network):
+    for height, width in ((16, 16), (4, 12)):
+        x = formula("other", (2, 4, height, width))
+        assert network(x, T, PROMPT, Evaluation((Branch(0.5),))).shape == x.shape
+
+
+def published(channels: int = 4) -> MicroDiTConfig:
+    """MicroDiT_XL_2 of the authors' code: widths rise evenly from layer to layer, rounded up to what divides well."""
+    steps = np.linspace(0, 1, 28)
+    inner = [128 * -(-int(1024 * ratio) // 128) if ratio != 1 else 1024 for ratio in 0.5 + 0.5 * steps]
+    mlp = [int(1024 * ratio) for ratio in np.linspace(0.5, 4.0, 28)]
+    experts = [8 if i % 2 else 0 for i in range(6)] + [8 if i % 2 and i < 27 else 0 for i in range(28)]
+    hidden = [
+        256 * -(-(size if count else int(2 * size / 3)) // 256)
+        for size, count in zip([4 * 768] * 6 + mlp, experts, strict=True)
+    ]
+    return MicroDiTConfig(
+        input_size=64, in_channels=channels, width=1024, depth=28, mixer_width=768, mixer_depth=6,
+        attention=(768,) * 6 + tuple(inner), hidden=tuple(hidden), experts=tuple(experts),
+        text_width=1024, text_hidden=2816, head_width=64,
+    )  # fmt: skip
+
+
+def test_published_checkpoints_are_recognised():
+    config = published()
+    state = MicroDiT(config, backend=Backend(device="meta")).state_dict()
+    assert 1.15e9 < sum(value.numel() for value in state.values()) < 1.17e9  # the authors' 1.16 billion
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    found = infer(shapes, "dit_4_channel_22M_real_only_data")
+    assert found["config"] == config
+    assert found["prediction"] == EDM(sigma_data=0.9)
+    assert found["sparsity"] == Sparsity(mask=0.75)
+    assert found["latent"] == "sdxl"
+    assert found["text"] == TextSpec("clip-h", 1024, 77, null="zeros")
+    assert (found["schedule"].rule, found["schedule"].at(0.5).omega, found["steps"]) == ("CFG", 5.0, 30)
+    assert [family for family, entry in ARCHITECTURES.items() if entry.infer(shapes, "any")] == ["microdit"]
+
+
+def test_latents_of_unknown_scale_are_refused():
+    state = MicroDiT(published(channels=16), backend=Backend(device="meta")).state_dict()
+    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
+        infer({key: tuple(value.shape) for key, value in state.items()}, "dit_16_channel_37M_real_and_synthetic_data")

@@ -114,7 +114,7 @@ def main() -> None:
     if options.device == "cuda":
         patcher.load_device = torch.device("cuda")
     route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
-    routed = part("nodes.host.routes.route").routed(patcher, route.Sparsity((route.Route(*options.route, 0.5),)))
+    routed = part("nodes.host.adapters").adapter_of(patcher).routed(route.Sparsity((route.Route(*options.route, 0.5),)))
     guided = part("nodes.host.guide.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
     noise, positive, negative = latent(animal), conditions(animal, 1), conditions(animal, 3)
     sigmas = torch.tensor([0.8, 0.7])

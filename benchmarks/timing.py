@@ -18,10 +18,11 @@ from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Condition, Text
 from sparse_model.cost import step_cost
-from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.branches import Evaluation
+from sparse_model.method.guidance import RULES
 from sparse_model.method.schedule import Schedule, constant
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks.layers import Backend
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,21 +49,16 @@ class Step:
         self.network, parameter = network, next(iter(network.parameters()))
         now, like = schedule.at(0.5), {"device": parameter.device, "dtype": parameter.dtype}
         size = size or spec.config.input_size
-        source = "the condition" if schedule.rule == "SG" else None
-        branches = [Branch(now.gamma_strong, 0, source), Branch(now.gamma_weak, 1, source)]
-        self.branches = tuple(branches[: 1 if now.omega == 1 else 2])
+        self.branches = RULES[schedule.rule].branches(now)
         rows = len(self.branches) * batch
         self.x, self.t = torch.randn(rows, spec.config.in_channels, size, size, **like), torch.rand(rows, **like)
         self.y = _condition(spec, rows, like)
-        self.subsets, self.step = SubsetSeed(0, ahead=64), 0
-        self.prepare = lambda evaluation: evaluation.prepare(
-            spec.sparsity, batch, spec.config.tokens(size, size), parameter.device
-        )
+        self.subsets, self.step = subsets(ahead=64), 0
 
     def __call__(self) -> Tensor:
         self.step += 1
         evaluation = Evaluation(self.branches, self.subsets.at(self.step))
-        return self.network(self.x, self.t, self.y, self.prepare(evaluation))
+        return self.network(self.x, self.t, self.y, evaluation.prepare(self.network, self.x))
 
 
 def _condition(spec: ModelSpec, rows: int, like: Mapping[str, Any]) -> Condition:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider as Guider
 from .host.guide.patch import guided
-from .sockets import CATEGORY, Sparsity
+from .sockets import CATEGORY, SparsitySocket
 
 
 class SparseGuidance(io.ComfyNode):
@@ -22,7 +22,9 @@ class SparseGuidance(io.ComfyNode):
                     "model",
                     tooltip="A model with a route, from Sparse Model Loader or Token Route; LoRAs may come between.",
                 ),
-                Sparsity.Input("sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."),
+                SparsitySocket.Input(
+                    "sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -50,7 +52,9 @@ class SparseGuider(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),
                 io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
-                Sparsity.Input("sparsity", tooltip="Sparsity, omega and rule over progress, from Sparsity Scheduler."),
+                SparsitySocket.Input(
+                    "sparsity", tooltip="Sparsity, omega and rule over progress, from Sparsity Scheduler."
+                ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,

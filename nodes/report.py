@@ -4,13 +4,15 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
+from ..sparse_model.cost import Cost
 from ..sparse_model.method.schedule import Schedule
 from ..sparse_model.pictures.cost_plot import cost_plot
-from .host.cost import Step, mean, step_costs, text_tokens
+from .host.adapters import adapter_of
+from .host.cost import Step, step_costs
 from .host.guide.checks import check_plan
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
-from .sockets import CATEGORY, Sparsity
+from .sockets import CATEGORY, SparsitySocket
 
 
 class SparseGuidanceReport(io.ComfyNode):
@@ -25,7 +27,7 @@ class SparseGuidanceReport(io.ComfyNode):
             "branch, step by step, against CFG and no guidance.",
             inputs=[
                 io.Model.Input("model", tooltip="A model with a token route."),
-                Sparsity.Input("sparsity", tooltip="The plan, from Sparsity Scheduler."),
+                SparsitySocket.Input("sparsity", tooltip="The plan, from Sparsity Scheduler."),
                 io.Latent.Input("latent", tooltip="The latent that will be sampled; only its size counts."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="How many steps will be sampled."),
                 io.Conditioning.Input(
@@ -60,7 +62,7 @@ class SparseGuidanceReport(io.ComfyNode):
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
         shape = tuple(fitting(model, latent).shape)
-        text = text_tokens(model, positive)
+        text = adapter_of(model).text_tokens(positive)
         found = step_costs(model, sparsity, steps, shape, text)
         lines = table(sparsity, found, text)
         if time_a_step:
@@ -78,7 +80,7 @@ class SparseGuidanceReport(io.ComfyNode):
 
 def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
     """Lines for people: the mean step beside CFG and no guidance, then one line for every run of equal steps."""
-    cost = mean(step.cost for step in steps)
+    cost = Cost.mean(step.cost for step in steps)
     rows = [("no guidance", cost.unguided), ("CFG", cost.cfg), (schedule.rule, cost.total)]
     lines = [
         "GMACs per step and picture, attention included:",
@@ -90,18 +92,15 @@ def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
     ]
     start = 0
     for end in range(1, len(steps) + 1):
-        if end < len(steps) and _same(steps[end], steps[start]):
+        if end < len(steps) and steps[end].kept == steps[start].kept:
             continue
         first, numbers = steps[start], f"{start + 1}" if end == start + 1 else f"{start + 1}-{end}"
-        weak = f"{first.now.gamma_weak:14.3f} {first.kept_weak!s:>8} {first.cost.weak / 1e9:7.1f}"
-        lines.append(
-            f"{numbers:12s} {first.now.gamma_strong:14.3f} {first.kept_strong:8d} {first.cost.strong / 1e9:7.1f} "
-            + (weak if first.kept_weak is not None else "          does not run")
-        )
+        weak = "          does not run"
+        if len(first.branches) > 1:
+            gammas = "/".join(f"{branch.gamma:.3f}" for branch in first.branches[1:])
+            tokens = "/".join(map(str, first.kept[1:]))
+            weak = f"{gammas:>14} {tokens:>8} {first.cost.weak / 1e9:7.1f}"
+        strong = f"{first.branches[0].gamma:14.3f} {first.kept[0]:8d} {first.cost.strong / 1e9:7.1f}"
+        lines.append(f"{numbers:12s} {strong} {weak}")
         start = end
     return lines
-
-
-def _same(one: Step, other: Step) -> bool:
-    """Whether two steps keep the same numbers of tokens."""
-    return (one.kept_strong, one.kept_weak) == (other.kept_strong, other.kept_weak)

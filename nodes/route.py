@@ -3,8 +3,8 @@
 from comfy_api.latest import io, ui
 
 from ..sparse_model.method.sparsity import Route, Sparsity
+from .host.adapters import Adapter, adapter_of
 from .host.guide.sampling import fitting
-from .host.routes.route import described, family_route, routed
 from .sockets import CATEGORY
 
 FAMILY, CUSTOM = "family default", "custom"
@@ -85,12 +85,37 @@ class TokenRoute(io.ComfyNode):
         json: str = "",
         latent: dict | None = None,
     ) -> io.NodeOutput:
+        adapter = adapter_of(model)
         if json.strip():
             sparsity = Sparsity.from_trainer(json)
         elif route == CUSTOM:
             sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
         else:
-            sparsity = family_route(model)
-        patched = routed(model, sparsity)
-        about = described(model, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
-        return io.NodeOutput(patched, about, ui=ui.PreviewText(about))
+            sparsity = adapter.default_route
+        if not sparsity.routes:
+            raise ValueError("There is no route in this: give at least one start and end layer.")
+        about = description(adapter, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
+        return io.NodeOutput(adapter.routed(sparsity), about, ui=ui.PreviewText(about))
+
+
+def description(adapter: Adapter, sparsity: Sparsity, shape: tuple[int, ...] | None = None) -> str:
+    """Some lines for people: family, routed blocks, tokens of a latent [B, C, ...]; ValueError if a route does not fit.
+
+    `adapter` is that of the model that gets the route.
+    """
+    depth, names = adapter.depth, adapter.layer_names
+    stretches = [layers for layers, route in sparsity.stretches(depth) if route is not None]
+    lines = [f"{adapter.name}, {depth} blocks."]
+    for layers, route in zip(stretches, sorted(sparsity.routes, key=lambda r: r.layers(depth).start), strict=True):
+        lines.append(
+            f"Routed: blocks {layers.start} to {layers.stop - 1} ({names[layers.start]} to {names[layers.stop - 1]}), "
+            f"trained at ratio {route.ratio:g}."
+        )
+    if shape is not None:
+        lines.append(
+            f"{adapter.tokens(shape)} image tokens at this size; text tokens and reference images are never dropped."
+        )
+    if adapter.sparsity:
+        came = "route" if adapter.sparsity.routes else "mask"
+        lines.append(f"This replaces the {came} that the model came with.")
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider
 from .host.guide.sampling import sample_latent
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
 
 
 class SparseKSampler(io.ComfyNode):
@@ -78,7 +78,7 @@ class SparseKSampler(io.ComfyNode):
                     optional=True,
                     tooltip="An earlier checkpoint of the same training, for AG and AG + SG (the preset SG_FID).",
                 ),
-                Sparsity.Input(
+                SparsitySocket.Input(
                     "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
                 ),
             ],

@@ -8,7 +8,7 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.method.tokens import SELECTIONS
 from ..sparse_model.pictures.schedule_plot import schedule_plot
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, Sparsity, preset_schedule
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
 
 CUSTOM = "custom"
 SHAPES = {
@@ -111,7 +111,7 @@ class SparsityScheduler(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Sparsity.Output(
+                SparsitySocket.Output(
                     display_name="sparsity", tooltip="For Sparse Guidance, Sparse Guider, Sparse KSampler."
                 ),
                 io.Image.Output(display_name="plot", tooltip="The curves, as an image."),

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..sparse_model.method.schedule import PRESETS, Schedule
 from .host.own.model import spec_of
 
-Sparsity = io.Custom("SPARSITY")
+SparsitySocket = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""
 
 CATEGORY = "sampling/sparse guidance"

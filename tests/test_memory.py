@@ -35,6 +35,6 @@ def test_a_sparse_step_stays_within_cfgs_memory(gammas, shared, batch):
     network = DiT(DiTConfig(32, 2, 4, 128, 8, 4, num_classes=9), Sparsity((Route(1, -2),))).eval()
     x, t, y = torch.randn(2 * batch, 4, 32, 32), torch.rand(2 * batch), torch.zeros(2 * batch, 9)
     sparse = Evaluation((Branch(gammas[0], 0, shared), Branch(gammas[1], 1, shared)))
-    sparse = sparse.prepare(network.sparsity, batch, 256, x.device)
+    sparse = sparse.prepare(network, x)
     dense = Evaluation((Branch(0.0, 0), Branch(0.0, 1)))
     assert peak(lambda: network(x, t, y, sparse)) <= peak(lambda: network(x, t, y, dense))

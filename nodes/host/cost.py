@@ -1,131 +1,38 @@
-"""What a plan costs on a MODEL: multiply-adds of every step, for this pack's networks and for the host's own.
+"""What a plan costs on a MODEL: tokens and multiply-adds of every step."""
 
-The host's are counted from the sizes of the linear layers in their blocks, times the tokens that run through each, and
-the two products of attention; embeddings and the last layer are left out.
-"""
-
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from ...sparse_model.cost import Cost, branch_cost, shared_cost
-from ...sparse_model.method.guidance import RULES
-from ...sparse_model.method.schedule import Schedule, Settings
+from ...sparse_model.cost import Cost, cost_of
+from ...sparse_model.method.branches import Branch
+from ...sparse_model.method.guidance import RULES, Settings
+from ...sparse_model.method.schedule import Schedule
 from ...sparse_model.method.tokens import keep_count
-from .own.model import fitted_text, spec_of
-from .routes.families import Stage, family_of, numbered_blocks
-from .routes.route import sparsity_of, tokens_of
+from .adapters import adapter_of
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the schedule's values, how many tokens each branch keeps, and its cost for one picture."""
+    """One step: the schedule's values, its branches and how many tokens each keeps, and its cost for one picture."""
 
     now: Settings
-    kept_strong: int
-    kept_weak: int | None
+    branches: tuple[Branch, ...]
+    kept: tuple[int, ...]
     cost: Cost
 
 
-def step_costs(model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int) -> list[Step]:
-    """The cost of every step over a latent [B, C, ...] with `text` text tokens, beside no guidance and CFG, dense."""
-    rule, tokens = RULES[schedule.rule], tokens_of(model, shape)
-    count = _OwnCount(model, shape, text) if spec_of(model) is not None else _HostCount(model, tokens, text)
-    dense, found = count.branch(0.0), []
-    for step in range(steps):
-        now = schedule.at(step / steps)
-        guided = now.omega != 1
-        together = guided and rule.condition == "same" and not rule.auxiliary
-        cost = Cost(
-            unguided=dense,
-            cfg=2 * dense,
-            strong=count.branch(now.gamma_strong),
-            weak=count.branch(now.gamma_weak) if guided else 0,
-            shared=count.shared(now.gamma_weak) if together else 0,
-        )
-        kept = keep_count(tokens, now.gamma_weak) if guided else None
-        found.append(Step(now, keep_count(tokens, now.gamma_strong), kept, cost))
-    return found
+def step_costs(
+    model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int, cfg: float = 1.0
+) -> list[Step]:
+    """Every step over a latent [B, C, ...] with `text` text tokens."""
+    adapter = adapter_of(model)
+    tokens, count = adapter.tokens(shape), adapter.counter(shape, text)
+    made: dict[Settings, Step] = {}
 
+    def step(now: Settings) -> Step:
+        branches = RULES[schedule.rule].branches(now)
+        kept = tuple(keep_count(tokens, branch.gamma) for branch in branches)
+        return Step(now, branches, kept, cost_of(count, schedule.rule, now))
 
-def text_tokens(model: Any, positive: list | None) -> int:
-    """How many text tokens a conditioning brings to the model, or, without one, how many there can be."""
-    spec = spec_of(model)
-    own = None if spec is None else spec.text
-    if positive is None:
-        return 256 if own is None else own.length
-    embeddings, options = positive[0]
-    if own is None:
-        return embeddings.shape[1]
-    return fitted_text(own, embeddings, options.get("attention_mask")).mask.shape[1]
-
-
-def mean(costs: Iterable[Cost]) -> Cost:
-    """The mean of several steps' costs."""
-    costs = list(costs)
-    names = ("unguided", "cfg", "strong", "weak", "shared")
-    return Cost(**{name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in names})
-
-
-class _OwnCount:
-    """A network of this pack, counted while its own forward runs on shapes; a square of the latent's area."""
-
-    def __init__(self, model: Any, shape: tuple[int, ...], text: int):
-        self.spec = replace(spec_of(model), sparsity=sparsity_of(model))
-        if self.spec.text is not None:
-            self.spec = replace(self.spec, text=replace(self.spec.text, length=text))
-        patch = self.spec.config.patch_size
-        self.size = max(round((shape[-1] * shape[-2]) ** 0.5 / patch), 1) * patch
-
-    def branch(self, gamma: float) -> int:
-        return branch_cost(self.spec, gamma, True, self.size)
-
-    def shared(self, gamma_weak: float) -> int:
-        return shared_cost(self.spec, gamma_weak, True, self.size)
-
-
-class _HostCount:
-    """A network of the host."""
-
-    def __init__(self, model: Any, tokens: int, text: int):
-        network = model.model.diffusion_model
-        self.blocks = [(stage, block) for _, stage, block in numbered_blocks(network, family_of(network))]
-        self.stretches = list(sparsity_of(model).stretches(len(self.blocks)))
-        self.tokens, self.text = tokens, text
-
-    def branch(self, gamma: float) -> int:
-        keep = keep_count(self.tokens, gamma)
-        total = 0
-        for layers, route in self.stretches:
-            tokens = self.tokens if route is None else keep
-            total += sum(block_cost(*self.blocks[i], tokens, self.text) for i in layers) if tokens else 0
-        return total
-
-    def shared(self, gamma_weak: float) -> int:
-        """Everything in front of the first route."""
-        layers, route = self.stretches[0]
-        return 0 if route is not None else sum(block_cost(*self.blocks[i], self.tokens, self.text) for i in layers)
-
-
-def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
-    """Multiply-adds of one block for one picture of `tokens` image tokens and `text` text tokens."""
-    apart = stage.text is not None or bool(stage.over_text)  # text has weights of its own
-    cross = stage.text is None and bool(stage.over_text)
-    total, width, further = 0, None, False
-    for name, layer in block.named_modules():
-        if not isinstance(layer, nn.Linear):
-            continue
-        if "mod" in name.lower():
-            length = 1
-        elif name.startswith(stage.over_text):
-            length = text
-        else:
-            length = tokens if apart else tokens + text
-            width = width or layer.in_features
-        further = further or name.startswith(stage.over_image or "?")
-        total += length * layer.in_features * layer.out_features
-    keys = tokens if cross else tokens + text
-    attention = keys * keys + (tokens * text if cross else 0) + (tokens * tokens if further else 0)
-    return total + 2 * attention * width
+    moments = (schedule.at(number / steps, cfg) for number in range(steps))
+    return [made.get(now) or made.setdefault(now, step(now)) for now in moments]

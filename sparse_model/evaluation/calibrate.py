@@ -6,6 +6,7 @@ from typing import Any
 
 from ..checkpoints.checkpoint import read, save
 from ..cost import step_cost
+from ..method.guidance import RULES
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from .measure import UNGUIDED
@@ -77,21 +78,22 @@ def best_schedule(sweep: Sweep, rule: str, budget: float, trials: int) -> Schedu
 def suggest(trial, rule: str, sparsity: Sparsity) -> Schedule | None:
     """A schedule of a rule from an Optuna trial; None where SG's strong branch would not be the denser one."""
     strong = weak = Curve.constant(0.0)
-    if sparse := "SG" in rule:
+    known = RULES[rule]
+    if sparse := not known.dense:
         masked = sparsity.mask is not None  # then little sparsity goes a long way (arXiv 2601.01608, fig. 6)
         high_weak, high_strong = (15, 10) if masked else (20, 15)  # in steps of 0.05
-        low_weak = (2 if masked else 5) if rule == "SG" else 0
+        low_weak = (2 if masked else 5) if known.contrasts_sparsity else 0
         gamma_weak = trial.suggest_int("gamma_weak", low_weak, high_weak) / 20
         gamma_strong = trial.suggest_int("gamma_strong", 0, high_strong) / 20
     omega = Curve.constant(trial.suggest_int("omega", 11, 40) / 10)
     if sparse:
         strong = SHAPES[trial.suggest_categorical("shape", list(SHAPES))](gamma_strong)
         # the paper's AG + SG grows denser in the weak branch
-        shape = trial.suggest_categorical("shape_weak", ["constant", "falling"]) if rule == "AG + SG" else "constant"
+        shape = trial.suggest_categorical("shape_weak", ["constant", "falling"]) if known.auxiliary else "constant"
         weak = SHAPES[shape](gamma_weak)
     start = trial.suggest_categorical("start", [0.0, 0.2])
     end = trial.suggest_categorical("end", [0.8, 1.0])
-    if rule == "SG" and gamma_strong >= gamma_weak:
+    if known.contrasts_sparsity and gamma_strong >= gamma_weak:
         return None
     return Schedule(strong, weak, omega, rule, start=start, end=end)
 

@@ -39,6 +39,7 @@ class Cell:
     seed: int = 0
     samples: int = 1000
     steps: int = 40
+    cfg: float = 1.0
     variant: Variant | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -50,7 +51,12 @@ class Cell:
             "samples": self.samples,
             "steps": self.steps,
         }
-        return row | ({} if self.variant is None else {"variant": _identity(self.variant)})
+        return row | self.further()
+
+    def further(self) -> dict[str, Any]:
+        """What only some cells have."""
+        found = {} if self.cfg == 1 else {"cfg": self.cfg}
+        return found if self.variant is None else {**found, "variant": _identity(self.variant)}
 
 
 def _identity(variant: Variant) -> dict[str, Any]:
@@ -110,8 +116,7 @@ class Bench:
         weak = self.auxiliary_digest if RULES[cell.schedule.rule].auxiliary else ""
         parts = [schedule_to_dict(cell.schedule), cell.seed, cell.samples, cell.steps, self.precision]
         parts += [self.reference.digest, weak, SIDE]
-        if cell.variant is not None:
-            parts.append(_identity(cell.variant))
+        parts += cell.further().values()
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def draw(self, cell: Cell, index: Tensor) -> Tensor:
@@ -123,6 +128,7 @@ class Bench:
             cell.schedule,
             shape=(config.in_channels, config.input_size, config.input_size),
             steps=cell.steps,
+            cfg=cell.cfg,
             seed=cell.seed * SEEDS_APART + int(index[0]),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
@@ -159,8 +165,7 @@ class Bench:
         if cell.schedule != UNGUIDED or cell.variant is not None:
             fake, speed = self.sampled(cell)
         real, asked = self.reference.real, self.reference.conditions(torch.arange(cell.samples))
-        cost = step_cost(self.spec, cell.schedule, cell.steps)
-        total = cost.total + (cell.variant.cost(self.spec, cell.schedule, cell.steps) if cell.variant else 0)
+        cost = step_cost(self.spec, cell.schedule, cell.steps, cfg=cell.cfg)
         row = {"key": self.key(cell), **cell.describe()}
         if self.accelerator.is_main_process:
             row |= {
@@ -170,8 +175,8 @@ class Bench:
                 "distance": relative_distance(real, fake, unguided),
             }
         row |= {
-            "gmacs": total / 1e9,
-            "cost": total / cost.cfg,
+            "gmacs": cost.total / 1e9,
+            "cost": cost.total / cost.cfg,
             "images_per_second": speed,
             "dtype": self.precision,
             "features": f"{NAME}, {SIDE} px",

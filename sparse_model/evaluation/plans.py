@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
-from ..method.tokens import COMPARED
+from ..method.tokens import SELECTIONS
 from .calibrate import TRIALS, best_schedule
 from .measure import UNGUIDED
 from .sweep import Sweep
-from .variants import ByNorm, NullBranch
+from .variants import ORDERS, ByNorm, Ordered
 
 MAP_OMEGAS = (1.5, 2.0, 3.0)
 ROUTED_MAP = (0.0, 0.25, 0.5), (0.5, 0.75, 0.9, 1.0)  # gamma_strong, gamma_weak
@@ -18,7 +18,7 @@ MASKED_MAP = (0.0, 0.125, 0.25), (0.125, 0.25, 0.5, 0.75)  # the good region of 
 TOKENS_OMEGA = 2.0
 RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
-NULL_SCALES = (1.125, 1.25, 1.5)
+CFG_SCALES = (1.125, 1.25, 1.5)
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
     "small norm or chance": ByNorm(0.5),
@@ -123,7 +123,8 @@ def schedules(sweep: Sweep) -> None:
 
 def tokens(sweep: Sweep) -> None:
     """Which tokens are kept, at equal cost: without guidance at rate 0.5, and in SG_FLOPS at one omega."""
-    ways = {selection: (selection, None) for selection in COMPARED}
+    ways = {selection: (selection, None) for selection in SELECTIONS}
+    ways |= {name: ("exact", Ordered(name)) for name in ORDERS}
     ways |= {name: ("exact", variant) for name, variant in BY_NORM.items()}
     for way, (selection, variant) in ways.items():
         for name, schedule in (("naive 0.5", constant(0.5, 1, 1)), ("SG (0.5, 0.9)", constant(0.5, 0.9, TOKENS_OMEGA))):
@@ -132,17 +133,19 @@ def tokens(sweep: Sweep) -> None:
 
 
 def scales(sweep: Sweep) -> None:
-    """CFG beside SG, in three branches with a scale each: the null branch dense, or without the routed layers. Each of
-    its scales gets as many looks at SG's omega as a method of the comparison; the best is measured."""
-    family = until(_sparse_guidance(0, 1))
-    for gamma in (0.0, 1.0):
-        looked = []
-        for scale in NULL_SCALES:
-            name = f"SG (0, 1), and CFG (0, {gamma:g}) at {scale:g}, until {UNTIL:g}"
-            omega, distance = sweep.best_omega(name, family, NullBranch(scale, gamma))
-            looked.append((distance, name, family(omega), NullBranch(scale, gamma)))
-        _, name, schedule, variant = min(looked, key=lambda look: look[0])
-        sweep.final("scales", name, schedule, variant=variant)
+    """SG beside CFG, in three branches with a scale each. Every CFG scale gets as many looks at SG's omega as a method
+    of the comparison; the best is measured."""
+
+    def family(omega: float) -> Schedule:
+        return replace(constant(0, 1, omega, "SG beside CFG"), end=UNTIL)
+
+    looked = []
+    for cfg in CFG_SCALES:
+        name = f"SG (0, 1) beside CFG at {cfg:g}, until {UNTIL:g}"
+        omega, distance = sweep.best_omega(name, family, cfg=cfg)
+        looked.append((distance, name, omega, cfg))
+    _, name, omega, cfg = min(looked)
+    sweep.final("scales", name, family(omega), cfg=cfg)
 
 
 def rules(sweep: Sweep) -> None:

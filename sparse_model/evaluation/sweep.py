@@ -1,7 +1,7 @@
 """The engine of a sweep: measures cells, each once, into a results file that a killed sweep goes on from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -44,27 +44,28 @@ class Sweep:
                 tqdm.write(describe(row))
         return row
 
-    def search(
-        self, method: str, schedule: Schedule, plan: str = "search", variant: Variant | None = None
-    ) -> dict[str, Any]:
-        cell = Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps, variant)
-        return self.cell(plan, cell)
+    def search(self, method: str, schedule: Schedule, plan: str = "search", cfg: float = 1.0) -> dict[str, Any]:
+        return self.cell(plan, Cell(schedule, method, SEARCH_SEED, self.sizes.search, self.sizes.steps, cfg))
 
     def final(
-        self, plan: str, method: str, schedule: Schedule, samples: int | None = None, variant: Variant | None = None
+        self,
+        plan: str,
+        method: str,
+        schedule: Schedule,
+        samples: int | None = None,
+        variant: Variant | None = None,
+        cfg: float = 1.0,
     ) -> list[dict[str, Any]]:
         """One cell per seed, of `samples` (the final size if not given)."""
-        samples = samples or self.sizes.final
-        cells = (Cell(schedule, method, seed, samples, self.sizes.steps, variant) for seed in range(self.sizes.seeds))
+        first = Cell(schedule, method, 0, samples or self.sizes.final, self.sizes.steps, cfg, variant)
+        cells = (replace(first, seed=seed) for seed in range(self.sizes.seeds))
         return [self.cell(plan, cell) for cell in cells]
 
-    def best_omega(
-        self, method: str, family: Callable[[float], Schedule], variant: Variant | None = None
-    ) -> tuple[float, float]:
+    def best_omega(self, method: str, family: Callable[[float], Schedule], cfg: float = 1.0) -> tuple[float, float]:
         """(omega, Fréchet distance) of the best of six: the same number of looks for every method."""
 
         def look(omega: float) -> float:
-            return self.search(method, family(omega), variant=variant)["frechet"]
+            return self.search(method, family(omega), cfg=cfg)["frechet"]
 
         found = {omega: look(omega) for omega in OMEGAS}
         best = min(found, key=found.get)

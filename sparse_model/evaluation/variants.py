@@ -1,8 +1,9 @@
-"""What a schedule cannot say and nodes do not offer: ways to guide and to choose tokens that are here to be measured.
+"""Ways to choose tokens that nodes do not offer: they are here to be measured (docs/results.md).
 
-A variant changes a denoiser, and says what it costs beside the schedule's branches.
+A variant changes the evaluations of a denoiser.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,13 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..checkpoints.spec import ModelSpec
-from ..cost import branch_cost
-from ..method.branches import Branch, Evaluation
-from ..method.guidance import guide
-from ..method.sampling import Denoiser, null_condition
-from ..method.schedule import Schedule
-from ..method.tokens import keep_count
+from ..method.branches import Evaluation, Prepared
+from ..method.sampling import Denoiser
+from ..method.tokens import TokenOrders, random_scores
 
 
 class Variant(Protocol):
@@ -24,33 +21,54 @@ class Variant(Protocol):
 
     def __call__(self, model: Denoiser) -> Denoiser: ...
 
-    def cost(self, spec: ModelSpec, schedule: Schedule, steps: int) -> float:
-        """Mean multiply-adds of a step on top of the schedule's, for one picture."""
+
+@dataclass(frozen=True)
+class _Changed(Denoiser):
+    """A denoiser that evaluates `change(evaluation)` in place of each evaluation."""
+
+    change: Callable[[Evaluation], Evaluation]
+
+    def __call__(self, x: Tensor, sigma: float, conditions: list[Tensor], evaluation: Evaluation) -> list[Tensor]:
+        return super().__call__(x, sigma, conditions, self.change(evaluation))
+
+
+def nested(seed: int, evaluation: int, branch: int, route: int, tokens: int) -> Tensor:
+    """A sparser branch keeps a part of what a denser one keeps."""
+    return random_scores(seed, evaluation, 0, route, tokens)
+
+
+def fixed(seed: int, evaluation: int, branch: int, route: int, tokens: int) -> Tensor:
+    """The same tokens in every evaluation."""
+    return random_scores(seed, 0, branch, route, tokens)
+
+
+def stratified(seed: int, evaluation: int, branch: int, route: int, tokens: int) -> Tensor:
+    """Spread evenly over a square grid: a randomly shifted additive recurrence in two dimensions, in which tokens of
+    similar scores lie far apart."""
+    place, side = torch.arange(tokens), max(math.isqrt(tokens), 1)
+    lattice = (place % side) * 0.7548776662466927 + (place // side) * 0.5698402909980532
+    shift = random_scores(seed, evaluation, branch, route, 1).double()
+    return (lattice.double() + shift) % 1
+
+
+ORDERS = {"nested": nested, "fixed": fixed, "stratified": stratified}
 
 
 @dataclass(frozen=True)
-class NullBranch:
-    """Guidance by a third branch, the null condition at sparsity rate `gamma`, with a scale of its own:
-    D + (scale - 1) * (D(c; gamma_strong) - D(null; gamma)), where D is what the schedule guides to."""
+class Ordered:
+    """Keeps tokens in an order of ORDERS."""
 
-    scale: float
-    gamma: float = 0.0
+    order: str
 
     def __call__(self, model: Denoiser) -> Denoiser:
-        def denoise(evaluate, x, sigma, conditions, evaluation):
-            if len(conditions) == 1:  # outside the active interval
-                return evaluate(x, sigma, conditions, evaluation)
-            branches = (*evaluation.branches, Branch(self.gamma, len(evaluation.branches)))
-            conditions = [*conditions, null_condition(conditions[0])]
-            strong, weak, null = evaluate(x, sigma, conditions, replace(evaluation, branches=branches))
-            pull = guide(strong, null, self.scale) - strong
-            return [strong + pull, weak + pull]  # their guided mean moves by `pull`, whatever omega is
+        runs: dict[int, TokenOrders] = {}
 
-        return _Changed(model.network, model.prediction, denoise)
+        def change(evaluation: Evaluation) -> Evaluation:
+            seed = evaluation.subsets.orders.seed
+            orders = runs.setdefault(seed, TokenOrders(seed, evaluation.subsets.orders.ahead, ORDERS[self.order]))
+            return replace(evaluation, subsets=replace(evaluation.subsets, orders=orders))
 
-    def cost(self, spec: ModelSpec, schedule: Schedule, steps: int) -> float:
-        guided = sum(schedule.at(step / steps).omega != 1 for step in range(steps))
-        return branch_cost(spec, self.gamma) * guided / steps
+        return _Changed(model.network, model.prediction, change)
 
 
 @dataclass(frozen=True)
@@ -65,13 +83,10 @@ class ByNorm:
     largest: bool = False
 
     def __call__(self, model: Denoiser) -> Denoiser:
-        def denoise(evaluate, x, sigma, conditions, evaluation):
-            return evaluate(x, sigma, conditions, _Chosen(evaluation.branches, evaluation.seed, self))
+        def change(evaluation: Evaluation) -> Evaluation:
+            return _Scored(evaluation.branches, evaluation.subsets, self)
 
-        return _Changed(model.network, model.prediction, denoise)
-
-    def cost(self, spec: ModelSpec, schedule: Schedule, steps: int) -> float:
-        return 0.0
+        return _Changed(model.network, model.prediction, change)
 
     def scores(self, x: Tensor, chance: Tensor) -> Tensor:
         """x [B, T, D], chance [B, T] in [0, 1] -> [B, T]; the lowest are kept."""
@@ -82,28 +97,35 @@ class ByNorm:
 
 
 @dataclass(frozen=True)
-class _Changed(Denoiser):
-    """`denoise(evaluate, ...)` in the place of a denoiser's own `evaluate(...)`."""
+class _Scored(Evaluation):
+    """An evaluation whose kept tokens depend on what they hold."""
 
-    denoise: Callable[..., list[Tensor]]
+    norm: ByNorm = ByNorm(0)
 
-    def __call__(self, x: Tensor, sigma: float, conditions: list[Tensor], evaluation: Evaluation) -> list[Tensor]:
-        return self.denoise(super().__call__, x, sigma, conditions, evaluation)
+    def drawn(self, routes, batch, tokens, device=None):
+        drawn = super().drawn(routes, batch, tokens, device)
+        chances = tuple(
+            tuple(
+                self.subsets.orders.of(self.subsets.evaluation, b.index, batch, tokens, route, device).argsort(dim=1)
+                / tokens
+                for b in self.branches
+            )
+            for route in range(len(drawn.kept))
+        )
+        return _PreparedByNorm(drawn.sources, drawn.kept, chances, self.norm)
 
 
 @dataclass(frozen=True)
-class _Chosen(Evaluation):
-    """An evaluation whose kept tokens depend on what they hold."""
+class _PreparedByNorm(Prepared):
+    """As many tokens as drawn, chosen by what they hold; `chances[route][chunk]` is [B, T]."""
 
-    rule: ByNorm = ByNorm(0)
+    chances: tuple[tuple[Tensor, ...], ...] = ()
+    norm: ByNorm = ByNorm(0)
 
-    def choose(self, route, x, where=None):
-        where = where or self.sources
+    def tokens(self, route, x, where):
         blocks = x.unflatten(0, (max(where) + 1, -1))
-        kept = []
-        for branch, block in zip(self.branches, where, strict=True):
-            batch, tokens = blocks.shape[1:3]
-            place = self.seed.order(branch.index, batch, tokens, route, x.device).argsort(dim=1)
-            order = self.rule.scores(blocks[block], place / tokens).argsort(dim=1)
-            kept.append(order[:, : keep_count(tokens, branch.gamma)].sort(dim=1).values)
-        return tuple(kept)
+        chosen = []
+        for block, kept, chance in zip(where, self.kept[route], self.chances[route], strict=True):
+            order = self.norm.scores(blocks[block], chance).argsort(dim=1)
+            chosen.append(order[:, : kept.shape[1]].sort(dim=1).values)
+        return tuple(chosen)

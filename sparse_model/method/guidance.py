@@ -1,8 +1,14 @@
-"""Guidance rules: what the weak branch is, and how two predictions become one."""
+"""Guidance rules: which predictions a guided step needs, and how they become one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from .branches import Branch
+
+POSITIVE, NULL, RANDOM = "positive", "null", "random"
+"""What a branch can be conditioned on: what was asked for, nothing, or an independent random label."""
 
 
 def guide(strong: Tensor, weak: Tensor, omega: float) -> Tensor:
@@ -11,22 +17,90 @@ def guide(strong: Tensor, weak: Tensor, omega: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How the weak branch differs from the strong one, besides its sparsity.
+class Settings:
+    """A schedule's values at one moment, and the scale `cfg` of a rule that has CFG besides. At a scale of 1 a branch
+    is not needed."""
 
-    `condition` of the weak branch: "same" as the strong one's, "null", or an independent "random" one.
-    `auxiliary`: it is evaluated by a second, weaker checkpoint.
+    gamma_strong: float
+    gamma_weak: float
+    omega: float
+    cfg: float = 1.0
+
+
+@dataclass(frozen=True)
+class Away:
+    """A prediction that the strong branch is moved away from: (scale - 1) * (strong - this one).
+
+    `gamma` and `scale` name the Settings that hold its sparsity rate (None: dense) and its scale. `auxiliary`: it is
+    evaluated by a second, weaker network.
     """
 
-    condition: str
+    condition: str = POSITIVE
+    gamma: str | None = "gamma_weak"
+    scale: str = "omega"
     auxiliary: bool = False
 
 
+@dataclass(frozen=True)
+class Rule:
+    """The description of a guided step: the strong branch, and what it is moved away from.
+
+    Schedules of a `dense` rule leave out no tokens.
+    """
+
+    away: tuple[Away, ...]
+    dense: bool = False
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether a second, weaker network is needed."""
+        return any(away.auxiliary for away in self.away)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What its branches are conditioned on."""
+        return (POSITIVE, *(away.condition for away in self.away))
+
+    @property
+    def beside_cfg(self) -> bool:
+        """Whether it has a CFG scale besides omega."""
+        return any(away.scale == "cfg" for away in self.away)
+
+    @property
+    def contrasts_sparsity(self) -> bool:
+        """Whether two branches differ in nothing but their tokens."""
+        return any(away.condition == POSITIVE and not away.auxiliary for away in self.away)
+
+    def needed(self, now: Settings) -> list[tuple[int, Away]]:
+        """The predictions to move away from at this moment, with their branches' indices."""
+        return [(index, away) for index, away in enumerate(self.away, 1) if getattr(now, away.scale) != 1]
+
+    def branches(self, now: Settings) -> tuple[Branch, ...]:
+        """The predictions that a step needs, the strong one first."""
+        return (
+            Branch(now.gamma_strong, 0, POSITIVE),
+            *(
+                Branch(0.0 if away.gamma is None else getattr(now, away.gamma), index, away.condition, away.auxiliary)
+                for index, away in self.needed(now)
+            ),
+        )
+
+    def combine(self, predictions: Sequence[Tensor], now: Settings) -> Tensor:
+        """The predictions of `branches`, in their order, as one: the first pair by `guide`, each further pull added."""
+        strong, *others = predictions
+        guided = strong
+        for place, ((_, away), other) in enumerate(zip(self.needed(now), others, strict=True)):
+            moved = guide(strong, other, getattr(now, away.scale))
+            guided = moved if place == 0 else guided + (moved - strong)
+        return guided
+
+
 RULES: dict[str, Rule] = {
-    "SG": Rule("same"),  # eq. 7
-    "CFG": Rule("null"),  # eq. 3; the same rule as CFG + SG, at gamma 0
-    "CFG + SG": Rule("null"),  # eq. 8
-    "ICG": Rule("random"),  # arXiv 2407.02687
-    "AG": Rule("same", auxiliary=True),  # arXiv 2406.02507; AG + SG at gamma 0
-    "AG + SG": Rule("same", auxiliary=True),
+    "SG": Rule((Away(),)),  # eq. 7
+    "CFG": Rule((Away(NULL),), dense=True),  # eq. 3
+    "CFG + SG": Rule((Away(NULL),)),  # eq. 8
+    "ICG": Rule((Away(RANDOM),), dense=True),  # arXiv 2407.02687
+    "AG": Rule((Away(auxiliary=True),), dense=True),  # arXiv 2406.02507
+    "AG + SG": Rule((Away(auxiliary=True),)),
+    "SG beside CFG": Rule((Away(), Away(NULL, None, "cfg"))),
 }

@@ -1,7 +1,7 @@
 """Sampling without a host: one Euler loop, guided by any rule under any schedule."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..conditions.text import Condition, Text, concatenate
 from .branches import Branch, Evaluation
-from .guidance import RULES, guide
+from .guidance import NULL, POSITIVE, RANDOM, RULES
 from .prediction import Prediction
 from .schedule import Schedule
-from .tokens import SubsetSeed
+from .tokens import Subsets, subsets
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Compiled(nn.Module):
         self.network, self.compiled = network, torch.compile(network, **options)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation) -> Tensor:
-        batch, tokens = len(x) // len(evaluation.branches), self.network.config.tokens(*x.shape[2:])
-        return self.compiled(x, t, y, evaluation.prepare(self.network.sparsity, batch, tokens, x.device))
+        return self.compiled(x, t, y, evaluation.prepare(self.network, x))
 
 
 def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
@@ -60,14 +59,15 @@ def sample(
     shape: Sequence[int],
     steps: int = 40,
     seed: int = 0,
+    cfg: float = 1.0,
     null: Condition | None = None,
     auxiliary: Denoiser | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Guided Euler sampling from noise: a condition of B samples -> clean [B, *shape] in the network's own range.
 
-    `null` is the null condition of the rules CFG and CFG + SG; for labels it need not be given. `auxiliary` is the
-    weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
+    `cfg` is the second scale of the rule SG beside CFG. `null` is the null condition of rules that have one; for labels
+    it need not be given. `auxiliary` is the weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
     """
     rule = RULES[schedule.rule]
     if rule.auxiliary != (auxiliary is not None):
@@ -75,29 +75,39 @@ def sample(
     sigmas = model.prediction.sigmas(steps).tolist()
     like = condition.embeddings if isinstance(condition, Text) else condition
     x = noise(seed, len(like), shape).to(like) * sigmas[0] * model.prediction.noise_scale
-    weak_condition = {
-        "same": lambda: condition,
-        "null": lambda: null_condition(condition) if null is None else null,
-        "random": lambda: independent_condition(condition, seed),
-    }[rule.condition]()
-    subsets = SubsetSeed(seed, 0, schedule.selection, ahead=steps)
-    shared = "the condition" if rule.condition == "same" else None
+    make = {
+        POSITIVE: lambda: condition,
+        NULL: lambda: null_condition(condition) if null is None else null,
+        RANDOM: lambda: independent_condition(condition, seed),
+    }
+    conditions = {name: make[name]() for name in rule.conditions}
+    kept = subsets(seed, selection=schedule.selection, ahead=steps)
     for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
-        now = schedule.at(step / steps)
-        subset = subsets.at(step)
-        strong, weak = Branch(now.gamma_strong, 0, shared), Branch(now.gamma_weak, 1, shared)
-        if now.omega == 1:
-            (clean,) = model(x, sigma, [condition], Evaluation((strong,), subset))
-        elif auxiliary is None:
-            clean = guide(*model(x, sigma, [condition, weak_condition], Evaluation((strong, weak), subset)), now.omega)
-        else:
-            (main,) = model(x, sigma, [condition], Evaluation((strong,), subset))
-            (other,) = auxiliary(x, sigma, [weak_condition], Evaluation((weak,), subset))
-            clean = guide(main, other, now.omega)
+        now = schedule.at(step / steps, cfg)
+        predictions = predict((model, auxiliary), x, sigma, rule.branches(now), conditions, kept.at(step))
+        clean = rule.combine(predictions, now)
         x = x + (x - clean) / sigma * (following - sigma)
         if callback:
             callback(step, clean)
     return x
+
+
+def predict(
+    models: tuple[Denoiser, Denoiser | None],
+    x: Tensor,
+    sigma: float,
+    branches: Sequence[Branch],
+    conditions: Mapping[str, Condition],
+    kept: Subsets,
+) -> list[Tensor]:
+    """One D [B, C, H, W] per branch, in one pass of each of the two models (the main one and the auxiliary)."""
+    found = {}
+    for auxiliary, model in enumerate(models):
+        own = tuple(branch for branch in branches if branch.auxiliary == bool(auxiliary))
+        if own:
+            given = [conditions[branch.condition] for branch in own]
+            found |= zip(own, model(x, sigma, given, Evaluation(own, kept)), strict=True)
+    return [found[branch] for branch in branches]
 
 
 def null_condition(condition: Condition) -> Tensor:

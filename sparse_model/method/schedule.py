@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .guidance import RULES
-from .tokens import COMPARED, SELECTIONS
+from .guidance import RULES, Settings
+from .tokens import SELECTIONS
 
 INTERPOLATIONS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -17,9 +17,11 @@ INTERPOLATIONS: dict[str, Callable[[float], float]] = {
 
 
 LEVELS = 6
-"""Steps of a rising or falling gamma. A network is compiled, and its kernels are chosen, once per count of tokens: 7
-counts stay within torch.compile's 8 compilations of one function, and curves of one shape step at the same moments. For
-the paper's cosine from 0 to 0.6 the values are 0, 0.1, …, 0.6."""
+"""Steps of a rising or falling gamma. Few different counts of tokens let kernels and compiled networks be reused, and
+curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, …, 0.6."""
+
+HALF_WAY = {"step": 0.5}
+"""Where on its way a ramp ends, of those that do not end at 1."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,24 @@ class Curve:
         return cls(((0.0, value),))
 
     @classmethod
+    def ramp(cls, interpolation: str, start: float, end: float, at: float | None = None) -> "Curve":
+        """From `start` at progress 0 to `end` at progress `at`: its end, or half way for a step."""
+        at = HALF_WAY.get(interpolation, 1.0) if at is None else at
+        return cls(((0.0, start), (at, end)), interpolation)
+
+    @classmethod
     def linear(cls, start: float, end: float) -> "Curve":
-        return cls(((0.0, start), (1.0, end)))
+        return cls.ramp("linear", start, end)
 
     @classmethod
     def cosine(cls, start: float, end: float) -> "Curve":
         """Half a period of a cosine from start to end."""
-        return cls(((0.0, start), (1.0, end)), "cosine")
+        return cls.ramp("cosine", start, end)
 
     @classmethod
     def step(cls, start: float, end: float, at: float = 0.5) -> "Curve":
         """`start` before progress `at`, `end` from there on."""
-        return cls(((0.0, start), (at, end)), "step")
+        return cls.ramp("step", start, end, at)
 
     @classmethod
     def parse(cls, text: str) -> "Curve":
@@ -91,7 +99,7 @@ class Curve:
                 numbers = [float(word) for word in words[1:] if ":" not in word]
                 if not numbers:
                     return cls(_keyframes(words[1:]), words[0])
-                return getattr(cls, words[0])(*numbers)
+                return cls.ramp(words[0], *numbers)
             if len(words) == 1 and ":" not in words[0]:
                 return cls.constant(float(words[0]))
             keyframes = _keyframes(words)
@@ -105,20 +113,11 @@ def _keyframes(words: list[str]) -> tuple[tuple[float, float], ...]:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A schedule's values at one moment. Outside the active interval only the strong branch runs and omega is 1."""
-
-    gamma_strong: float
-    gamma_weak: float
-    omega: float
-
-
-@dataclass(frozen=True)
 class Schedule:
     """The whole of a guidance plan: which rule, how sparse each branch is, and how strongly it guides, over progress.
 
-    `rule` names the weak branch (guidance.RULES); `start` and `end` bound the active interval of progress, both
-    included.
+    `rule` says what is predicted and how it is combined (guidance.RULES); a dense rule has gammas of 0, whatever is
+    given. `start` and `end` bound the active interval of progress, both included.
     """
 
     gamma_strong: Curve
@@ -138,11 +137,14 @@ class Schedule:
             raise ValueError(f"gamma_weak {value:g} is outside [0, 1]: it is the fraction of tokens left out.")
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(f"the active interval {self.start:g} to {self.end:g} must rise within [0, 1].")
-        if self.selection not in COMPARED:
+        if self.selection not in SELECTIONS:
             raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
         if self.rule not in RULES:
             raise ValueError(f"guidance rule '{self.rule}' is unknown; use one of {', '.join(RULES)}.")
-        if self.rule == "SG":
+        if RULES[self.rule].dense:
+            object.__setattr__(self, "gamma_strong", Curve.constant(0.0))
+            object.__setattr__(self, "gamma_weak", Curve.constant(0.0))
+        if RULES[self.rule].contrasts_sparsity:
             for progress in self._moments():
                 if self.gamma_strong(progress) >= self.gamma_weak(progress):
                     raise ValueError(
@@ -157,10 +159,11 @@ class Schedule:
         grid = [self.start + (self.end - self.start) * i / 256 for i in range(257)]
         return sorted(grid + [time for time in inner if self.start <= time <= self.end])
 
-    def at(self, progress: float) -> Settings:
+    def at(self, progress: float, cfg: float = 1.0) -> Settings:
+        """The values at a moment; outside the active interval omega is 1."""
         active = self.start <= progress <= self.end
         omega = self.omega(progress) if active else 1.0
-        return Settings(self.gamma_strong(progress, LEVELS), self.gamma_weak(progress, LEVELS), omega)
+        return Settings(self.gamma_strong(progress, LEVELS), self.gamma_weak(progress, LEVELS), omega, cfg)
 
     def with_scale(self, omega: float) -> "Schedule":
         """The same shape of omega with another maximum: its excess over 1 is stretched to reach `omega`.

@@ -39,6 +39,12 @@ class Route:
         return range(start, end + 1)
 
 
+def trainers_route(depth: int) -> Route:
+    """The route that SimpleTuner recommends for a network of `depth` layers: from the third to the last but one
+    (https://github.com/bghira/SimpleTuner/blob/main/documentation/TREAD.md)."""
+    return Route(2, -2) if depth > 4 else Route(depth // 3, depth // 3)
+
+
 @dataclass(frozen=True)
 class Sparsity:
     """How a network was trained to be token-sparse: by routes, or by a mask in front of its encoder."""

@@ -1,15 +1,13 @@
 """Token subsets: how many tokens a sparsity rate keeps, which ones, and how to take them out and put them back."""
 
-import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 SELECTIONS = ("exact", "bernoulli")
-COMPARED = (*SELECTIONS, "nested", "fixed", "stratified")
-"""What `SubsetSeed` can draw. The last three are there to be measured (docs/results.md); nodes offer SELECTIONS."""
 
 
 def keep_count(tokens: int, gamma: float) -> int:
@@ -38,27 +36,75 @@ def _generator(*key: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int(state[0]) >> 1)
 
 
-@dataclass(frozen=True)
-class SubsetSeed:
-    """What decides which tokens one evaluation of a model keeps.
+def random_scores(seed: int, evaluation: int, branch: int, route: int, tokens: int) -> Tensor:
+    """One uniform number per token, [tokens]; the tokens of the lowest scores are kept."""
+    return torch.rand(tokens, generator=_generator(seed, evaluation, branch, route, 1))
+
+
+class TokenOrders:
+    """The order in which one run keeps the tokens of every sample: a subset of any size is its beginning.
 
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
-    with that seed (of a Bernoulli subset the same order of tokens; their count is the batch's).
-
-    A run of known length draws `ahead` evaluations at once and keeps them on the device in `drawn`, which all its
-    evaluations (`at`) share: nothing is uploaded in the middle of a step.
+    with that seed. The orders of `ahead` evaluations, at most BLOCK, are drawn at once and stay on the device, so that
+    nothing is uploaded in the middle of most steps.
     """
 
-    seed: int = 0
+    BLOCK = 32
+
+    def __init__(self, seed: int = 0, ahead: int = 1, scores: Callable[..., Tensor] = random_scores):
+        self.seed, self.ahead, self.scores = seed, min(ahead, self.BLOCK), scores
+        self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, orders from there on
+
+    def of(
+        self,
+        evaluation: int,
+        branch: int,
+        batch: int,
+        tokens: int,
+        route: int = 0,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """[batch, tokens] int64: the numbers of all tokens, those to keep first."""
+        key = branch, batch, tokens, route, str(device)
+        first, orders = self._drawn.get(key, (evaluation, None))
+        if orders is None or not 0 <= evaluation - first < len(orders):
+            first = evaluation
+            scores = torch.stack([
+                self.scores(self.seed + i, later, branch, route, tokens)
+                for later in range(first, first + self.ahead)
+                for i in range(batch)
+            ])  # fmt: skip
+            orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
+            self._drawn[key] = first, orders
+        return orders[evaluation - first]
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """Which tokens the branches of one evaluation keep. `exact` keeps T - int(T * gamma) tokens per sample
+    (CompVis/tread). `bernoulli` keeps each token with probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is
+    drawn from the binomial once per evaluation and shared by the samples and by branches of one gamma, so that a batch
+    stays rectangular. ValueError for another selection."""
+
+    orders: TokenOrders
     evaluation: int = 0
     selection: str = "exact"
-    ahead: int = field(default=1, compare=False)
-    drawn: dict[tuple, tuple[int, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
-    def at(self, evaluation: int) -> "SubsetSeed":
-        """The same run's seed at another evaluation."""
+    def __post_init__(self):
+        if self.selection not in SELECTIONS:
+            raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
+
+    def at(self, evaluation: int) -> "Subsets":
+        """Those of another evaluation of the same run."""
         return replace(self, evaluation=evaluation)
+
+    def count(self, tokens: int, gamma: float, route: int = 0) -> int:
+        """How many of `tokens` tokens stay at sparsity rate `gamma`."""
+        if self.selection == "exact":
+            return keep_count(tokens, gamma)
+        chances = torch.rand(tokens, generator=_generator(self.orders.seed, self.evaluation, route))
+        return int((chances >= gamma).sum())
 
     def draw(
         self,
@@ -69,47 +115,11 @@ class SubsetSeed:
         route: int = 0,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """The kept tokens of one branch, ascending: [batch, K] int64.
+        """The kept tokens of one branch in one route, ascending: [batch, K] int64."""
+        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device)
+        return order[:, : self.count(tokens, gamma, route)].sort(dim=1).values
 
-        `exact` keeps T - int(T * gamma) tokens per sample (CompVis/tread). `bernoulli` keeps each token with
-        probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is drawn from the binomial once per evaluation
-        and shared by the samples and by branches of one gamma, so that a batch stays rectangular. As exact, but:
-        `nested` keeps in a sparser branch a part of what a denser one keeps; `fixed` keeps the same tokens in every
-        evaluation; `stratified` spreads them evenly over a square grid.
-        """
-        if self.selection not in COMPARED:
-            raise ValueError(f"token selection '{self.selection}' is unknown; use one of {', '.join(SELECTIONS)}.")
-        keep = keep_count(tokens, gamma)
-        if self.selection == "bernoulli":
-            count = torch.rand(tokens, generator=_generator(self.seed, self.evaluation, route))
-            keep = int((count >= gamma).sum())
-        return self.order(branch, batch, tokens, route, device)[:, :keep].sort(dim=1).values
 
-    def order(
-        self, branch: int, batch: int, tokens: int, route: int = 0, device: torch.device | str | None = None
-    ) -> Tensor:
-        """The order in which tokens are kept, [batch, tokens]: a subset of any size is its beginning."""
-        key = branch, batch, tokens, route, str(device)
-        first, orders = self.drawn.get(key, (self.evaluation, None))
-        if orders is None or not 0 <= self.evaluation - first < len(orders):
-            first = self.evaluation
-            scores = torch.stack([
-                self._scores(self.seed + i, evaluation, branch, tokens, route)
-                for evaluation in range(first, first + self.ahead)
-                for i in range(batch)
-            ])  # fmt: skip
-            orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
-            self.drawn[key] = first, orders
-        return orders[self.evaluation - first]
-
-    def _scores(self, seed: int, evaluation: int, branch: int, tokens: int, route: int) -> Tensor:
-        """One number in [0, 1) per token; the lowest are kept."""
-        branch = 0 if self.selection == "nested" else branch
-        evaluation = 0 if self.selection == "fixed" else evaluation
-        generator = _generator(seed, evaluation, branch, route, 1)
-        if self.selection != "stratified":
-            return torch.rand(tokens, generator=generator)
-        # a randomly shifted additive recurrence in two dimensions: tokens of similar scores lie far apart
-        place, side = torch.arange(tokens), max(math.isqrt(tokens), 1)
-        lattice = (place % side) * 0.7548776662466927 + (place // side) * 0.5698402909980532
-        return (lattice.double() + torch.rand((), generator=generator, dtype=torch.float64)) % 1
+def subsets(seed: int = 0, evaluation: int = 0, selection: str = "exact", ahead: int = 1) -> Subsets:
+    """The kept tokens of a run from its seed; `ahead` is how many evaluations are expected."""
+    return Subsets(TokenOrders(seed, ahead), evaluation, selection)

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..method.branches import DENSE, Evaluation, run_layers
+from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.prediction import Epsilon, Flow
 from ..method.schedule import constant
+from ..method.sparse_pass import run_layers
 from ..method.sparsity import Route, Sparsity
 from .layers import (
     TORCH,
@@ -54,8 +55,9 @@ class DiT(nn.Module):
         outputs = config.in_channels * (2 if config.learn_sigma else 1)
         self.final_layer = AdaLNLinear(backend, width, patch**2 * outputs, width)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W]; a learned variance is dropped."""
+        evaluation = evaluation.prepare(self, x)
         x, t, y = evaluation.distinct(x, t, y)
         patch, channels = self.config.patch_size, x.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..method.branches import WHOLE, Packing
+from ..method.packing import WHOLE, Packing
 
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
@@ -40,15 +40,13 @@ def attend_written_out(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 class Backend:
     """Where layers come from and live: torch.nn, or a host's offloading and casting counterpart of it.
 
-    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention` has the signature of `attend`; `product`
-    multiplies [E, T, D] by weights [E, D, F].
+    `ops` has Linear, Conv2d, LayerNorm, RMSNorm and Embedding; `attention` has the signature of `attend`.
     """
 
     ops: object = nn
     attention: Callable[..., Tensor] = attend
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
-    product: Callable[[Tensor, Tensor], Tensor] = torch.bmm
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
         return self.ops.Linear(inputs, outputs, bias=bias, device=self.device, dtype=self.dtype)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..method.branches import DENSE, Evaluation, run_layers, run_masked
+from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.prediction import EDM
 from ..method.schedule import constant
+from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -59,12 +60,13 @@ class MaskDiT(nn.Module):
         )
         self.final_layer = AdaLNLinear(backend, narrow, patch**2 * config.in_channels, width)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W].
 
         A mask keeps T - int(T * gamma) tokens; the authors' training code keeps int(T * (1 - gamma)), one less where
         T * gamma is not whole.
         """
+        evaluation = evaluation.prepare(self, x)
         x, t, y = evaluation.distinct(x, t, y)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.text import Text, TextSpec
-from ..method.branches import DENSE, WHOLE, Evaluation, Packing, run_layers, run_masked
+from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.packing import WHOLE, Packing
 from ..method.prediction import EDM
 from ..method.schedule import constant
+from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -78,8 +80,9 @@ class MicroDiT(nn.Module):
         self.mask_token = backend.parameter(1, 1, pixels)
         self.final_layer = FinalLayer(backend, width, pixels)
 
-    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y embeddings [N, M, text_width] (its mask is not used) -> [N, C, H, W]."""
+        evaluation = evaluation.prepare(self, x)
         x, t, text = evaluation.distinct(x, t, y.embeddings)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch
@@ -167,7 +170,7 @@ class Experts(nn.Module):
 
     def __init__(self, backend: Backend, width: int, hidden: int, experts: int, capacity: float):
         super().__init__()
-        self.capacity, self.product = capacity, backend.product
+        self.capacity = capacity
         self.gate = backend.linear(width, experts, bias=False)
         self.w1 = backend.parameter(experts, width, hidden).requires_grad_()
         self.w2 = backend.parameter(experts, hidden, width).requires_grad_()
@@ -176,8 +179,8 @@ class Experts(nn.Module):
         scores, tokens = self.choose(self.gate(x).softmax(dim=-1), packing)  # [B, E, k] each
         index = tokens.flatten(1).unsqueeze(-1).expand(-1, -1, x.shape[2])  # [B, E * k, D]
         taken = x.gather(1, index).unflatten(1, tokens.shape[1:]).transpose(0, 1)  # [E, B, k, D]
-        h = F.gelu(self.product(taken.flatten(1, 2), self.w1.to(x)))
-        h = self.product(h, self.w2.to(x)).unflatten(1, taken.shape[1:3]).transpose(0, 1)
+        h = F.gelu(torch.bmm(taken.flatten(1, 2), self.w1.to(x)))
+        h = torch.bmm(h, self.w2.to(x)).unflatten(1, taken.shape[1:3]).transpose(0, 1)
         return torch.zeros_like(x).scatter_add(1, index, (h * scores.unsqueeze(-1)).flatten(1, 2))
 
     def choose(self, probabilities: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.text import Text, TextSpec
-from ..method.branches import DENSE, WHOLE, Evaluation, Packing, run_layers
+from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.packing import WHOLE, Packing
 from ..method.prediction import Flow
 from ..method.schedule import constant
+from ..method.sparse_pass import run_layers
 from ..method.sparsity import Route, Sparsity
 from .layers import (
     TORCH,
@@ -159,8 +161,9 @@ class PRX(nn.Module):
         self.blocks = nn.ModuleList(PRXBlock(backend, width, config.heads, hidden) for _ in range(config.depth))
         self.final_layer = AdaLNLinear(backend, width, pixels, width)
 
-    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N] from 0 at the data to 1 at noise, y of N prompts -> [N, C, H, W]."""
+        evaluation = evaluation.prepare(self, x)
         x, t, embeddings, mask = evaluation.distinct(x, t, *y)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch

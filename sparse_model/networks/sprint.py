@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..method.branches import DENSE, WHOLE, Evaluation, run_layers, run_masked
+from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.packing import WHOLE
 from ..method.prediction import Flow
 from ..method.schedule import PRESETS
+from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -74,8 +76,9 @@ class Sprint(nn.Module):
         self.decoder_blocks = nn.ModuleList(block(backend, config) for _ in range(config.decoder_depth))
         self.final_layer = AdaLNLinear(backend, width, pixels, width)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y [N, classes] -> [N, C, H, W]."""
+        evaluation = evaluation.prepare(self, x)
         x, t, y = evaluation.distinct(x, t, y)
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..conditions.text import Text
-from ..method.branches import DENSE, WHOLE, Evaluation, Packing, run_layers
+from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.packing import WHOLE, Packing
+from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
@@ -126,8 +128,9 @@ class TRDiT(nn.Module):
         self.table = backend.parameter(2, width).requires_grad_()
         self.final = backend.linear(width, pixels, bias=False)
 
-    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation = DENSE) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Text, evaluation: Evaluation | Prepared = DENSE) -> Tensor:
         """x [N, C, H, W], t [N], y of N prompts -> [N, C, H, W]."""
+        evaluation = evaluation.prepare(self, x)
         x, t, embeddings, mask = evaluation.distinct(x, t, *y)
         patch, dtype = self.config.patch_size, x.dtype
         height, length = x.shape[2] // patch, x.shape[3] // patch

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..method.branches import Branch, Evaluation
 from ..method.prediction import Flow, column
-from ..method.tokens import SubsetSeed
+from ..method.tokens import subsets
 
 CLEANEST = 0.05  # sigma below which a data prediction's velocity error is not weighted up further
 
@@ -18,7 +18,7 @@ def flow_loss(network: nn.Module, flow: Flow, x: Tensor, y: Tensor, sigma: Tenso
     measured in velocity as well (arXiv 2511.13720): (D - x) / sigma.
     """
     noisy = _noisy(x, sigma, z)
-    output = network(noisy, flow.time(sigma), y, Evaluation((Branch(gamma),), seed=None)).float()
+    output = network(noisy, flow.time(sigma), y, Evaluation((Branch(gamma),), subsets=None)).float()
     return _velocity_error(flow, output, x, noisy, sigma, z).square().flatten(1).mean(dim=1)
 
 
@@ -39,12 +39,12 @@ def masked_flow_loss(
     as in a masked autoencoder (arXiv 2306.09305, 2601.01608). `patch` is the side of a patch.
     """
     noisy = _noisy(x, sigma, z)
-    seed = SubsetSeed(int(torch.randint(2**62, ())))
-    output = network(noisy, flow.time(sigma), y, Evaluation((Branch(gamma),), seed)).float()
+    drawn = subsets(int(torch.randint(2**62, ())))
+    output = network(noisy, flow.time(sigma), y, Evaluation((Branch(gamma),), drawn)).float()
     denoising = _per_patch(_velocity_error(flow, output, x, noisy, sigma, z).square(), patch)  # [B, T]
     velocity = flow.velocity(output, noisy, sigma)
     reconstruction = _per_patch((column(sigma, x) * velocity).square(), patch)
-    kept = seed.draw(0, *denoising.shape, gamma).to(x.device)
+    kept = drawn.draw(0, *denoising.shape, gamma).to(x.device)
     visible = torch.zeros_like(denoising).scatter(1, kept, 1)
     return _mean(denoising, visible) + mae * _mean(reconstruction, 1 - visible)
 

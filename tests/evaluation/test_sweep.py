@@ -74,7 +74,7 @@ def test_every_method_gets_as_many_looks_and_none_on_the_final_noise(sweep):
     for best_at in (1.25, 2.0, 3.0):
         looked = []
 
-        def search(method, schedule, variant=None, best_at=best_at, looked=looked):
+        def search(method, schedule, cfg=1.0, best_at=best_at, looked=looked):
             looked.append(schedule.omega(0))
             return {"frechet": abs(schedule.omega(0) - best_at)}
 
@@ -191,16 +191,11 @@ def test_token_choice_and_third_branch_from_one_end_to_the_other(sweep):
     assert {"naive 0.5, exact", "SG (0.5, 0.9), fixed", "SG (0.5, 0.9), smallest norm"} < set(rows)
     assert all(len(group) == TINY.seeds for group in rows.values())
     scales(one)
-    final = plots.grouped(row for row in one.results.rows if row["plan"] == "scales")
-    assert len(final) == 2 and all(len(group) == TINY.seeds for group in final.values())
-    for name, group in final.items():
-        searched = [
-            row
-            for row in one.results.rows
-            if row["plan"] == "search" and row["variant"]["gamma"] == group[0]["variant"]["gamma"]
-        ]
-        best = min(searched, key=lambda row: row["frechet"])
-        assert len(searched) == 3 * 6 and best["method"] == name and best["variant"] == group[0]["variant"]
+    (group,) = plots.grouped(row for row in one.results.rows if row["plan"] == "scales").values()
+    searched = [row for row in one.results.rows if row["plan"] == "search"]
+    best = min(searched, key=lambda row: row["frechet"])
+    assert len(group) == TINY.seeds and len(searched) == 3 * 6
+    assert best["method"] == group[0]["method"] and best["cfg"] == group[0]["cfg"]
 
 
 def test_every_rule_is_searched_alike(sweep, monkeypatch):

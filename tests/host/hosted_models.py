@@ -48,12 +48,18 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(f"/a/sparse-guidance.{name}")
 
 
-guided, routed = part("nodes.host.guide.patch").guided, part("nodes.host.routes.route").routed
-described, family_route = part("nodes.host.routes.route").described, part("nodes.host.routes.route").family_route
+guided, adapter_of = part("nodes.host.guide.patch").guided, part("nodes.host.adapters").adapter_of
+description = part("nodes.route").description
 first_evaluation = part("nodes.host.guide.run").first_evaluation
 step_costs = part("nodes.host.cost").step_costs
+
+
+def routed(patcher, sparsity):
+    return adapter_of(patcher).routed(sparsity)
+
+
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
-SubsetSeed, constant = part("sparse_model.method.tokens").SubsetSeed, part("sparse_model.method.schedule").constant
+subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
 SEED, SIGMA = 9, 0.7
 
@@ -90,7 +96,7 @@ def depth(patcher: Any, animal: Animal) -> int:
 def subset(patcher: Any, branch: int, batch: int, tokens: int, gamma: float) -> Tensor:
     """The tokens that a branch keeps in the first evaluation, [batch, K]."""
     run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
-    return SubsetSeed(SEED, run, "exact").draw(branch, batch, tokens, gamma)
+    return subsets(SEED, run, "exact").draw(branch, batch, tokens, gamma)
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -315,14 +321,14 @@ def neighbours() -> dict[str, Any]:
         "patched before": same(alone, wrapped) and -1 in seen,
         "patched behind": message(lambda: sampled(behind)),
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
-        "stacked text": described(routed(patcher, early), middle, tuple(x.shape)),
+        "stacked text": description(adapter_of(routed(patcher, early)), middle, tuple(x.shape)),
         "regions": max(error(found[..., :4], own) for found, own in zip(regions, half, strict=True)),
         "compiled": counts,
         "calls": calls,
         "split": error(apart[1], alone[1]),
         "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
         "other device": other_device,
-        "unet": message(lambda: family_route(convolutional)),
+        "unet": message(lambda: adapter_of(convolutional).default_route),
         "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
         "no route": message(lambda: guided(patcher, plan)),
         "weak model": auxiliary(middle),

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparse_model.method.branches import DENSE, WHOLE, Branch, Evaluation, Packing, run_layers, run_masked
+from sparse_model.method import sparse_pass
+from sparse_model.method.branches import DENSE, Branch, Evaluation
+from sparse_model.method.packing import WHOLE, Packing
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed, keep_count
+from sparse_model.method.tokens import keep_count, subsets
 from sparse_model.networks.dit import DiT
 from sparse_model.networks.layers import attend
+from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 
 
 class Mixer(nn.Module):
@@ -41,6 +44,17 @@ def inputs(batch: int, tokens: int = 12, width: int = 4, seed: int = 0):
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+def run_layers(layers, sparsity, evaluation, x, *given):
+    """The evaluation of one row per distinct input, its tokens drawn as a network draws them."""
+    batch = len(x) // (1 + max(evaluation.sources))
+    return sparse_pass.run_layers(layers, sparsity, evaluation.drawn(sparsity.count, batch, x.shape[1]), x, *given)
+
+
+def run_masked(layers, evaluation, x, fill, condition):
+    batch = len(x) // (1 + max(evaluation.sources))
+    return sparse_pass.run_masked(layers, evaluation.drawn(1, batch, x.shape[1]), x, fill, (condition,))
+
+
 def one_by_one(layers, routes, evaluation, x, condition, position):
     """run_layers for a single branch, layer by layer and sample by sample. `routes` holds (first, last) pairs."""
     (branch,) = evaluation.branches
@@ -51,8 +65,8 @@ def one_by_one(layers, routes, evaluation, x, condition, position):
             route = next((r for r, (first, last) in enumerate(routes) if first <= number <= last), None)
             keep = list(range(x.shape[1]))
             if route is not None:
-                seed = evaluation.seed
-                alone = SubsetSeed(seed.seed + i, seed.evaluation, seed.selection)
+                kept = evaluation.subsets
+                alone = subsets(kept.orders.seed + i, kept.evaluation, kept.selection)
                 keep = alone.draw(branch.index, 1, x.shape[1], branch.gamma, route)[0].tolist()
             if keep:
                 current[:, keep] = layer(current[:, keep], condition[i : i + 1], position[i : i + 1, keep], WHOLE)
@@ -75,7 +89,7 @@ def one_by_one(layers, routes, evaluation, x, condition, position):
 def test_a_pass_of_branches_is_every_sample_alone(chunks, batch, routes, own_positions, seed):
     """Whatever branches share an input, however sparse they are, however many routes there are."""
     branches = tuple(Branch(gamma, index, source) for index, (gamma, source) in enumerate(chunks))
-    evaluation = Evaluation(branches, SubsetSeed(seed, 3))
+    evaluation = Evaluation(branches, subsets(seed, 3))
     distinct = 1 + max(evaluation.sources)
     x, condition, position = inputs(batch * distinct, seed=seed % 1000)
     if not own_positions:
@@ -86,7 +100,7 @@ def test_a_pass_of_branches_is_every_sample_alone(chunks, batch, routes, own_pos
     for i, (branch, source) in enumerate(zip(branches, evaluation.sources, strict=True)):
         rows = slice(source * batch, (source + 1) * batch)
         values = x[rows], condition[rows], position[rows] if own_positions else position.expand(batch, -1, -1)
-        expected = one_by_one(mixers(6), routes, Evaluation((branch,), SubsetSeed(seed, 3)), *values)
+        expected = one_by_one(mixers(6), routes, Evaluation((branch,), subsets(seed, 3)), *values)
         torch.testing.assert_close(together[i * batch : (i + 1) * batch], expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(conditions[i * batch : (i + 1) * batch], condition[rows])
 
@@ -97,15 +111,16 @@ def test_sources_number_distinct_inputs_and_none_is_its_own():
     assert evaluation.sources == (0, 1, 2, 0, 3)
     x = torch.arange(10.0).reshape(10, 1)
     x[6:8] = x[:2]  # the fourth chunk is the first one again
-    (distinct,) = evaluation.distinct(x)
+    drawn = evaluation.drawn(1, 2, 8)
+    (distinct,) = drawn.distinct(x)
     assert distinct.flatten().tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
-    assert torch.equal(*evaluation.expand(distinct), x)
+    assert torch.equal(*drawn.expand(distinct), x)
 
 
 def test_unshared_chunks_are_not_copied():
     x = torch.randn(4, 2)
-    evaluation = Evaluation((Branch(0, 0), Branch(0, 1)))
-    assert evaluation.distinct(x)[0] is x and evaluation.expand(x)[0] is x
+    drawn = Evaluation((Branch(0, 0), Branch(0, 1))).drawn(1, 2, 8)
+    assert drawn.distinct(x)[0] is x and drawn.expand(x)[0] is x
 
 
 def test_layers_in_front_of_a_route_run_once_for_a_shared_input():
@@ -136,24 +151,24 @@ def test_sharing_changes_nothing_but_the_time(tiny_dit, gammas):
         branches = tuple(
             Branch(gamma, i, source) for i, (gamma, source) in enumerate(zip(gammas, sources, strict=True))
         )
-        return tiny_dit(*doubled, Evaluation(branches, SubsetSeed(8, 1)))
+        return tiny_dit(*doubled, Evaluation(branches, subsets(8, 1)))
 
     torch.testing.assert_close(run("same", "same"), run(None, None), rtol=1e-5, atol=1e-5)
 
 
 def test_a_prepared_evaluation_is_the_same_pass(tiny_dit):
     x, t, y = torch.randn(4, 4, 8, 8), torch.rand(2).repeat(2), torch.eye(3)[[0, 1, 0, 1]]
-    evaluation = Evaluation((Branch(0.5, 0), Branch(0.75, 1)), SubsetSeed(8, 1))
-    prepared = evaluation.prepare(tiny_dit.sparsity, 2, 16, x.device)
+    evaluation = Evaluation((Branch(0.5, 0), Branch(0.75, 1)), subsets(8, 1))
+    prepared = evaluation.prepare(tiny_dit, x)
     assert [[tuple(index.shape) for index in route] for route in prepared.kept] == [[(2, 8), (2, 4)]]
     assert torch.equal(tiny_dit(x, t, y, prepared), tiny_dit(x, t, y, evaluation))
-    dense = Evaluation((Branch(0.0, 0), Branch(0.0, 1))).prepare(tiny_dit.sparsity, 2, 16, x.device)
+    dense = Evaluation((Branch(0.0, 0), Branch(0.0, 1))).prepare(tiny_dit, x)
     assert not dense.sparse and torch.equal(tiny_dit(x, t, y, dense), tiny_dit(x, t, y))
 
 
 def test_gamma_0_is_dense_to_the_bit(tiny_dit):
     x, t, y = torch.randn(4, 4, 8, 8), torch.rand(4), torch.eye(3)[[0, 1, 2, 0]]
-    zero = Evaluation((Branch(0.0, 0), Branch(0.0, 1)), SubsetSeed(9))
+    zero = Evaluation((Branch(0.0, 0), Branch(0.0, 1)), subsets(9))
     plain = DiT(tiny_dit.config).eval()
     plain.load_state_dict(tiny_dit.state_dict())
     assert torch.equal(tiny_dit(x, t, y, zero), tiny_dit(x, t, y, DENSE))
@@ -167,7 +182,7 @@ def test_tokens_outside_the_subset_leave_the_route_as_they_entered(tiny_dit):
         for i in range(5)
     ]
     hooks.append(tiny_dit.blocks[0].register_forward_hook(lambda _, __, output: seen.update(entered=output.clone())))
-    seed = SubsetSeed(4, 2)
+    seed = subsets(4, 2)
     tiny_dit(torch.randn(3, 4, 8, 8), torch.rand(3), torch.eye(3), Evaluation((Branch(0.75),), seed))
     for hook in hooks:
         hook.remove()
@@ -189,7 +204,7 @@ def test_gamma_1_runs_nothing_in_the_route():
 
 def test_one_batch_or_two_calls_in_any_order(tiny_dit):
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.eye(3)[:2]
-    strong, weak, seed = Branch(0.25, 0, "c"), Branch(0.75, 1, "c"), SubsetSeed(11, 5)
+    strong, weak, seed = Branch(0.25, 0, "c"), Branch(0.75, 1, "c"), subsets(11, 5)
 
     def run(*branches):
         n = len(branches)
@@ -202,20 +217,20 @@ def test_one_batch_or_two_calls_in_any_order(tiny_dit):
 
 
 def test_subsets_do_not_depend_on_the_split():
-    strong, weak, seed = Branch(0.5, 0), Branch(0.9, 1), SubsetSeed(2, 8)
-    together = Evaluation((strong, weak), seed).subsets(0, 3, 20, None)
-    apart = [Evaluation((branch,), seed).subsets(0, 3, 20, None)[0] for branch in (strong, weak)]
+    strong, weak, seed = Branch(0.5, 0), Branch(0.9, 1), subsets(2, 8)
+    together = Evaluation((strong, weak), seed).draw(0, 3, 20, None)
+    apart = [Evaluation((branch,), seed).draw(0, 3, 20, None)[0] for branch in (strong, weak)]
     assert [tuple(index.shape) for index in together] == [(3, 10), (3, 2)]
     assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
 
 
 def test_branches_of_one_gamma_do_not_share_their_tokens():
-    first, second = Evaluation((Branch(0.5, 0, "c"), Branch(0.5, 1, "c")), SubsetSeed(3, 1)).subsets(0, 4, 40, None)
+    first, second = Evaluation((Branch(0.5, 0, "c"), Branch(0.5, 1, "c")), subsets(3, 1)).draw(0, 4, 40, None)
     assert not (first == second).all(dim=1).any()
 
 
 def test_two_routes_keep_different_tokens():
-    seed = SubsetSeed(1, 1)
+    seed = subsets(1, 1)
     layers = mixers(4)
     x, condition, _ = inputs(1, tokens=40)
     table = torch.arange(40.0).reshape(1, 40, 1).expand(1, 40, 4)
@@ -231,7 +246,7 @@ def test_two_routes_keep_different_tokens():
 @pytest.mark.parametrize("shared", [True, False])
 def test_per_token_tables_follow_their_tokens_and_conditions_their_samples(shared):
     """A table [1, T, ...] (positions) or [N, T, ...] (a mask) is gathered; a condition [N, 1, ...] stays whole."""
-    seed, tokens = SubsetSeed(6, 2), 10
+    seed, tokens = subsets(6, 2), 10
     layers = mixers(3)
     x, _, _ = inputs(4, tokens)
     condition = torch.arange(4.0)[:, None, None].expand(4, 1, 4)
@@ -279,12 +294,12 @@ def test_without_routes_a_network_is_dense():
 
 
 def test_without_a_seed_torchs_generator_decides():
-    evaluation = Evaluation((Branch(0.5),), seed=None)
+    evaluation = Evaluation((Branch(0.5),), subsets=None)
 
     def draw(seed=None):
         if seed is not None:
             torch.manual_seed(seed)
-        return evaluation.subsets(0, 2, 30, None)[0]
+        return evaluation.draw(0, 2, 30, None)[0]
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw())
@@ -311,13 +326,13 @@ class Widen(nn.Module):
 @settings(max_examples=40)
 def test_masking_runs_on_kept_tokens_and_fills_in_the_rest(chunks, batch, seed):
     branches = tuple(Branch(gamma, i, source) for i, (gamma, source) in enumerate(chunks))
-    evaluation = Evaluation(branches, SubsetSeed(seed))
+    evaluation = Evaluation(branches, subsets(seed))
     x, condition, _ = inputs(batch * (1 + max(evaluation.sources)), seed=seed)
     token = torch.randn(1, 1, 8)
-    output, conditions = run_masked((Mixer(1), Widen()), evaluation, x, token, per_sample=(condition,))
+    output, conditions = run_masked((Mixer(1), Widen()), evaluation, x, token, condition)
     assert len(conditions) == len(output) == batch * len(branches)
     for i, (branch, source) in enumerate(zip(branches, evaluation.sources, strict=True)):
-        index = evaluation.seed.draw(i, batch, 12, branch.gamma)
+        index = evaluation.subsets.draw(i, batch, 12, branch.gamma)
         assert index.shape[1] == keep_count(12, branch.gamma)
         for j in range(batch):
             row, keep = source * batch + j, index[j].tolist()
@@ -332,5 +347,22 @@ def test_masking_at_gamma_0_is_dense_to_the_bit():
     x, condition, _ = inputs(3)
     layers = mixers(2)
     dense = layers[1](layers[0](x, condition, WHOLE), condition, WHOLE)
-    masked, _ = run_masked(layers, Evaluation((Branch(0.0),)), x, torch.zeros(1, 1, 4), (condition,))
+    masked, _ = run_masked(layers, Evaluation((Branch(0.0),)), x, torch.zeros(1, 1, 4), condition)
     assert torch.equal(masked, dense)
+
+
+def test_a_masked_network_draws_its_tokens_too():
+    """A mask is one subset, without a route."""
+    network = MaskDiT(MaskDiTConfig(8, 2, 4, 32, 2, 2, 2.0, 3, 16, 1, 2), Sparsity(mask=0.5))
+    drawn = Evaluation((Branch(0.25), Branch(0.75, 1))).prepare(network, torch.randn(4, 4, 8, 8))
+    assert [[tuple(index.shape) for index in route] for route in drawn.kept] == [[(2, 12), (2, 4)]]
+
+
+def test_chunks_of_a_host_are_labelled_by_branch_and_input():
+    """A regional prompt has several chunks per branch; a number that is no branch is somebody else's strong one."""
+    step = Evaluation((Branch(0.25, 0, "positive"), Branch(0.75, 1, "positive")))
+    labelled = step.labelled([1, 0, 1, 0, 2], ["a", "a", "b", "b", "a"])
+    assert [(b.gamma, b.index) for b in labelled.branches] == [(0.75, 1), (0.25, 0), (0.75, 1), (0.25, 0), (0.25, 0)]
+    assert labelled.sources == (0, 0, 1, 1, 0)
+    apart = Evaluation((Branch(0.25, 0, "positive"), Branch(0.75, 1, "null"))).labelled([0, 1], ["a", "a"])
+    assert apart.sources == (0, 1)

@@ -12,7 +12,7 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.sampling import Compiled, Denoiser, independent_condition, noise, sample
 from sparse_model.method.schedule import Curve, Schedule, constant
-from sparse_model.method.tokens import SubsetSeed, keep_count
+from sparse_model.method.tokens import keep_count, subsets
 from sparse_model.networks.dit import DiT
 
 SHAPE, STEPS, SEED = (4, 8, 8), 6, 21
@@ -40,7 +40,7 @@ def slow_sample(schedule, main, other, other_condition):
 
     def velocity(predictor, x, time, label, gamma, branch, step, i):
         network, predicts_data = predictor
-        subset = SubsetSeed(SEED + i, step, schedule.selection)
+        subset = subsets(SEED + i, step, schedule.selection)
         level = torch.tensor([1 - time])
         output = network(x[None], level, label[None], Evaluation((Branch(gamma, branch),), subset))[0]
         return (output - x) / (1 - time) if predicts_data else -output
@@ -151,7 +151,9 @@ def test_the_weak_branch_runs_only_where_it_guides():
     assert [(size, time) for size, time, _ in network.calls] == [(2, 1.0), (4, 0.75), (4, 0.5), (2, 0.25)]
     branches = [[(branch.index, branch.gamma) for branch in evaluation.branches] for *_, evaluation in network.calls]
     assert branches == [[(0, 0)], [(0, 0.133333), (1, 0.8)], [(0, 0.2), (1, 0.8)], [(0, 0.266667)]]  # sixths of 0.4
-    assert [evaluation.seed for *_, evaluation in network.calls] == [SubsetSeed(3, step) for step in range(4)]
+    assert [(e.subsets.orders.seed, e.subsets.evaluation) for *_, e in network.calls] == [
+        (3, step) for step in range(4)
+    ]
     assert [step for step, _ in clean] == [0, 1, 2, 3]
     assert all(picture.shape == (2, *SHAPE) for _, picture in clean)
 

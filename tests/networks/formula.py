@@ -28,7 +28,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 
 class Chosen:
-    """Stands in for a SubsetSeed: always keeps the tokens index [B, K]."""
+    """Stands in for a subsets: always keeps the tokens index [B, K]."""
 
     def __init__(self, index: Tensor):
         self.index = index.long()

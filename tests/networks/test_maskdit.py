@@ -16,7 +16,7 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.schedule import constant
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks import ARCHITECTURES
 from sparse_model.networks.layers import Backend, sincos_positions
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig, infer
@@ -77,7 +77,7 @@ def test_gamma_1_skips_the_encoder(network):
 
 
 def test_gamma_0_is_dense(network):
-    assert torch.equal(network(X, T, Y, Evaluation((Branch(0.0),), SubsetSeed(5))), network(X, T, Y))
+    assert torch.equal(network(X, T, Y, Evaluation((Branch(0.0),), subsets(5))), network(X, T, Y))
     beside = network(X.repeat(2, 1, 1, 1), T.repeat(2), Y.repeat(2, 1), Evaluation((Branch(0.0), Branch(0.9, 1))))
     torch.testing.assert_close(beside[:2], network(X, T, Y))
 
@@ -106,7 +106,7 @@ def test_dropped_pixels_cannot_change_the_output(network):
 
 
 def test_branches_in_one_batch_or_two_calls(network):
-    strong, weak, seed = Branch(0.25, 0), Branch(0.5, 1), SubsetSeed(3, 7)
+    strong, weak, seed = Branch(0.25, 0), Branch(0.5, 1), subsets(3, 7)
     both = network(X.repeat(2, 1, 1, 1), T.repeat(2), Y.repeat(2, 1), Evaluation((strong, weak), seed))
     apart = [network(X, T, Y, Evaluation((branch,), seed)) for branch in (strong, weak)]
     torch.testing.assert_close(both, torch.cat(apart), rtol=1e-5, atol=1e-5)

@@ -16,7 +16,7 @@ from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks import ARCHITECTURES
 from sparse_model.networks.layers import Backend, sincos_positions
 from sparse_model.networks.microdit import MicroDiT, MicroDiTConfig, infer
@@ -88,7 +88,7 @@ def test_dropped_tokens_get_no_prediction(network):
 def test_branches_in_one_batch_or_two_calls(network, sparsity):
     """Experts choose from the tokens of one branch at a time."""
     network = fill(MicroDiT(TINY, sparsity), {name: getattr(network, name) for name in ("pos_embed", "mask_token")})
-    strong, weak, seed = Branch(0.25, 0, "one"), Branch(0.75, 1, "one"), SubsetSeed(3, 7)
+    strong, weak, seed = Branch(0.25, 0, "one"), Branch(0.75, 1, "one"), subsets(3, 7)
     both = network(*twice(X, T, PROMPT), Evaluation((strong, weak), seed))
     apart = [network(X, T, PROMPT, Evaluation((branch,), seed)) for branch in (strong, weak)]
     torch.testing.assert_close(both, torch.cat(apart), rtol=1e-5, atol=1e-5)

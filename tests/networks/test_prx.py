@@ -13,12 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_model.checkpoints.checkpoint import build, infer
 from sparse_model.conditions.text import Text, concatenate
-from sparse_model.cost import branch_cost
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sampling import Denoiser, noise, sample
 from sparse_model.method.schedule import constant
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.prx import PRX, PRXConfig, rename
 from sparse_model.networks.prx import infer as infer_prx
@@ -153,11 +152,11 @@ def test_cost_against_the_counter_of_pytorch(gamma, attention):
     network, spec = ours("flux", (Route(1, 2),))
     spec = replace(spec, sparsity=network.sparsity)
     text = Text(torch.zeros(1, spec.text.length, TEXT), torch.ones(1, spec.text.length, dtype=bool))
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
         network(torch.zeros(1, 16, 32, 32), torch.zeros(1), text, Evaluation((Branch(gamma),)))
-    flops = counter.get_flop_counts()["Global"]
-    expected = sum(n for op, n in flops.items() if attention or not ("attention" in str(op) or "bmm" in str(op)))
-    assert branch_cost(spec, gamma, attention) == expected // 2
+    counts = flops.get_flop_counts()["Global"]
+    expected = sum(n for op, n in counts.items() if attention or not ("attention" in str(op) or "bmm" in str(op)))
+    assert counter(spec, attention)((Branch(gamma),)) == expected // 2
 
 
 class HidingProcessor:
@@ -274,7 +273,7 @@ def test_it_compiles_once_per_number_of_prompts():
     for step in range(3):
         for weak, source in ((text, "a"), (other, "b")):
             branches = Branch(0.5, 0, "a"), Branch(0.75, 1, source)
-            prepared = Evaluation(branches, SubsetSeed(3, step)).prepare(network.sparsity, 2, 24, x.device)
+            prepared = Evaluation(branches, subsets(3, step)).drawn(network.sparsity.count, 2, 24, x.device)
             call = x.repeat(2, 1, 1, 1), t.repeat(2), concatenate([text, weak]), prepared
             torch.testing.assert_close(compiled(*call), network(*call))
     assert counter.frame_count == 2

@@ -19,7 +19,7 @@ from sparse_model.method.prediction import Flow
 from sparse_model.method.sampling import Denoiser, sample
 from sparse_model.method.schedule import PRESETS
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks import ARCHITECTURES
 from sparse_model.networks.layers import Backend, rotary_positions, rotate
 from sparse_model.networks.sprint import Sprint, SprintConfig, infer
@@ -54,7 +54,7 @@ def test_masked_output_is_the_authors(network, expected):
 def test_path_drop_guidance_is_the_authors(network, expected):
     """Both branches in one batch, as the preset PDG evaluates them."""
     now = PRESETS["PDG"].at(0.5)
-    evaluation = Evaluation((Branch(now.gamma_strong, 0), Branch(now.gamma_weak, 1)), SubsetSeed(0))
+    evaluation = Evaluation((Branch(now.gamma_strong, 0), Branch(now.gamma_weak, 1)), subsets(0))
     output = network(X.repeat(2, 1, 1, 1), T.repeat(2), torch.cat([Y, 0 * Y]), evaluation)
     assert relative_error(output[:2], expected["dense"]) < 1e-5
     assert relative_error(output[2:], expected["pdg"]) < 1e-5
@@ -82,7 +82,7 @@ def test_only_the_middle_drops_tokens(network, gamma, middle):
 
 
 def test_branches_in_one_batch_or_two_calls(network):
-    strong, weak, seed = Branch(0.25, 0), Branch(0.75, 1), SubsetSeed(3, 7)
+    strong, weak, seed = Branch(0.25, 0), Branch(0.75, 1), subsets(3, 7)
     both = network(X.repeat(2, 1, 1, 1), T.repeat(2), Y.repeat(2, 1), Evaluation((strong, weak), seed))
     apart = [network(X, T, Y, Evaluation((branch,), seed)) for branch in (strong, weak)]
     torch.testing.assert_close(both, torch.cat(apart), rtol=1e-5, atol=1e-5)
@@ -92,8 +92,8 @@ def test_branches_of_one_input_share_the_encoder(network):
     rows = []
     hook = network.encoder_blocks[0].register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     twice = X.repeat(2, 1, 1, 1), T.repeat(2), Y.repeat(2, 1)
-    shared = network(*twice, Evaluation((Branch(0.25, 0, "one"), Branch(1.0, 1, "one")), SubsetSeed(3)))
-    apart = network(*twice, Evaluation((Branch(0.25, 0), Branch(1.0, 1)), SubsetSeed(3)))
+    shared = network(*twice, Evaluation((Branch(0.25, 0, "one"), Branch(1.0, 1, "one")), subsets(3)))
+    apart = network(*twice, Evaluation((Branch(0.25, 0), Branch(1.0, 1)), subsets(3)))
     hook.remove()
     assert rows == [2, 4]
     torch.testing.assert_close(shared, apart, rtol=1e-5, atol=1e-5)

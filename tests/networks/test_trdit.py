@@ -11,7 +11,7 @@ from sparse_model.cost import step_cost
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.schedule import PRESETS
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.trdit import TRDiT, TRDiTConfig
 
@@ -63,9 +63,9 @@ def test_branches_of_one_pass_are_branches_alone(network, inputs, shared):
     other = y if shared else Text(y.embeddings.flip(1), y.mask)
     branches = Branch(0.25, 0, "c" if shared else None), Branch(0.75, 1, "c" if shared else None)
     both = Text(*(torch.cat(pair) for pair in zip(y, other, strict=True)))
-    together = network(x.repeat(2, 1, 1, 1), t.repeat(2), both, Evaluation(branches, SubsetSeed(3, 1))).chunk(2)
+    together = network(x.repeat(2, 1, 1, 1), t.repeat(2), both, Evaluation(branches, subsets(3, 1))).chunk(2)
     for branch, own, output in zip(branches, (y, other), together, strict=True):
-        alone = network(x, t, own, Evaluation((branch,), SubsetSeed(3, 1)))
+        alone = network(x, t, own, Evaluation((branch,), subsets(3, 1)))
         torch.testing.assert_close(output, alone, rtol=1e-4, atol=1e-5)
 
 

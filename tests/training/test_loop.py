@@ -12,7 +12,6 @@ from sparse_model.checkpoints.checkpoint import build, load
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiTConfig
@@ -203,7 +202,7 @@ def test_flow_loss(example, kind):
     loss = flow_loss(network, Flow(kind, time_scale=10.0), x, y, sigma, z, 0.5)
     torch.testing.assert_close(loss, by_hand(kind, x, sigma, z, output)[0].flatten(1).mean(1))
     torch.testing.assert_close(network.t, 10 * sigma)
-    assert network.evaluation == Evaluation((Branch(0.5),), seed=None)
+    assert network.evaluation == Evaluation((Branch(0.5),), subsets=None)
 
 
 @pytest.mark.parametrize("kind", ["velocity", "data"])
@@ -213,7 +212,7 @@ def test_masked_loss_denoises_what_it_sees_and_reconstructs_what_it_does_not(exa
     torch.manual_seed(3)
     loss = masked_flow_loss(network, Flow(kind), x, y, sigma, z, gamma=0.6, patch=2, mae=0.25)
     error, square = by_hand(kind, x, sigma, z, output)
-    (kept,) = network.evaluation.subsets(0, 2, 8, None)
+    (kept,) = network.evaluation.draw(0, 2, 8, None)
     assert kept.shape == (2, 4)  # 8 tokens of 2 x 2 pixels, int(8 * 0.6) = 4 of them masked
     for i in range(2):
         seen, hidden = [], []
@@ -238,8 +237,7 @@ def test_masks_follow_torchs_seed(example):
         torch.manual_seed(seed)
         network = Constant(output)
         masked_flow_loss(network, Flow(), x, y, sigma, z, 0.5, 2, 0.1)
-        seeds.append(network.evaluation.seed)
-    assert isinstance(seeds[0], SubsetSeed)
+        seeds.append(network.evaluation.subsets.orders.seed)
     assert seeds[0] == seeds[1] != seeds[2]
 
 

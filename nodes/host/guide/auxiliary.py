@@ -12,7 +12,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .run import Mark, with_entry
+from ....sparse_model.method.branches import Evaluation
+from ..wire import with_entry
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Auxiliary:
         denoise_mask: Tensor | None,
         seed: int | None,
         shapes: dict[str, Any],
-    ) -> Iterator[Callable[[dict[str, Any], Mark], Tensor]]:
-        """A function (args of the host's hook, mark) -> the weak prediction; the model is let go however it ends.
+    ) -> Iterator[Callable[[dict[str, Any], Evaluation], list[Tensor]]]:
+        """A function (args of the host's hook, evaluation) -> one prediction per branch, zeros where it is not the weak
+        model's; the model is let go however it ends.
 
         `shapes` is what the running host passes about packed latents, if it does.
         """
@@ -49,11 +51,10 @@ class Auxiliary:
                 model, noise, {"positive": own}, device, latent_image, denoise_mask, seed, **shapes
             )["positive"]
 
-            def predict(args: dict[str, Any], mark: Mark) -> Tensor:
-                # Second of two entries, because that is the weak branch's place.
-                return comfy.samplers.calc_cond_batch(
-                    model, [None, own], args["input"], args["sigma"], with_entry(options, mark)
-                )[1]
+            def predict(args: dict[str, Any], evaluation: Evaluation) -> list[Tensor]:
+                conds = [own if branch.auxiliary else None for branch in evaluation.branches]
+                marked = with_entry(options, evaluation)
+                return comfy.samplers.calc_cond_batch(model, conds, args["input"], args["sigma"], marked)
 
             yield predict
         finally:

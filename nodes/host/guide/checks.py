@@ -3,10 +3,10 @@
 from dataclasses import fields
 from typing import Any
 
-from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.guidance import RANDOM, RULES
 from ....sparse_model.method.schedule import Schedule
+from ..adapters import adapter_of
 from ..own.model import spec_of
-from ..routes.route import depth_of, sparsity_of
 
 
 def check_plan(model: Any, schedule: Schedule) -> None:
@@ -14,19 +14,19 @@ def check_plan(model: Any, schedule: Schedule) -> None:
     if schedule.sparse:
         check_route(model, "This model")
     spec = spec_of(model)
-    if RULES[schedule.rule].condition == "random" and (spec is None or spec.text is not None):
+    if RANDOM in RULES[schedule.rule].conditions and (spec is None or spec.text is not None):
         raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
 
 
 def check_route(model: Any, name: str) -> None:
     """ValueError unless a model, called `name` in it, has a route and room for it."""
-    sparsity = sparsity_of(model)
-    if not sparsity:
+    adapter = adapter_of(model)
+    if not adapter.sparsity:
         raise ValueError(
             f"{name} has no token route, so nothing can be dropped: put Token Route in front of this node, load a "
             "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
         )
-    list(sparsity.stretches(depth_of(model)))
+    list(adapter.sparsity.stretches(adapter.depth))
 
 
 def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:

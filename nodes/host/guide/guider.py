@@ -1,5 +1,6 @@
 """A guider that follows a schedule's own omega and may take its weak branch from a second model."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.samplers
@@ -7,18 +8,20 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.guidance import NULL, RULES
 from ....sparse_model.method.schedule import Schedule
 from ..own.model import spec_of
+from ..wire import KEY, with_entry
 from .auxiliary import Auxiliary
 from .checks import check_plan, check_route, check_weak_model
 from .hook import GuidanceHook
-from .patch import HOOK, earlier_hook, unguided
-from .run import KEY, Run, first_evaluation, with_entry
+from .patch import earlier_hook, install, unguided
+from .run import Run, first_evaluation
 
 
 class SparseGuider(comfy.samplers.CFGGuider):
-    """The host's CFG guider with omega, sparsity and the weak branch decided by a schedule."""
+    """The host's CFG guider with omega, sparsity and the weak branch decided by a schedule. `cfg` is the scale of the
+    rule SG beside CFG; others do not use it."""
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
         positive: list,
         negative: list | None = None,
         weak_model: ModelPatcher | None = None,
+        cfg: float = 1.0,
     ):
         check_weak_model(model, weak_model, schedule.rule)
         check_plan(model, schedule)
@@ -34,8 +38,9 @@ class SparseGuider(comfy.samplers.CFGGuider):
             check_route(weak_model, "The weak model")
         super().__init__(unguided(model))
         self.schedule, self.auxiliary = schedule, None
-        conditions = {"positive": positive}
-        if RULES[schedule.rule].condition == "null":
+        self.set_cfg(cfg)
+        rule, conditions = RULES[schedule.rule], {"positive": positive}
+        if NULL in rule.conditions and not (rule.beside_cfg and cfg == 1):
             conditions["negative"] = negative if negative is not None else self._null()
         self.inner_set_conds(conditions)
         if weak_model is not None:
@@ -53,7 +58,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
             timestep,
             self.conds.get("negative", positive),
             positive,
-            now.omega,
+            self.cfg if run.rule.beside_cfg else now.omega,
             model_options=model_options,
             seed=seed,
         )
@@ -76,13 +81,15 @@ class SparseGuider(comfy.samplers.CFGGuider):
         run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1))
         self.model_options = with_entry(self.model_options, run)
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        with self._weak(noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
+            install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
+            return super().inner_sample(noise, latent_image, *rest, **kwargs)
+
+    def _weak(self, *sampling: Any) -> Any:
+        """The weak model in the middle of sampling, or nothing."""
         if self.auxiliary is None:
-            self.model_options[HOOK] = GuidanceHook(earlier_hook(self.model_options))
-            return super().inner_sample(noise, latent_image, *rest, **kwargs)
-        positive = [condition.copy() for condition in self.conds["positive"]]
-        with self.auxiliary.sampling(positive, noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
-            self.model_options[HOOK] = GuidanceHook(earlier_hook(self.model_options), weak)
-            return super().inner_sample(noise, latent_image, *rest, **kwargs)
+            return nullcontext()
+        return self.auxiliary.sampling([condition.copy() for condition in self.conds["positive"]], *sampling)
 
     def _null(self) -> list:
         spec = spec_of(self.model_patcher)

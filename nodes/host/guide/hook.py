@@ -1,6 +1,5 @@
-"""One guided evaluation: the strong and the weak prediction, through the host's own batching."""
+"""One guided evaluation: the predictions of a step's branches, through the host's own batching."""
 
-import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.branches import Evaluation
+from ....sparse_model.method.guidance import NULL, POSITIVE, RANDOM
 from ....sparse_model.method.sampling import independent_condition
-from .run import KEY, Mark, Run, with_entry
+from ..wire import KEY, with_entry
+from .run import Run
 
 Evaluate = Callable[[dict[str, Any]], list[Tensor]]
 
@@ -29,47 +30,53 @@ def evaluate_conditions(args: dict[str, Any]) -> list[Tensor]:
 class GuidanceHook:
     """The host's `sampler_calc_cond_batch_function`: [positive, negative] -> [strong, weak] predictions.
 
-    `evaluate` is the hook that another node set before, or the host's default. `weak` evaluates the weak branch
-    elsewhere (a second model): weak(args, mark) -> prediction.
+    `evaluate` is the hook that another node set before, or the host's default. `auxiliary` evaluates auxiliary branches
+    with a second model: auxiliary(args, evaluation) -> one prediction per branch.
     """
 
     evaluate: Evaluate = evaluate_conditions
-    weak: Callable[[dict[str, Any], Mark], Tensor] | None = None
+    auxiliary: Callable[[dict[str, Any], Evaluation], list[Tensor]] | None = None
 
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
-        options = args["model_options"]
-        run = options.get("transformer_options", {}).get(KEY)
-        if not isinstance(run, Run):  # somebody samples without a guider
+        run = run_of(args["model_options"])
+        if run is None:  # somebody samples without a guider
             return self.evaluate(args)
-        strong, weak = args["conds"]
-        rule = RULES[run.schedule.rule]
-        now = run.settings(args["model"].model_sampling, float(args["sigma"].flatten()[0]))
-        mark = run.next_mark(now, shared=rule.condition == "same")
-        marked = {**args, "model_options": with_entry(options, mark)}
-        if weak is None:
-            return self.evaluate({**marked, "conds": [strong, None]})
-        if now.omega == 1:
-            prediction = self.evaluate({**marked, "conds": [strong, None]})[0]
-            return [prediction, prediction.clone()]
-        if rule.auxiliary:
-            prediction = self.evaluate({**marked, "conds": [strong, None]})[0]
-            return [prediction, rescale(prediction, self.weak(args, mark), now.omega, run.cfg)]
-        if rule.condition == "same":
-            weak = strong
-        elif rule.condition == "random":
-            weak = random_condition(strong, args["model"].spec.config.num_classes, len(args["input"]), run.seed)
-        predictions = self.evaluate({**marked, "conds": [strong, weak]})
-        return [predictions[0], rescale(predictions[0], predictions[1], now.omega, run.cfg)]
+        positive, negative = args["conds"]
+        sigma = float(args["sigma"].flatten()[0])
+        now = run.settings(args["model"].model_sampling, sigma, scaled=negative is not None)
+        evaluation = run.next_evaluation(now)
+        conditions = {POSITIVE: positive, NULL: negative}
+        if RANDOM in run.rule.conditions:
+            classes = args["model"].spec.config.num_classes
+            conditions[RANDOM] = random_condition(positive, classes, len(args["input"]), run.seed)
+        strong, weak = run.pair(self._predict(args, evaluation, conditions), now)
+        if weak is None:  # the host has zeros where it asks for no prediction
+            weak = torch.zeros_like(strong) if negative is None else strong.clone()
+        return [strong, weak]
+
+    def _predict(self, args: dict[str, Any], evaluation: Evaluation, conditions: dict[str, Any]) -> list[Tensor]:
+        """One prediction per branch; a branch's place in the list of conditions is what a network knows it by."""
+        branches = evaluation.branches
+        conds = [None if branch.auxiliary else conditions[branch.condition] for branch in branches]
+        if len(conds) == 1:
+            conds.append(None)  # other nodes' hooks expect two
+        marked = {**args, "conds": conds, "model_options": with_entry(args["model_options"], evaluation)}
+        predictions = self.evaluate(marked)
+        if not any(branch.auxiliary for branch in branches):
+            return predictions[: len(branches)]
+        others = self.auxiliary(args, evaluation)
+        return [other if b.auxiliary else own for b, own, other in zip(branches, predictions, others, strict=True)]
 
 
-def rescale(strong: Tensor, weak: Tensor, omega: float, cfg: float | None) -> Tensor:
-    """The weak prediction that makes a host guiding at scale `cfg` arrive at scale `omega`.
+def add_pull(args: dict[str, Any]) -> Tensor:
+    """The host's `sampler_post_cfg_function` of rules that have CFG and more: what CFG has made, and the rest."""
+    run = run_of(args["model_options"])
+    return args["denoised"] if run is None or run.pull is None else args["denoised"] + run.pull
 
-    strong + (weak - strong) * (omega - 1) / (cfg - 1), and the weak prediction itself, bit for bit, where both agree.
-    """
-    if cfg is None or math.isclose(omega, cfg, rel_tol=1e-6):
-        return weak
-    return strong + (weak - strong) * ((omega - 1) / (cfg - 1))
+
+def run_of(model_options: dict[str, Any]) -> Run | None:
+    entry = model_options.get("transformer_options", {}).get(KEY)
+    return entry if isinstance(entry, Run) else None
 
 
 def random_condition(conditions: list[dict[str, Any]], classes: int, batch: int, seed: int) -> list[dict[str, Any]]:

@@ -9,15 +9,17 @@ from comfy.patcher_extension import WrappersMP
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Schedule
+from ..wire import KEY
 from .checks import check_plan
-from .hook import GuidanceHook, evaluate_conditions
-from .run import KEY, Run, first_evaluation
+from .hook import GuidanceHook, add_pull, evaluate_conditions
+from .run import Run, first_evaluation
 
-HOOK = "sampler_calc_cond_batch_function"
+HOOK, AFTER_CFG = "sampler_calc_cond_batch_function", "sampler_post_cfg_function"
 
 
 def guided(model: ModelPatcher, schedule: Schedule) -> ModelPatcher:
-    """A clone of the model that a stock sampler guides sparsely; the sampler's cfg is omega."""
+    """A clone of the model that a stock sampler guides sparsely; the sampler's cfg is omega, or stays CFG's own scale
+    under a rule that has one."""
     if RULES[schedule.rule].auxiliary:
         raise ValueError(
             f"The rule {schedule.rule} needs a weak model, which a stock sampler cannot take: use Sparse Guider or "
@@ -25,9 +27,16 @@ def guided(model: ModelPatcher, schedule: Schedule) -> ModelPatcher:
         )
     check_plan(model, schedule)
     patched = unguided(model)
-    patched.set_model_sampler_calc_cond_batch_function(GuidanceHook(earlier_hook(patched.model_options)))
+    install(patched.model_options, schedule, GuidanceHook(earlier_hook(patched.model_options)))
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule))
     return patched
+
+
+def install(model_options: dict[str, Any], schedule: Schedule, hook: GuidanceHook) -> None:
+    """Puts the hooks of a schedule's rule into model options of one's own."""
+    model_options[HOOK] = hook
+    if RULES[schedule.rule].beside_cfg:
+        model_options[AFTER_CFG] = [*model_options.get(AFTER_CFG, []), add_pull]
 
 
 def unguided(model: ModelPatcher) -> ModelPatcher:
@@ -38,6 +47,8 @@ def unguided(model: ModelPatcher) -> ModelPatcher:
         del clone.model_options[HOOK]
         if hook.evaluate is not evaluate_conditions:
             clone.model_options[HOOK] = hook.evaluate
+    if add_pull in clone.model_options.get(AFTER_CFG, []):
+        clone.model_options[AFTER_CFG] = [each for each in clone.model_options[AFTER_CFG] if each is not add_pull]
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     return clone
 
@@ -55,13 +66,13 @@ class BeginRun:
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sigmas, seed = executor.class_obj, args[3], args[7]
-        cfg = getattr(guider, "cfg", None)
-        schedule = self.schedule if cfg is None else self.schedule.with_scale(cfg)
+        relative = not RULES[self.schedule.rule].beside_cfg and hasattr(guider, "cfg")
+        schedule = self.schedule.with_scale(2.0) if relative else self.schedule  # omega - 1 is the share of each step
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
-        run = Run(schedule, seed or 0, first, cfg, max(len(sigmas) - 1, 1))
+        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         output = executor(*args, **kwargs)
-        if not run.guided:
+        if not run.evaluations:
             logging.warning(
                 "Sparse Guidance had no effect: %s does not guide through the host's usual function; use it with "
                 "KSampler, CFGGuider or Sparse Guider.",

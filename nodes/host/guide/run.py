@@ -1,88 +1,88 @@
-"""What one sampling run remembers between its steps, and what one call tells the network."""
+"""What one sampling run remembers between its steps, and how a step's predictions reach a sampler that combines two."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ....sparse_model.method.schedule import Schedule, Settings
-from ....sparse_model.method.tokens import SubsetSeed
+from torch import Tensor
+
+from ....sparse_model.method.branches import Evaluation
+from ....sparse_model.method.guidance import RULES, Rule, Settings
+from ....sparse_model.method.schedule import Schedule
+from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
-
-KEY = "sparse_guidance"
-"""Our entry in the host's transformer_options, and the name of our wrappers and additional models."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What the host's transformer_options carry during a guided call: the sparsity rate of each branch.
-
-    `shared`: both branches have the same condition, so chunks with one uuid are the same input.
-    """
-
-    gammas: tuple[float, ...]
-    seed: SubsetSeed
-    shared: bool = False
-
-    def branch(self, index: int) -> int:
-        """The branch of entry `index` of a list of conditions; entries that we did not put there count as strong."""
-        return index if index < len(self.gammas) else 0
-
-    def gamma(self, index: int) -> float:
-        return self.gammas[self.branch(index)]
 
 
 @dataclass(eq=False)
 class Run:
-    """One sampling run under a schedule. `cfg` is the scale at which a stock sampler combines the two predictions,
-    `steps` how many evaluations are expected: their token subsets are drawn at once.
+    """One sampling run under a schedule, from its `first` evaluation on; `steps` evaluations are expected.
 
-    An object because the host copies dicts and lists in its options at every call. It is made when sampling starts
-    and vanishes with the run's own options.
+    `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
+    `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of the
+    latest pair, `evaluations` how many there were.
+
+    An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
+    vanishes with the run's own options.
     """
 
     schedule: Schedule
     seed: int = 0
-    evaluation: int = 0
-    cfg: float | None = None
+    first: int = 0
     steps: int = 1
-    strong: Mark | None = field(default=None, init=False)
-    guided: int = field(default=0, init=False)
-    latest: tuple[float, Settings] | None = field(default=None, init=False)
-    subsets: SubsetSeed = field(init=False)
+    relative: bool = False
+    evaluations: int = field(default=0, init=False)
+    strong: Evaluation | None = field(default=None, init=False)
+    pull: Tensor | None = field(default=None, init=False)
+    _kept: Subsets = field(init=False)
+    _latest: tuple[float, Settings] | None = field(default=None, init=False)
 
     def __post_init__(self):
-        self.subsets = SubsetSeed(self.seed, self.evaluation, self.schedule.selection, ahead=self.steps)
+        self._kept = subsets(self.seed, self.first, self.schedule.selection, self.steps)
 
     def __deepcopy__(self, memo: dict) -> "Run":
         """Old hosts copy the options of a model deeply at every clone; a run has one state."""
         return self
 
-    def settings(self, model_sampling: Any, sigma: float) -> Settings:
-        """The schedule at a noise level; a guider and its hook ask for the same one in a row."""
-        if self.latest is None or self.latest[0] != sigma:
-            self.latest = sigma, self.schedule.at(progress(model_sampling, sigma))
-        return self.latest[1]
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.schedule.rule]
 
-    def next_mark(self, now: Settings, shared: bool) -> Mark:
-        """A fresh token subset for every evaluation of the model (arXiv 2601.01608, section 3)."""
-        seed = self.subsets.at(self.evaluation)
-        self.evaluation, self.guided = self.evaluation + 1, self.guided + 1
-        self.strong = Mark((now.gamma_strong,), seed)
-        return Mark((now.gamma_strong, now.gamma_weak), seed, shared)
+    def settings(self, model_sampling: Any, sigma: float, scaled: bool = True) -> Settings:
+        """The schedule at a noise level. Without a scale of its own (not `scaled`) the sampler uses one prediction."""
+        if self._latest is None or self._latest[0] != sigma:
+            self._latest = sigma, self.schedule.at(progress(model_sampling, sigma))
+        now = self._latest[1]
+        if self.rule.beside_cfg:
+            return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
+        return now if scaled else replace(now, omega=1.0)
+
+    def next_evaluation(self, now: Settings) -> Evaluation:
+        """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3)."""
+        branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
+        self.evaluations += 1
+        self.strong = Evaluation(branches[:1], kept)
+        return Evaluation(branches, kept)
+
+    def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:
+        """The predictions of a step's branches as (strong, weak), which the sampler combines at its own scale; without
+        a weak one it has nothing to combine."""
+        strong, *others = predictions
+        weak, self.pull = None, None
+        for (_, away), other in zip(self.rule.needed(now), others, strict=True):
+            if self.rule.beside_cfg and away.scale == "omega":
+                self.pull = (now.omega - 1) * (strong - other)
+            else:
+                weak = toward(strong, other, now.omega - 1) if self.relative else other
+        return strong, weak
+
+
+def toward(strong: Tensor, weak: Tensor, share: float) -> Tensor:
+    """strong + (weak - strong) * share, and the weak prediction itself, bit for bit, at a share of 1."""
+    return weak if math.isclose(share, 1, rel_tol=1e-6) else strong + (weak - strong) * share
 
 
 def first_evaluation(model_sampling: Any, sigma: float) -> int:
     """Where a run starts to count evaluations: 0 from pure noise, elsewhere in img2img and later stages, so that two
     stages of one seed do not keep the same tokens."""
     return round(progress(model_sampling, sigma) * 1_000_000)
-
-
-def current_mark(transformer_options: dict[str, Any]) -> Mark | None:
-    """The mark of this call. Calls that other nodes make between ours (SLG, PAG) see the strong branch's settings: they
-    compare their own prediction with the strong one."""
-    entry = transformer_options.get(KEY)
-    return entry.strong if isinstance(entry, Run) else entry
-
-
-def with_entry(model_options: dict[str, Any], entry: Run | Mark) -> dict[str, Any]:
-    """A copy of model options in which transformer_options carry our entry."""
-    return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), KEY: entry}}

@@ -13,7 +13,8 @@ from torch import Tensor
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
 from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
-from .network import evaluation_of, hosted
+from ..wire import evaluation_of
+from .network import hosted
 
 
 class Pixels(comfy.latent_formats.LatentFormat):
@@ -95,9 +96,7 @@ class SparseModel(comfy.model_base.BaseModel):
         **kwargs: Any,
     ) -> Tensor:
         """Draws the kept tokens in front of the network, which the host may have compiled."""
-        asked = evaluation_of(transformer_options)
-        batch, tokens = len(x) // len(asked.branches), self.spec.config.tokens(*x.shape[2:])
-        kwargs["evaluation"] = asked.prepare(self.diffusion_model.sparsity, batch, tokens, x.device)
+        kwargs["evaluation"] = evaluation_of(transformer_options).prepare(self.diffusion_model, x)
         return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text
-from ....sparse_model.method.branches import DENSE, Branch, Evaluation, Prepared
+from ....sparse_model.method.branches import DENSE, Evaluation, Prepared
 from ....sparse_model.method.prediction import Flow
 from ....sparse_model.networks import ARCHITECTURES
 from ....sparse_model.networks.layers import Backend
-from ..guide.run import current_mark
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -81,18 +80,3 @@ class HostForward:
         if context is None:
             return x.new_zeros(len(x), self.spec.config.num_classes)
         return context.amax(dim=1)
-
-
-def evaluation_of(transformer_options: dict[str, Any]) -> Evaluation:
-    """Which branch each chunk of the host's batch answers: the host labels chunks by their place in its list."""
-    mark = current_mark(transformer_options)
-    if mark is None:
-        return DENSE
-    chunks, sources = transformer_options["cond_or_uncond"], transformer_options["uuids"]
-    return Evaluation(
-        tuple(
-            Branch(mark.gamma(index), mark.branch(index), source if mark.shared else (source, index))
-            for index, source in zip(chunks, sources, strict=True)
-        ),
-        mark.seed,
-    )

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ....sparse_model.method.sparsity import Route
+from ....sparse_model.method.sparsity import trainers_route as trained
 
 Span = tuple[int, int]
 """Where the droppable tokens of a sequence stand: their start and their count."""
@@ -84,11 +85,6 @@ class Family:
         sides = (patch,) * 2 if isinstance(patch, int) else tuple(patch)
         sides = (1,) * (len(size) - len(sides)) + sides
         return tuple(-(-length // side) for length, side in zip(size, sides[-len(size) :], strict=True))
-
-
-def trained(depth: int) -> Route:
-    """The route that SimpleTuner recommends for the families it trains (documentation/TREAD.md there)."""
-    return Route(2, -2) if depth > 4 else Route(depth // 3, depth // 3)
 
 
 def after_reference(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:

@@ -1,6 +1,5 @@
 """A token route on any MODEL: recorded on a clone, and carried out by the clone's own blocks."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,91 +9,17 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....sparse_model.method.sparsity import Sparsity
-from ..own.model import spec_of
-from ..own.network import evaluation_of
-from .families import Family, Stage, family_of, numbered_blocks, trained
+from ..wire import evaluation_of
+from .families import Family, Stage, numbered_blocks
 from .routing import CURRENT, Call, RoutedBlock
 
 KEY = "token_route"
 """The name of our wrapper, callbacks and attachment on a model of the host."""
 
-OWN = "diffusion_model.sparsity"
-"""Where a network of this pack keeps its route."""
 
-
-def sparsity_of(model: ModelPatcher) -> Sparsity:
-    """Where a MODEL is token-sparse: as its checkpoint or a Token Route says; falsy if it is dense."""
-    if spec_of(model) is not None:
-        return model.get_model_object(OWN)
-    return model.get_attachment(KEY) or Sparsity()
-
-
-def depth_of(model: ModelPatcher) -> int:
-    """How many layers a route of a MODEL can count."""
-    spec = spec_of(model)
-    if spec is not None:
-        return spec.config.depth
-    network = model.model.diffusion_model
-    return len(numbered_blocks(network, family_of(network)))
-
-
-def tokens_of(model: ModelPatcher, shape: tuple[int, ...]) -> int:
-    """Image tokens of a latent [B, C, ...]."""
-    spec = spec_of(model)
-    if spec is not None:
-        return spec.config.tokens(*shape[-2:])
-    network = model.model.diffusion_model
-    return math.prod(family_of(network).grid(network, shape[2:]))
-
-
-def family_route(model: ModelPatcher) -> Sparsity:
-    """What to route where nobody says otherwise: the checkpoint's own route, else the default of the family."""
-    spec = spec_of(model)
-    if spec is not None:
-        return spec.sparsity if spec.sparsity.routes else Sparsity((trained(spec.config.depth),))
-    return Sparsity((family_of(model.model.diffusion_model).route(depth_of(model)),))
-
-
-def described(model: ModelPatcher, sparsity: Sparsity, shape: tuple[int, ...] | None = None) -> str:
-    """Some lines for people: family, routed blocks, tokens of a latent [B, C, ...]; ValueError if a route does not fit.
-
-    `model` is the one that gets the route.
-    """
-    spec, depth = spec_of(model), depth_of(model)
-    if spec is not None:
-        name, paths = spec.architecture, [f"layer {i}" for i in range(depth)]
-    else:
-        network = model.model.diffusion_model
-        family = family_of(network)
-        name, paths = family.name, [path.replace(".", " ") for path, *_ in numbered_blocks(network, family)]
-    stretches = [layers for layers, route in sparsity.stretches(depth) if route is not None]
-    lines = [f"{name}, {depth} blocks."]
-    for layers, route in zip(stretches, sorted(sparsity.routes, key=lambda r: r.layers(depth).start), strict=True):
-        lines.append(
-            f"Routed: blocks {layers.start} to {layers.stop - 1} ({paths[layers.start]} to {paths[layers.stop - 1]}), "
-            f"trained at ratio {route.ratio:g}."
-        )
-    if shape is not None:
-        lines.append(
-            f"{tokens_of(model, shape)} image tokens at this size; text tokens and reference images are never dropped."
-        )
-    if sparsity_of(model):
-        came = "route" if sparsity_of(model).routes else "mask"
-        lines.append(f"This replaces the {came} that the model came with.")
-    return "\n".join(lines)
-
-
-def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
+def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatcher:
     """A clone that drops tokens where `sparsity` says, in place of any earlier route; ValueError if it cannot."""
-    spec = spec_of(model)
-    if not sparsity.routes:
-        raise ValueError("There is no route in this: give at least one start and end layer.")
     clone = model.clone()
-    if spec is not None:
-        list(sparsity.stretches(spec.config.depth))
-        clone.add_object_patch(OWN, sparsity)
-        return clone
-    family = family_of(model.model.diffusion_model)
     install(clone, family, sparsity)
     clone.set_attachments(KEY, sparsity)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)

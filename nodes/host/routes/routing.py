@@ -84,7 +84,7 @@ class Call:
 
         The host lays out each branch's conditions in one order, so that the distinct ones stand in front.
         """
-        sources = [branch.source for branch in self.evaluation.branches]
+        sources = self.evaluation.sources
         first = list(dict.fromkeys(sources.index(source) for source in sources))
         if len(first) == len(sources) or first != list(range(len(first))):
             return None
@@ -95,11 +95,11 @@ class Call:
     def subset(self, rows: slice, gamma: float, count: int, route: int) -> Tensor:
         """The kept tokens of some rows out of `count` droppable ones: [rows, K]."""
         chunks = range(rows.start // self.size, -(-rows.stop // self.size))
-        seed, branches = self.evaluation.seed, self.evaluation.branches
+        kept, branches = self.evaluation.subsets, self.evaluation.branches
         drawn = [
             self.once(
                 ("subset", chunk, route),
-                partial(seed.draw, branches[chunk].index, self.size, count, gamma, route, self.device),
+                partial(kept.draw, branches[chunk].index, self.size, count, gamma, route, self.device),
             )
             for chunk in chunks
         ]

@@ -1,0 +1,50 @@
+"""One way to ask a MODEL about its tokens, whether its network is this pack's or the host's own."""
+
+from typing import Protocol
+
+from comfy.model_patcher import ModelPatcher
+
+from ...sparse_model.cost import Count
+from ...sparse_model.method.sparsity import Sparsity
+from .own.adapter import OwnModel
+from .own.model import spec_of
+from .routes.adapter import HostModel
+
+
+class Adapter(Protocol):
+    """What the nodes ask of a MODEL; ValueError where its network is of no known family."""
+
+    name: str
+    """Its architecture or family."""
+
+    @property
+    def sparsity(self) -> Sparsity:
+        """Where it is token-sparse: as its checkpoint or a Token Route says; falsy if it is dense."""
+
+    @property
+    def depth(self) -> int:
+        """How many layers a route can count."""
+
+    @property
+    def layer_names(self) -> list[str]:
+        """What people call these layers."""
+
+    @property
+    def default_route(self) -> Sparsity:
+        """What to route where nobody says otherwise: the checkpoint's own route, else its family's default."""
+
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        """Image tokens of a latent [B, C, ...]."""
+
+    def text_tokens(self, positive: list | None) -> int:
+        """How many text tokens a conditioning brings, or, without one, how many there can be."""
+
+    def counter(self, shape: tuple[int, ...], text: int) -> Count:
+        """Counts multiply-adds over a latent [B, C, ...] with `text` text tokens, attention included."""
+
+    def routed(self, sparsity: Sparsity) -> ModelPatcher:
+        """A clone that drops tokens there, in place of any earlier route; ValueError if a route does not fit."""
+
+
+def adapter_of(model: ModelPatcher) -> Adapter:
+    return OwnModel(model) if spec_of(model) is not None else HostModel(model)

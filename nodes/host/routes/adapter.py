@@ -1,0 +1,97 @@
+"""What nodes ask of a MODEL with a network of the host (`adapters.Adapter`)."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ....sparse_model.cost import Count
+from ....sparse_model.method.branches import Branch, Evaluation
+from ....sparse_model.method.sparsity import Sparsity
+from ....sparse_model.method.tokens import keep_count
+from .families import Family, Stage, family_of, numbered_blocks
+from .route import KEY, routed
+
+
+class HostModel:
+    def __init__(self, model: ModelPatcher):
+        self.model, self.network = model, model.model.diffusion_model
+
+    @cached_property
+    def family(self) -> Family:
+        return family_of(self.network)
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    @property
+    def sparsity(self) -> Sparsity:
+        return self.model.get_attachment(KEY) or Sparsity()
+
+    @property
+    def depth(self) -> int:
+        return len(numbered_blocks(self.network, self.family))
+
+    @property
+    def layer_names(self) -> list[str]:
+        return [path.replace(".", " ") for path, *_ in numbered_blocks(self.network, self.family)]
+
+    @property
+    def default_route(self) -> Sparsity:
+        return Sparsity((self.family.route(self.depth),))
+
+    def tokens(self, shape: tuple[int, ...]) -> int:
+        return math.prod(self.family.grid(self.network, shape[2:]))
+
+    def text_tokens(self, positive: list | None) -> int:
+        return 256 if positive is None else positive[0][0].shape[1]
+
+    def counter(self, shape: tuple[int, ...], text: int) -> Count:
+        """From the sizes of the linear layers in the blocks, times the tokens that run through each, and the two
+        products of attention; embeddings and the last layer are left out."""
+        blocks = [(stage, block) for _, stage, block in numbered_blocks(self.network, self.family)]
+        stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
+
+        def count(branches: Sequence[Branch]) -> int:
+            total, rows = (
+                0,
+                len(set(Evaluation(tuple(branches)).sources)),
+            )  # one per input, until they keep other tokens
+            for layers, route in stretches:
+                if route is None:
+                    total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)
+                    continue
+                rows = len(branches)
+                for keep in (keep_count(tokens, branch.gamma) for branch in branches):
+                    total += sum(block_cost(*blocks[i], keep, text) for i in layers) if keep else 0
+            return total
+
+        return count
+
+    def routed(self, sparsity: Sparsity) -> ModelPatcher:
+        return routed(self.model, self.family, sparsity)
+
+
+def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
+    """Multiply-adds of one block for one picture of `tokens` image tokens and `text` text tokens."""
+    apart = stage.text is not None or bool(stage.over_text)  # text has weights of its own
+    cross = stage.text is None and bool(stage.over_text)
+    total, width, further = 0, None, False
+    for name, layer in block.named_modules():
+        if not isinstance(layer, nn.Linear):
+            continue
+        if "mod" in name.lower():
+            length = 1
+        elif name.startswith(stage.over_text):
+            length = text
+        else:
+            length = tokens if apart else tokens + text
+            width = width or layer.in_features
+        further = further or name.startswith(stage.over_image or "?")
+        total += length * layer.in_features * layer.out_features
+    keys = tokens if cross else tokens + text
+    attention = keys * keys + (tokens * text if cross else 0) + (tokens * tokens if further else 0)
+    return total + 2 * attention * width

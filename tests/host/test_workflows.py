@@ -48,6 +48,7 @@ def test_every_workflow_has_both_forms_and_a_thumbnail():
         assert sorted(path.stem for path in (REPOSITORY / "workflows").glob(f"*{suffix}")) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_it_needs_nothing_but_the_download(host: Host, path):
     """At a smaller size and in fewer steps than the workflow's."""

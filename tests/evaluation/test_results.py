@@ -77,7 +77,7 @@ from sparse_model.evaluation.results import Results
 results = Results(Path(sys.argv[1]), "m1")
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(200):
+for number in range(60):
     results.add({"key": str(number), "plan": "map", "writer": sys.argv[2], "text": "x" * 20_000})
 """
 
@@ -97,7 +97,7 @@ def test_processes_that_write_at_once_lose_and_mix_nothing(tmp_path):
         writer.communicate()
         assert writer.returncode == 0
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["key"] for row in rows] == [str(number) for number in range(200)]
+    assert [row["key"] for row in rows] == [str(number) for number in range(60)]
 
 
 FULL = """

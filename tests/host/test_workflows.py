@@ -124,6 +124,7 @@ def test_every_node_has_a_help_page(host: Host):
         assert (REPOSITORY / "web" / "docs" / f"{node}.md").is_file(), node
 
 
+@pytest.mark.slow
 def test_each_opens_in_the_editor_with_nothing_missing_or_red(editor: Editor):
     reports = editor.check([REPOSITORY / "workflows" / f"{name}.json" for name in NAMES])
     for path, report in zip(API, reports, strict=True):

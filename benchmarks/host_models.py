@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 
 
 options, command = arguments(), sys.argv
-sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK / "tests" / "host"), str(PACK)]
+sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK)]
 sys.argv = ["main.py", "--use-pytorch-cross-attention"] + (["--cpu"] if options.device == "cpu" else [])
 
 import comfy.options  # noqa: E402
@@ -45,10 +45,12 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import comfy.samplers  # noqa: E402
+import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
+from comfy.ldm.flux.model import FluxParams  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from zoo import FLUX, TWO_STACKS, Animal, build, conditions, latent  # noqa: E402
 
 from benchmarks.timing import keep, ratio  # noqa: E402
 
@@ -64,15 +66,35 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(f"sparse_guidance.{name}")
 
 
-def flux() -> Animal:
-    tokens = (options.side // 2) ** 2
+POOLED, CONTEXT = 768, 4096  # channels of CLIP's and of T5's text
+
+
+def flux(dtype: torch.dtype) -> comfy.model_patcher.ModelPatcher:
+    """FLUX of the size that the options say, seeded random weights, on the CPU."""
     sizes = {
-        **FLUX, "hidden_size": options.hidden, "num_heads": options.hidden // 128, "axes_dim": [16, 56, 56],
-        "mlp_ratio": 4.0, "depth": options.depth, "depth_single_blocks": 2 * options.depth, "vec_in_dim": 768,
-        "context_in_dim": 4096,
+        "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED, "context_in_dim": CONTEXT,
+        "hidden_size": options.hidden, "num_heads": options.hidden // 128, "mlp_ratio": 4.0, "depth": options.depth,
+        "depth_single_blocks": 2 * options.depth, "axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2,
+        "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
     }  # fmt: skip
-    shape = (options.batch, 16, options.side, options.side)
-    return Animal("Flux", sizes, shape, (tokens // 8, 4096), TWO_STACKS, pooled=768)
+    sizes = {
+        name: value for name, value in sizes.items() if name in FluxParams.__dataclass_fields__
+    }  # not in all hosts
+    config = comfy.supported_models.Flux({**sizes, "image_model": "flux", "dtype": dtype})
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model({}, "")
+    generator = torch.Generator().manual_seed(0)
+    for value in model.diffusion_model.state_dict().values():
+        value.copy_(torch.randn(value.shape, generator=generator) / value.shape[-1] ** 0.5)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+
+
+def condition(seed: int) -> list:
+    """A prompt as the host's nodes pass it, one text token per eight image tokens."""
+    generator, tokens = torch.Generator().manual_seed(seed), (options.side // 2) ** 2
+    context = torch.randn(1, tokens // 8, CONTEXT, generator=generator)
+    return [[context, {"pooled_output": torch.randn(1, POOLED, generator=generator)}]]
 
 
 def clock() -> float:
@@ -109,14 +131,14 @@ class Counter:
 
 
 def main() -> None:
-    animal = flux()
-    patcher = build(animal, getattr(torch, options.dtype))
+    patcher = flux(getattr(torch, options.dtype))
     if options.device == "cuda":
         patcher.load_device = torch.device("cuda")
     route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
     routed = part("nodes.host.adapters").adapter_of(patcher).routed(route.Sparsity((route.Route(*options.route, 0.5),)))
     guided = part("nodes.host.guide.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
-    noise, positive, negative = latent(animal), conditions(animal, 1), conditions(animal, 3)
+    noise = torch.randn(options.batch, 16, options.side, options.side, generator=torch.Generator().manual_seed(2))
+    positive, negative = condition(1), condition(3)
     sigmas = torch.tensor([0.8, 0.7])
 
     def step(model: Any, cfg: float) -> float:

@@ -1,1 +1,1 @@
-"""The command line, one file per verb."""
+"""The command line, one file per verb: `add_parser` has its options, `run` does it."""

@@ -1,4 +1,4 @@
-"""The picture that tells the story: the same seeds without guidance, under CFG and under Sparse Guidance."""
+"""The picture of `sample`: one row each of no guidance, CFG and a schedule, from the same seeds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,34 +16,10 @@ from ..method.sampling import Compiled, Denoiser, sample
 from ..method.schedule import Schedule, constant
 from ..pictures.image import contact_sheet
 
-BUNDLED = Path(__file__).parents[2] / "models"
-DEFAULT = BUNDLED / "icons-32-patch4.safetensors"
+UNGUIDED = constant(0, 0, 1, "CFG")
 
 
-def earlier(checkpoint: Path) -> Path | None:
-    """The weaker checkpoint of the same training for AG rules, if it lies beside it: NAME-early.safetensors."""
-    path = checkpoint.with_name(f"{checkpoint.stem}-early.safetensors")
-    return path if path.is_file() else None
-
-
-def rows_of(schedule: Schedule) -> dict[str, Schedule]:
-    """The rows to compare: CFG gets the guided row's own omega, so that only the rule differs."""
-    name = (
-        f"{schedule.rule} omega {schedule.omega.high:g}, gamma {_span(schedule, 'strong')} / {_span(schedule, 'weak')}"
-    )
-    return {
-        "no guidance": constant(0, 0, 1, "CFG"),
-        f"CFG omega {schedule.omega.high:g}": constant(0, 0, schedule.omega.high, "CFG"),
-        name: schedule,
-    }
-
-
-def _span(schedule: Schedule, branch: str) -> str:
-    curve = getattr(schedule, f"gamma_{branch}")
-    return f"{curve(0):g}" if curve.low == curve.high else f"{curve(0):g} to {curve(1):g}"
-
-
-def tell(
+def comparison_picture(
     checkpoint: Path,
     prompts: Sequence[str],
     schedule: Schedule | None,
@@ -59,6 +35,50 @@ def tell(
     checkpoint, a label or a schedule that does not fit.
     """
     network, spec = load(checkpoint)
+    schedule = schedule or spec.schedule or constant(0.5, 0.9, 1.5)
+    refuse_unfit(checkpoint, spec, schedule)
+    weak_network = weaker_denoiser(schedule.rule, auxiliary, spec) if RULES[schedule.rule].auxiliary else None
+    steps = steps or spec.steps
+    condition = torch.stack([label_weights(prompt, spec.labels) for prompt in prompts])
+    shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)
+    denoiser = Denoiser(Compiled(network.float()) if compile else network.float(), spec.prediction)
+    unguided_cost = step_cost(spec, UNGUIDED, 1).unguided
+    pictures, rows = {}, compared_schedules(schedule)
+    with tqdm(total=steps * len(rows), desc="sampling") as bar:
+        for name, compared in rows.items():
+            cost = step_cost(spec, compared, steps).total
+            title = f"{name}: {cost / 1e6:.0f} MMAC per step, {cost / unguided_cost:.2f} of unguided"
+            pictures[title] = sample(
+                denoiser,
+                condition,
+                compared,
+                shape=shape,
+                steps=steps,
+                seed=seed,
+                auxiliary=weak_network if RULES[compared.rule].auxiliary else None,
+                callback=lambda *_: bar.update(),
+            )
+    return contact_sheet(pictures, scale=max(1, 128 // spec.config.input_size), columns=list(prompts))
+
+
+def compared_schedules(schedule: Schedule) -> dict[str, Schedule]:
+    """Name of a row -> its schedule. CFG gets the schedule's own omega, so that only the rule differs."""
+    omega = f"omega {schedule.omega.high:g}"
+    rates = f"{_first_to_last(schedule, 'strong')} / {_first_to_last(schedule, 'weak')}"
+    return {
+        "no guidance": UNGUIDED,
+        f"CFG {omega}": constant(0, 0, schedule.omega.high, "CFG"),
+        f"{schedule.rule} {omega}, gamma {rates}": schedule,
+    }
+
+
+def _first_to_last(schedule: Schedule, branch: str) -> str:
+    curve = getattr(schedule, f"gamma_{branch}")
+    return f"{curve(0):g}" if curve.low == curve.high else f"{curve(0):g} to {curve(1):g}"
+
+
+def refuse_unfit(checkpoint: Path, spec: ModelSpec, schedule: Schedule) -> None:
+    """CheckpointError for a model that does not make pixels of labels, or cannot leave out what the schedule does."""
     if spec.text is not None:
         raise CheckpointError(
             f"{checkpoint.name}: reads {spec.text.describe()}, which ComfyUI encodes; this command samples models of "
@@ -69,42 +89,17 @@ def tell(
             f"{checkpoint.name}: makes latents of the '{spec.latent}' VAE, which needs ComfyUI to decode; "
             "this command shows models that make pixels."
         )
-    schedule = schedule or spec.schedule or constant(0.5, 0.9, 1.5)
     if schedule.sparse and not spec.sparsity:
         raise CheckpointError(
             f"{checkpoint.name}: has no token route in its metadata, so nothing can be left out; use gammas of 0, or "
             "record the route that it was trained with: convert --route START END."
         )
-    helper = _auxiliary(auxiliary or earlier(checkpoint), spec, schedule)
-    steps = steps or spec.steps
-    condition = torch.stack([label_weights(prompt, spec.labels) for prompt in prompts])
-    shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)
-    rows = {}
-    main = Denoiser(Compiled(network.float()) if compile else network.float(), spec.prediction)
-    dense = step_cost(spec, constant(0, 0, 1, "CFG"), 1).unguided
-    plans = rows_of(schedule)
-    with tqdm(total=steps * len(plans), desc="sampling") as bar:
-        for name, plan in plans.items():
-            cost = step_cost(spec, plan, steps).total
-            pictures = sample(
-                main,
-                condition,
-                plan,
-                shape=shape,
-                steps=steps,
-                seed=seed,
-                auxiliary=helper if RULES[plan.rule].auxiliary else None,
-                callback=lambda *_: bar.update(),
-            )
-            rows[f"{name}: {cost / 1e6:.0f} MMAC per step, {cost / dense:.2f} of unguided"] = pictures
-    return contact_sheet(rows, scale=max(1, 128 // spec.config.input_size), columns=list(prompts))
 
 
-def _auxiliary(path: Path | None, spec: ModelSpec, schedule: Schedule) -> Denoiser | None:
-    if not RULES[schedule.rule].auxiliary:
-        return None
+def weaker_denoiser(rule: str, path: Path | None, spec: ModelSpec) -> Denoiser:
+    """The weak branch of AG rules; ValueError if there is no second checkpoint, or it is of another network."""
     if path is None:
-        raise ValueError(f"{schedule.rule} needs a weaker second checkpoint of the same model; name it by --auxiliary.")
+        raise ValueError(f"{rule} needs a weaker second checkpoint of the same model; name it by --auxiliary.")
     network, other = load(path)
     if (other.architecture, other.config, other.labels) != (spec.architecture, spec.config, spec.labels):
         raise CheckpointError(f"{path.name}: is not a checkpoint of the same network, so it cannot be its weak branch.")

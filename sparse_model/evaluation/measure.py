@@ -27,6 +27,7 @@ from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
+FIGURES = ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance")  # of every cell
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

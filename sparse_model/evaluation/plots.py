@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..checkpoints.spec import schedule_from_dict
 from ..pictures.image import contact_sheet
-from .measure import Bench, Cell
+from .measure import FIGURES, Bench, Cell
 
 Row = dict[str, Any]
 
@@ -142,21 +142,21 @@ PLOTS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
 
 
 def table(rows: list[Row], plan: str) -> str:
-    """A Markdown table of one plan's cells: mean and standard deviation over seeds."""
+    """A Markdown table of one plan's cells: mean and standard deviation over seeds; n/a for a figure that a row from
+    before it was added lacks."""
+    others = FIGURES[1:]
     lines = [
-        "| method | omega | Fréchet | precision | recall | density | coverage | consistency "
-        "| distance | GMACs | of CFG |",
-        "|" + 11 * "---|",
+        f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |",
+        "|" + (len(others) + 5) * "---|",
     ]
     for method, group in grouped(row for row in rows if row["plan"] == plan).items():
         distance, error = spread([row["frechet"] for row in group])
-        others = " | ".join(
-            f"{spread([row[name] for row in group])[0]:.3f}"
-            for name in ("precision", "recall", "density", "coverage", "consistency", "distance")
+        means = " | ".join(
+            f"{mean(row[name] for row in group):.3f}" if all(name in row for row in group) else "n/a" for name in others
         )
         omega, first = constant_of(group[0], "omega"), group[0]
         lines.append(
-            f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {others} | {first['gmacs']:.4f} | "
+            f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {means} | {first['gmacs']:.4f} | "
             f"{first['cost']:.2f} |"
         )
     return "\n".join(lines)

@@ -1,29 +1,44 @@
 """A file of results: one JSON line per measured cell, appended whole, read again when a sweep goes on."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+Row = dict[str, Any]
 
 
 class Results:
-    """The lines of one model's results file. ValueError if the file belongs to another model or is not such a file.
+    """The rows of one model's results file, one per key and plan: of several lines the last one counts.
 
-    A line that a killed run left unfinished is dropped.
+    A line that a killed run left unfinished is dropped. ValueError if the file belongs to another model or is not such
+    a file.
     """
 
     def __init__(self, path: Path, model: str):
         self.path, self.model = path, model
         if not path.parent.is_dir():
             raise ValueError(f"'{path}': the folder '{path.parent}' does not exist.")
-        text = path.read_bytes() if path.is_file() else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        self.rows = [self._parse(line, number) for number, line in enumerate(whole.splitlines(), 1)]
-        self.unfinished = len(text) - len(whole)
+        self._rows = self._read(path.read_bytes() if path.is_file() else b"")
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+    @property
+    def rows(self) -> list[Row]:
+        return list(self._rows.values())
+
+    def _read(self, text: bytes) -> dict[tuple[str, str], Row]:
+        rows = (self._parse(line, number) for number, line in enumerate(_whole_lines(text).splitlines(), 1))
+        return {(row["key"], row["plan"]): row for row in rows}
+
+    def _parse(self, line: bytes, number: int) -> Row:
         try:
             row = json.loads(line)
-            model = row["model"]
+            model, _, _ = row["model"], row["key"], row["plan"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"'{self.path}' line {number} is not a result; name another file for results.") from error
         if model != self.model:
@@ -32,26 +47,31 @@ class Results:
             )
         return row
 
-    def find(self, key: str, plan: str | None = None) -> dict[str, Any] | None:
+    def find(self, key: str, plan: str | None = None) -> Row | None:
         """The row that was measured under `key`, for `plan` if given."""
         return next((row for row in self.rows if row["key"] == key and plan in (None, row["plan"])), None)
 
-    def add(self, row: dict[str, Any], write: bool = True) -> None:
-        """Takes a row and appends it to the file, unless another process does.
+    def add(self, row: Row, write: bool = True) -> None:
+        """Takes a row and appends it to the file, unless another process does or has done.
 
         Where that fails (disk full), the file is left as it was and OSError says so.
         """
-        line = json.dumps({"model": self.model, **row}) + "\n"
+        row = json.loads(json.dumps({"model": self.model, **row}))  # as it will be read from the file
         if write:
-            self._append(line)
-        self.rows.append(json.loads(line))  # as it will be read from the file
+            self._append(row)
+        self._rows[row["key"], row["plan"]] = row
 
-    def _append(self, line: str) -> None:
-        with open(self.path, "ab") as file:
-            start = file.tell() - self.unfinished
+    def _append(self, row: Row) -> None:
+        with open(self.path, "a+b") as file, _locked(file):
+            file.seek(0)
+            text = file.read()
+            there = self._read(text).get((row["key"], row["plan"]))
+            if there is not None and there.keys() >= row.keys():
+                return  # another sweep into this file was faster
+            start = len(_whole_lines(text))
             file.truncate(start)
             try:
-                file.write(line.encode())
+                file.write(json.dumps(row).encode() + b"\n")
                 file.flush()
             except OSError as error:
                 file.truncate(start)
@@ -59,4 +79,15 @@ class Results:
                     f"'{self.path}' could not be written ({error.strerror}); make room and call the same again: it "
                     "goes on where it stopped."
                 ) from error
-        self.unfinished = 0
+
+
+def _whole_lines(text: bytes) -> bytes:
+    return text[: text.rfind(b"\n") + 1]
+
+
+@contextlib.contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Keeps other sweeps from writing to the file; a process that is killed lets go of it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file unlocks it

@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..method.schedule import Schedule
-from .measure import Bench, Cell
+from .measure import FIGURES, Bench, Cell
 from .results import Results
 from .variants import Variant
 
@@ -35,9 +35,9 @@ class Sweep:
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell, measured now or found; `plan` says what it is for."""
         key = self.bench.key(cell)
-        row = self.results.find(key, plan)
+        row = _complete(self.results.find(key, plan))
         if row is None:
-            row = self.results.find(key) or self.bench.measure(cell)
+            row = _complete(self.results.find(key)) or self.bench.measure(cell)
             row = {**row, "plan": plan, "method": cell.method}
             self.results.add(row, write=self.bench.accelerator.is_main_process)
             if self.bench.accelerator.is_main_process:
@@ -76,6 +76,11 @@ class Sweep:
             found[omega] = look(omega)
         best = min(found, key=found.get)
         return best, found[best]
+
+
+def _complete(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A row that has every figure; one from before a figure was added is measured again."""
+    return row if row is not None and all(name in row for name in FIGURES) else None
 
 
 def describe(row: dict[str, Any]) -> str:

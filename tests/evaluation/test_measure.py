@@ -94,6 +94,7 @@ def launched(folder, checkpoint, out, processes):
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(folder, checkpoint, tmp_path):
     path = checkpoint()
     (one,), (two,) = (launched(folder, path, tmp_path / f"{count}.jsonl", count) for count in (1, 2))

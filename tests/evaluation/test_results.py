@@ -50,6 +50,56 @@ def test_bad_files(tmp_path):
         Results(tmp_path / "nowhere" / "r.jsonl", "m1")
 
 
+def test_two_sweeps_into_one_file_leave_each_row_once(tmp_path):
+    path = tmp_path / "r.jsonl"
+    one, other = Results(path, "m1"), Results(path, "m1")
+    one.add(ROW)
+    other.add({**ROW, "frechet": 12.6})  # measured at the same time
+    other.add({**ROW, "key": "b"})
+    one.add({**ROW, "key": "c"})
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+    assert [row["key"] for row in Results(path, "m1").rows] == ["a", "b", "c"]
+
+
+def test_of_two_lines_of_one_cell_the_last_counts(tmp_path):
+    path = tmp_path / "r.jsonl"
+    results = Results(path, "m1")
+    results.add(ROW)
+    results.add({**ROW, "recall": 0.5})
+    assert len(path.read_text().splitlines()) == 2
+    assert results.rows == Results(path, "m1").rows == [{"model": "m1", **ROW, "recall": 0.5}]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from sparse_model.evaluation.results import Results
+results = Results(Path(sys.argv[1]), "m1")
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(60):
+    results.add({"key": str(number), "plan": "map", "writer": sys.argv[2], "text": "x" * 20_000})
+"""
+
+
+def test_processes_that_write_at_once_lose_and_mix_nothing(tmp_path):
+    path = tmp_path / "r.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in "ab"
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == b"ready\n"
+    for writer in writers:
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["key"] for row in rows] == [str(number) for number in range(60)]
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

@@ -69,6 +69,20 @@ def test_a_cell_of_two_plans_is_measured_once(sweep, measured):
     ] * 2
 
 
+def test_a_row_from_before_a_figure_was_added_is_measured_again(sweep, measured, tmp_path):
+    naive(sweep())
+    path, first = tmp_path / "results.jsonl", len(measured)
+    old = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "coverage"}) + "\n" for row in old))
+    table = plots.table(sweep().results.rows, "naive").splitlines()
+    assert len(table) == 2 + 6 and all(line.count("n/a") == 1 for line in table[2:])
+    again = sweep()
+    naive(again)
+    assert len(measured) == 2 * first
+    assert [row["coverage"] for row in sweep().results.rows] == [row["coverage"] for row in old]
+    assert "n/a" not in plots.table(again.results.rows, "naive")
+
+
 def test_every_method_gets_as_many_looks_and_none_on_the_final_noise(sweep):
     one = sweep()
     for best_at in (1.25, 2.0, 3.0):
@@ -226,7 +240,8 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def test_the_commands(checkpoint, folder, tmp_path, capsys):
+def test_the_commands(checkpoint, folder, tmp_path, monkeypatch, features):
+    monkeypatch.setattr("sparse_model.evaluation.features.pretrained", lambda: features)
     common = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
     small = ("--samples", 8, "--seeds", 2, "--steps", 2)
     assert run("evaluate", *common, *small, "--rule", "CFG", "--omega", 2, "--gamma-strong", 0, "--gamma-weak", 0) == 0
@@ -234,6 +249,13 @@ def test_the_commands(checkpoint, folder, tmp_path, capsys):
     assert run("sweep", "naive", *common, *small, "--plots", tmp_path / "plots") == 0
     assert (tmp_path / "plots" / "naive.png").is_file()
     assert (tmp_path / "plots" / "naive.md").read_text().count("\n") == 2 + 6
+
+
+@pytest.mark.slow
+def test_a_command_with_the_real_features(checkpoint, folder, tmp_path):
+    given = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
+    assert run("evaluate", *given, "--samples", 6, "--seeds", 1, "--steps", 1) == 0
+    assert (tmp_path / "r.jsonl").read_text().count("\n") == 1
 
 
 def _model(folder):

@@ -1,17 +1,22 @@
-"""Runs inside a host's Python, without a server: python inside.py CHECKOUT PACK CHECKPOINT, prints JSON.
+"""Runs inside a host's Python, without a server: python inside.py CHECKOUT PACK CHECKPOINT [CASE ...].
 
 For what a server cannot be made to do on demand: split a batch for want of memory, or run a node that calls the model
-between our calls.
+between our calls. Prints a line of JSON with the names of the cases to come, all if none are named, then one for each:
+its name, and its result or its error.
 """
 
 import contextlib
 import json
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hosted_pack import load_pack
 
-checkout, pack, checkpoint = sys.argv[1:4]
+checkout, pack, checkpoint, *wanted = sys.argv[1:]
 part = load_pack(checkout, pack, "--preview-method", "latent2rgb", "--use-pytorch-cross-attention")
 
 import comfy.samplers  # noqa: E402
@@ -214,29 +219,31 @@ def guided_by_us(path: Path) -> list:
     return patcher.model.process_latent_in(found).tolist()
 
 
-families = sorted(Path(checkpoint).parent.glob("family-*.safetensors"))
-for path in families:
-    if path.stem.startswith("family-prx"):
-        trajectory(path)
-preview = latent_preview.prepare_callback(model, 1)
-previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-picture = previewer.decode_latent_to_preview(torch.full((1, 3, 16, 16), 1.0))
-print(
-    json.dumps(
-        {
-            "SG": split("SG"),
-            "CFG + SG": split("CFG + SG"),
-            "ICG": split("ICG"),
-            "foreign": foreign(),
-            "compiled": compiled(),
-            "devices": several_devices(),
-            "percents": percents(),
-            "error": cleanup_after_error(),
-            "families": {
-                path.stem: family_error(path) for path in Path(checkpoint).parent.glob("family-*.safetensors")
-            },
-            "guided": {path.stem: guided_by_us(path) for path in Path(checkpoint).parent.glob("guided-*.safetensors")},
-            "preview": [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))],
-        }
-    )
-)
+def preview() -> list:
+    """Size and first pixel of a white picture as the host previews it."""
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+    picture = previewer.decode_latent_to_preview(torch.full((1, 3, 16, 16), 1.0))
+    return [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))]
+
+
+def cases() -> dict[str, Callable[[], Any]]:
+    """Name -> what returns its result. The checkpoints beside CHECKPOINT are cases by the names of their files."""
+    folder = Path(checkpoint).parent
+    found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in ("SG", "CFG + SG", "ICG")}
+    found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
+    found |= {"error": cleanup_after_error, "preview": preview}
+    for path in sorted(folder.glob("family-*.safetensors")):
+        found[path.stem] = partial(family_error, path)
+        if path.stem.startswith("family-prx"):
+            found[f"trajectory {path.stem}"] = partial(trajectory, path)
+    return found | {path.stem: partial(guided_by_us, path) for path in sorted(folder.glob("guided-*.safetensors"))}
+
+
+chosen = {name: case for name, case in cases().items() if not wanted or name in wanted}
+print(json.dumps(list(chosen)), flush=True)
+for name, case in chosen.items():
+    try:
+        outcome = {"name": name, "result": case()}
+    except Exception:
+        outcome = {"name": name, "error": traceback.format_exc()[-4000:]}
+    print(json.dumps(outcome), flush=True)

@@ -1,16 +1,11 @@
 """Small random files of published models where a host looks for them: checkpoints, VAEs, a text encoder."""
 
-import sys
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL
-from host import Host
-from safetensors.torch import save_file
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 from encoders import write_clip
+from host import Host
 from published_files import FILES, write_published
+from safetensors.torch import save_file
 
 VAE, SDXL_VAE = "sd-vae-ft-ema.safetensors", "sdxl_vae.safetensors"
 CLIP = "DFN5B-CLIP-ViT-H-14-378"

@@ -1,17 +1,14 @@
 """Text-to-image models as their authors publish them, small and of random weights, where a host looks for them."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
+from encoders import write_qwen, write_t5gemma
 from safetensors.torch import save_file
 
 from sparse_model.networks.prx import PRX, PRXConfig
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from encoders import write_qwen, write_t5gemma
 
 TEXT_WIDTH = 12
 LATENT = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=TEXT_WIDTH)

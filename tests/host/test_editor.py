@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from editor import Editor
 from host import Host, Workflow
 from PIL import Image
@@ -22,6 +23,7 @@ def core(workflow: Workflow) -> Workflow:
     return {id_: {key: node[key] for key in ("class_type", "inputs")} for id_, node in workflow.items()}
 
 
+@pytest.mark.slow
 def test_editor(editor: Editor, host: Host, tmp_path: Path) -> None:
     api = tmp_path / "api.json"
     api.write_text(json.dumps(GOOD))

@@ -38,6 +38,7 @@ def scene(name: str, labels: str = "golden retriever") -> tuple[Graph, list, lis
     return graph, model, positive, graph.add("EmptySparseLatent", model=model, batch_size=1, width=0, height=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_from_the_published_file_to_a_picture(host: Host, name: str) -> None:
     graph, model, positive, latent = scene(name)

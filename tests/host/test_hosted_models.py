@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hosts import REPOSITORY, Checkout, version_key
 
+pytestmark = pytest.mark.slow
 NEW = {"FLUX.2", "Z-Image", "Anima"}
 """Families that 0.3.64 does not have."""
 

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
+from formula import FIXTURES, fill, relative_error
 from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
+from microdit_fixture import PROMPT, TINY
 from safetensors.torch import load_file
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "networks"))
-import test_microdit as microdit_fixture
-from formula import FIXTURES, fill, relative_error
 
 from sparse_model.checkpoints.checkpoint import build, save
 from sparse_model.checkpoints.spec import ModelSpec
@@ -33,6 +31,7 @@ from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import SprintConfig
 
+pytestmark = pytest.mark.slow
 TEXT = TextSpec("t5gemma-2b", 12, 5, masked=True)
 LATENT = PRXConfig(8, 2, 16, width=32, depth=3, heads=2, text_width=12)
 MICRODIT = MicroDiTConfig(
@@ -88,12 +87,12 @@ GUIDED = {
     ),
     "microdit": (
         ModelSpec(
-            "microdit", microdit_fixture.TINY, EDM(0.9), Sparsity(mask=0.75), latent="sdxl",
+            "microdit", TINY, EDM(0.9), Sparsity(mask=0.75), latent="sdxl",
             text=TextSpec("clip-h", 24, 6, "zeros"), schedule=constant(0, 0, 5, "CFG"),
         ),
         {"pos_embed": sincos_positions(64, 4, 4, 4), "mask_token": torch.zeros(1, 1, 16)},
         {
-            "condition": microdit_fixture.PROMPT.embeddings[:1],
+            "condition": PROMPT.embeddings[:1],
             "scheduler": "karras",
             "sampler": "heun",
             "steps": 6,
@@ -109,68 +108,120 @@ def write_guided(folder: Path) -> None:
         torch.save({**sampling, "noise": random(1, 4, 8, 8, seed=5)}, folder / f"guided-{name}.pt")
 
 
+class Outcomes(dict[str, Any]):
+    """Case of inside.py -> its result; asking for one that failed there fails the test, in the words of the host."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.errors = folder, {}
+
+    def __missing__(self, name: str) -> Any:
+        pytest.fail(self.errors.get(name, f"inside.py knows no case '{name}'"))
+
+
 @pytest.fixture(scope="session")
-def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     folder = tmp_path_factory.mktemp("inside")
     write_checkpoint(folder / "tiny.safetensors")
     for name, spec in FAMILIES.items():
         write_checkpoint(folder / f"family-{name}.safetensors", spec)
     torch.save(PROMPTS, folder / "prompts.pt")
     write_guided(folder)
-    script = Path(__file__).with_name("inside.py")
+    return run_cases(checkout, Path(__file__).with_name("inside.py"), folder)
+
+
+def run_cases(checkout: Checkout, script: Path, folder: Path) -> Outcomes:
+    """All cases of the script. Where its process dies, the case that it died in fails and the others go on."""
     command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
-    result = subprocess.run(
-        command, cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return {**json.loads(result.stdout.splitlines()[-1]), "folder": folder}
+    outcomes, left = Outcomes(folder), []
+    while True:
+        done = subprocess.run(
+            [*command, *left], cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", "{"))]
+        assert lines, done.stderr[-4000:]  # not even the names of the cases
+        names, *ended = lines
+        for outcome in ended:
+            if "error" in outcome:
+                outcomes.errors[outcome["name"]] = outcome["error"]
+            else:
+                outcomes[outcome["name"]] = outcome["result"]
+        if len(ended) == len(names):
+            return outcomes
+        died, *left = names[len(ended) :]
+        outcomes.errors[died] = f"the process ended with {done.returncode}:\n{done.stderr[-4000:]}"
+        if not left:
+            return outcomes
+
+
+CASES = """
+import json, os, sys
+names = sys.argv[4:] or ["fine", "raises", "dies", "after"]
+print(json.dumps(names), flush=True)
+for name in names:
+    if name == "dies":
+        os.abort()
+    print("the host says something", flush=True)
+    print(json.dumps({"name": name, "error" if name == "raises" else "result": f"of {name}"}), flush=True)
+"""
+
+
+def test_a_case_that_crashes_fails_alone(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "cases.py").write_text(CASES)
+    found = run_cases(checkout, tmp_path / "cases.py", tmp_path)
+    assert found == {"fine": "of fine", "after": "of after"}
+    with pytest.raises(pytest.fail.Exception, match="of raises"):
+        found["raises"]
+    with pytest.raises(pytest.fail.Exception, match="the process ended with -6"):
+        found["dies"]
 
 
 @pytest.mark.parametrize("rule", ["SG", "CFG + SG", "ICG"])
-def test_split_batches_keep_the_same_tokens(inside: dict[str, Any], rule: str) -> None:
+def test_split_batches_keep_the_same_tokens(inside: Outcomes, rule: str) -> None:
     """Two samples, two branches: 4 calls of 4 rows, or 8 calls of 2. Rounding depends on shapes, tokens must not."""
     assert inside[rule]["calls"] == [[4] * 4, [2] * 8]
     assert inside[rule]["difference"] < 1e-4
 
 
-def test_calls_of_other_nodes_see_the_strong_branch(inside: dict[str, Any]) -> None:
+def test_calls_of_other_nodes_see_the_strong_branch(inside: Outcomes) -> None:
     assert inside["foreign"]["calls"] == 4
     assert inside["foreign"]["difference"] < 1e-5
     assert inside["foreign"]["harmless"]
 
 
-def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: dict[str, Any]) -> None:
+def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: Outcomes) -> None:
     """Neither a step nor a run nor other kept tokens compile anew."""
     assert inside["compiled"]["counts"] > 1
     assert inside["compiled"]["graphs"] == inside["compiled"]["counts"]
     assert inside["compiled"]["difference"] < 1e-4
 
 
-def test_branches_on_several_devices_make_the_same_picture(inside: dict[str, Any]) -> None:
+def test_branches_on_several_devices_make_the_same_picture(inside: Outcomes) -> None:
     if inside["devices"] is None:
         pytest.skip("this host has no multi-GPU node")
     assert inside["devices"] < 1e-4
 
 
-def test_progress_is_the_hosts_percent(inside: dict[str, Any]) -> None:
+def test_progress_is_the_hosts_percent(inside: Outcomes) -> None:
     assert inside["percents"] < 1e-3
 
 
-def test_an_error_half_way_leaves_nothing_behind(inside: dict[str, Any]) -> None:
+def test_an_error_half_way_leaves_nothing_behind(inside: Outcomes) -> None:
     assert inside["error"]["clean"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_predicts_in_the_host_what_it_predicts_without(inside: dict[str, Any], family: str) -> None:
-    assert inside["families"][f"family-{family}"]["loaded"] < 1e-4
+def test_every_family_predicts_in_the_host_what_it_predicts_without(inside: Outcomes, family: str) -> None:
+    assert inside[f"family-{family}"]["loaded"] < 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_offloaded_weights_predict_the_same(inside: dict[str, Any], family: str) -> None:
-    assert inside["families"][f"family-{family}"]["offloaded"] < 1e-4
+def test_offloaded_weights_predict_the_same(inside: Outcomes, family: str) -> None:
+    assert inside[f"family-{family}"]["offloaded"] < 1e-4
 
 
-def test_previews_are_pictures(inside: dict[str, Any]) -> None:
+def test_previews_are_pictures(inside: Outcomes) -> None:
     size, pixel = inside["preview"]
     assert size == [16, 16]
     assert pixel == [255, 255, 255]
@@ -199,9 +250,10 @@ def test_loading_takes_the_file_and_one_layer(checkout: Checkout, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["prx", "prxpixel"])
-def test_the_trajectory_of_the_published_pipeline(inside: dict[str, Any], family: str) -> None:
+def test_the_trajectory_of_the_published_pipeline(inside: Outcomes, family: str) -> None:
     """diffusers' own pipeline from the same noise, step by step; rounding differs and grows along the way."""
-    path = inside["folder"] / f"family-{family}.safetensors"
+    path = inside.folder / f"family-{family}.safetensors"
+    assert inside[f"trajectory {path.stem}"] is None
     found = torch.load(path.with_suffix(".trajectory.pt"))
     config = FAMILIES[family].config
     transformer = PRXTransformer2DModel(
@@ -233,9 +285,9 @@ def test_the_trajectory_of_the_published_pipeline(inside: dict[str, Any], family
 
 
 @pytest.mark.parametrize(("family", "tolerance"), [("sprint", 1e-4), ("microdit", 1e-3)])
-def test_a_guided_sampling_ends_where_the_authors_ends(inside: dict[str, Any], family: str, tolerance: float) -> None:
+def test_a_guided_sampling_ends_where_the_authors_ends(inside: Outcomes, family: str, tolerance: float) -> None:
     """SPRINT's ODE with Path-Drop Guidance, and MicroDiT's Heun sampler with CFG at scale 5: their own code, from the
     same noise. The host starts an EDM model with sqrt(1 + 80^2) instead of 80 times the noise."""
     with np.load(FIXTURES / f"{family}.npz") as file:
         expected = torch.from_numpy(file["trajectory"])
-    assert relative_error(torch.tensor(inside["guided"][f"guided-{family}"]), expected) < tolerance
+    assert relative_error(torch.tensor(inside[f"guided-{family}"]), expected) < tolerance

@@ -30,6 +30,7 @@ def forget(host: Host) -> None:
     assert host.run({"1": image, "2": shown}).error is None
 
 
+@pytest.mark.slow
 def test_nothing_dropped_is_cfg_with_every_sampler(host: Host) -> None:
     """CFG + SG with gamma 0 is stock CFG bit for bit, and SG runs, with every sampler and scheduler of the host."""
     schema = host.object_info("KSampler")["input"]["required"]

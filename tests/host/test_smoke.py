@@ -74,6 +74,7 @@ def test_interrupt(host: Host) -> None:
     assert host.run(solid(2)).error is None
 
 
+@pytest.mark.slow
 def test_start_with_other_flags(start_host: Callable[..., Host]) -> None:
     other = start_host("--cache-none")
     assert "--cache-none" in other.flags

@@ -48,6 +48,7 @@ def test_every_workflow_has_both_forms_and_a_thumbnail():
         assert sorted(path.stem for path in (REPOSITORY / "workflows").glob(f"*{suffix}")) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_it_needs_nothing_but_the_download(host: Host, path):
     """At a smaller size and in fewer steps than the workflow's."""
@@ -123,6 +124,7 @@ def test_every_node_has_a_help_page(host: Host):
         assert (REPOSITORY / "web" / "docs" / f"{node}.md").is_file(), node
 
 
+@pytest.mark.slow
 def test_each_opens_in_the_editor_with_nothing_missing_or_red(editor: Editor):
     reports = editor.check([REPOSITORY / "workflows" / f"{name}.json" for name in NAMES])
     for path, report in zip(API, reports, strict=True):

@@ -238,6 +238,7 @@ def test_euler_converges_to_the_exact_solution(prediction):
     assert all(1.5 < coarse / fine < 2.6 for coarse, fine in itertools.pairwise(errors))  # first order
 
 
+@pytest.mark.slow
 def test_a_compiled_network_compiles_once_per_count_of_tokens(model):
     """4 counts in 8 steps of a moving gamma; another seed and other tokens compile nothing."""
     counter = CompileCounter()

@@ -16,9 +16,17 @@ seeds = st.integers(0, 2**64 - 1)
 
 @pytest.mark.parametrize(("count", "gamma", "kept"), [
     (256, 0, 256), (256, 0.5, 128), (256, 0.9, 26), (256, 1, 0), (16, 0.3, 12), (15, 0.5, 8), (1, 0.99, 1), (1, 1, 0),
+    (1024, 0.25, 768), (1024, 0.999, 2), (4096, 0.8, 820), (83, 0.1, 75), (100, 0.29, 72), (10, 0.7, 3), (3, 0.33, 3),
 ])  # fmt: skip
-def test_keep_count_examples(count, gamma, kept):
+def test_as_many_tokens_are_kept_as_tread_keeps(count, gamma, kept):
+    """CompVis/tread drops the whole number below count * gamma, as floats give it: of 100 at 0.29 it is 28."""
     assert keep_count(count, gamma) == kept
+
+
+@given(tokens, rates)
+def test_a_rate_never_drops_more_than_its_share(count, gamma):
+    dropped = count - keep_count(count, gamma)
+    assert dropped <= count * gamma < dropped + 1 + 1e-9
 
 
 @given(seeds, st.integers(0, 1000), st.integers(0, 3), st.integers(1, 4), st.integers(1, 300), rates)

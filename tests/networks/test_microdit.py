@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from formula import FIXTURES, Chosen, fill, formula, relative_error
+from microdit_fixture import PROMPT, TINY
 
 from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.method.branches import Branch, Evaluation
@@ -21,13 +22,7 @@ from sparse_model.networks import ARCHITECTURES
 from sparse_model.networks.layers import Backend, sincos_positions
 from sparse_model.networks.microdit import MicroDiT, MicroDiTConfig, infer
 
-TINY = MicroDiTConfig(
-    width=64, depth=4, mixer_width=48, mixer_depth=2,
-    attention=(48, 48, 32, 48, 64, 64), hidden=(128, 192, 32, 112, 128, 176), experts=(0, 4, 0, 4, 0, 0),
-    input_size=8, text_width=24, text_hidden=176, head_width=8,
-)  # fmt: skip
 X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])
-PROMPT = Text(4 * formula("text", (2, 1, 6, 24))[:, 0], torch.ones(2, 6, dtype=torch.bool))
 NULL = Text(0 * PROMPT.embeddings, PROMPT.mask)
 
 

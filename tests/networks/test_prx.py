@@ -263,6 +263,7 @@ def test_trajectory_of_the_pipeline(variant, omega):
     assert relative_error(result, expected[-1]) < 1e-5
 
 
+@pytest.mark.slow
 def test_it_compiles_once_per_number_of_prompts():
     """Without a break in the graph: branches of one prompt, and of two; other tokens compile nothing."""
     network, _ = ours("flux", (Route(1, 2),))

@@ -10,6 +10,8 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
 
+pytestmark = pytest.mark.slow
+
 
 def peak(run: Callable[[], object]) -> int:
     """The most bytes that were allocated at once during a call."""

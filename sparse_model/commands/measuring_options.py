@@ -1,0 +1,71 @@
+"""What evaluate and sweep share: the options of a measurement, and the bench that they describe."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .bundled import DEFAULT, earlier
+
+if TYPE_CHECKING:
+    from ..evaluation.measure import Bench
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
+    parser.add_argument(
+        "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        default=Path("icons-32.npz"),
+        help="real pictures: a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png (%(default)s)",
+    )
+    parser.add_argument(
+        "--config", help="the training configuration whose pictures of an .npz count; default: CHECKPOINT's name"
+    )
+    parser.add_argument(
+        "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results.jsonl"), help="file of JSON lines, added to (%(default)s)"
+    )
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="of the network (%(default)s)"
+    )
+    parser.add_argument("--batch", type=int, default=100, help="pictures drawn at once (%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="Euler steps (%(default)s)")
+    parser.add_argument("--samples", type=int, default=1000, help="pictures per seed (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs with noises of their own (%(default)s)")
+
+
+def bench_of(options: argparse.Namespace) -> "Bench":
+    for name in ("batch", "steps", "samples", "seeds"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)} is too few; at least 1.")
+    if not options.reference.exists():
+        raise ValueError(
+            f"--reference '{options.reference}' does not exist; name a folder of class subfolders, or make the packed "
+            "pictures: python -m sparse_model.training.icons --size 32 --out icons-32.npz --sets twemoji noto noto-v1 "
+            "fluent-emoji-flat emojione"
+        )
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise ValueError("evaluation needs accelerate: pip install -r requirements-evaluate.txt") from error
+    from ..evaluation.features import pretrained
+    from ..evaluation.measure import Bench
+    from ..evaluation.metrics import NEIGHBOURS
+    from ..evaluation.reference import read_reference
+
+    if options.samples <= NEIGHBOURS:
+        raise ValueError(f"--samples {options.samples} are too few: the metrics need at least {NEIGHBOURS + 1}.")
+    features, config = pretrained(), options.config or options.checkpoint.stem
+    return Bench(
+        options.checkpoint,
+        lambda spec: read_reference(options.reference, spec, config, features, options.held_out),
+        features,
+        auxiliary=options.auxiliary or earlier(options.checkpoint),
+        precision=options.precision,
+        batch=options.batch,
+    )

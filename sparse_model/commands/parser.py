@@ -1,0 +1,28 @@
+"""What all verbs share: parsing, and errors as one sentence."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage text."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def run_verb(verbs: Sequence[ModuleType], description: str, arguments: Sequence[str] | None) -> int:
+    """Parses the arguments (of the process, if None) and runs the verb that they name -> the exit code."""
+    parser = Parser(prog="python -m sparse_model", description=description)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for verb in verbs:
+        verb.add_parser(commands).set_defaults(run=verb.run)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0

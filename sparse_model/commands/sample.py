@@ -1,0 +1,58 @@
+"""sample: no guidance, CFG and Sparse Guidance side by side, from the same seeds."""
+
+import argparse
+from pathlib import Path
+
+from .bundled import DEFAULT, earlier
+from .schedule_options import add_schedule, schedule_of
+
+PROMPTS = [
+    "twemoji, rocket",
+    "noto, fox",
+    "twemoji, pizza",
+    "noto-v1, owl",
+    "emojione, cat, face",
+    "noto, octopus",
+    "twemoji, tulip",
+]
+
+
+def add_parser(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "sample",
+        help="pictures from one checkpoint: no guidance, CFG and Sparse Guidance side by side",
+        description="Draws rows of no guidance, CFG and Sparse Guidance from the same seeds, with their cost per step.",
+    )
+    parser.add_argument(
+        "labels", nargs="*", default=PROMPTS, help="one picture per argument, such as 'twemoji, rocket'"
+    )
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
+    parser.add_argument(
+        "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out.png"), help="where the picture goes (%(default)s)")
+    parser.add_argument("--steps", type=int, help="Euler steps; default: what the checkpoint recommends")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first column; column i has seed + i")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off on many pictures")
+    add_schedule(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    from .comparison import comparison_picture
+
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps {options.steps} is too few; at least 1.")
+    if not options.out.parent.is_dir():
+        raise ValueError(f"--out '{options.out}': the folder '{options.out.parent}' does not exist.")
+    picture = comparison_picture(
+        options.checkpoint,
+        options.labels,
+        schedule_of(options),
+        steps=options.steps,
+        seed=options.seed,
+        auxiliary=options.auxiliary or earlier(options.checkpoint),
+        compile=options.compile,
+    )
+    picture.save(options.out)
+    print(f"{options.out}: {picture.width} x {picture.height}")

@@ -1,0 +1,55 @@
+"""sweep: the figures of every guidance method, or the best schedule within a budget."""
+
+import argparse
+from pathlib import Path
+
+from .measuring_options import add_common, bench_of
+
+
+def add_parser(commands) -> argparse.ArgumentParser:
+    from ..evaluation.calibrate import TRIALS
+    from ..evaluation.plans import PLANS
+    from ..evaluation.sweep import Sizes
+
+    parser = commands.add_parser(
+        "sweep",
+        help="measure every guidance method, or search the best schedule within a budget",
+        description="Measures the cells of plans into a results file; the same call again goes on where it stopped. "
+        "With --budget it searches the best schedule instead and writes it into the checkpoint.",
+    )
+    parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
+    parser.add_argument("--budget", type=float, help="calibrate: the highest cost of a step, as a fraction of CFG's")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="schedules to try within the budget (%(default)s)")
+    parser.add_argument(
+        "--search-samples", type=int, default=Sizes.search, help="pictures per cell of a search (%(default)s)"
+    )
+    parser.add_argument("--plots", type=Path, help="a folder for plots and tables of the whole results file")
+    add_common(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    from ..evaluation.calibrate import calibrate
+    from ..evaluation.plans import PLANS
+    from ..evaluation.plots import draw, picture_grid, table
+    from ..evaluation.results import Results
+    from ..evaluation.sweep import Sizes, Sweep
+
+    plans = options.plans or ([] if options.budget is not None else ["compare"])
+    if unknown := [plan for plan in plans if plan not in PLANS]:
+        raise ValueError(f"there is no plan '{unknown[0]}'; use {', '.join(PLANS)}.")
+    bench = bench_of(options)
+    sizes = Sizes(options.search_samples, options.samples, options.seeds, options.steps)
+    sweep = Sweep(bench, Results(options.results, bench.digest), sizes)
+    bench.accelerator.wait_for_everyone()
+    for plan in plans:
+        PLANS[plan](sweep)
+    if options.budget is not None:
+        calibrate(sweep, options.checkpoint, options.budget, options.trials)
+    if options.plots and bench.accelerator.is_main_process:
+        for path in draw(sweep.results.rows, options.plots):
+            print(path)
+        if any(row["plan"] == "compare" for row in sweep.results.rows):
+            picture_grid(bench, sweep.results.rows).save(options.plots / "pictures.png")
+        for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
+            (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")

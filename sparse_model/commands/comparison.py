@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..checkpoints.bundled import BUNDLED, DEFAULT, earlier  # noqa: F401
 from ..checkpoints.checkpoint import CheckpointError, load
 from ..checkpoints.spec import ModelSpec
 from ..conditions.labels import label_weights
@@ -15,15 +16,6 @@ from ..method.guidance import RULES
 from ..method.sampling import Compiled, Denoiser, sample
 from ..method.schedule import Schedule, constant
 from ..pictures.image import contact_sheet
-
-BUNDLED = Path(__file__).parents[2] / "models"
-DEFAULT = BUNDLED / "icons-32-patch4.safetensors"
-
-
-def earlier(checkpoint: Path) -> Path | None:
-    """The weaker checkpoint of the same training for AG rules, if it lies beside it: NAME-early.safetensors."""
-    path = checkpoint.with_name(f"{checkpoint.stem}-early.safetensors")
-    return path if path.is_file() else None
 
 
 def rows_of(schedule: Schedule) -> dict[str, Schedule]:

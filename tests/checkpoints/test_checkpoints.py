@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_model.checkpoints import checkpoint
 from sparse_model.checkpoints.checkpoint import CheckpointError
+from sparse_model.checkpoints.metadata import to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.method.prediction import Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
@@ -192,7 +193,7 @@ def write_damaged_record(path, network, spec):
 
 
 def write_unknown_architecture(path, network, spec):
-    record = json.loads(spec.to_metadata()["sparse_model"]) | {"architecture": "warp"}
+    record = json.loads(to_metadata(spec)["sparse_model"]) | {"architecture": "warp"}
     save_file(network.state_dict(), path, metadata={"sparse_model": json.dumps(record)})
 
 
@@ -205,8 +206,8 @@ BAD_SAFETENSORS = {
     write_wrong_shape: r"blocks.1.attn.proj.bias has the shape \[3\], expected \[64\]",
     write_missing: "lacks 1 of the .* tensors of a dit network, such as blocks.2.mlp.fc1.weight",
     write_unknown: "known architecture .*dit, maskdit, .* first keys are double_blocks.0.img_attn.qkv.weight",
-    write_lora: "this is a LoRA; load the model it was made for",
-    write_vae: "this is a VAE; move it to models/vae",
+    write_lora: "this is a LoRA, not a diffusion transformer",
+    write_vae: "this is a VAE",
     write_unet: "this is a U-Net",
     write_damaged_record: "metadata is damaged",
     write_unknown_architecture: "architecture 'warp' is unknown",

@@ -8,11 +8,19 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ....sparse_model.checkpoints.checkpoint import fill, read
-from ....sparse_model.files import INDEX, SHARD
+from ....sparse_model.checkpoints.checkpoint import CheckpointError, fill, read
+from ....sparse_model.checkpoints.families import ForeignFile
+from ....sparse_model.checkpoints.source import INDEX, SHARD
 from .model import Config
 
 WEIGHT_TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
+ADVICE = {
+    "LoRA": "Load the model that it was made for and connect Load LoRA behind it.",
+    "U-Net": "It has no tokens to leave out; load it with the stock loaders.",
+    "VAE": "Move it to models/vae and load it with Load VAE.",
+    "text encoder": "Move it to models/text_encoders.",
+}
 
 
 def load(path: str, weight_type: str = "default", disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -21,7 +29,12 @@ def load(path: str, weight_type: str = "default", disable_dynamic: bool = False)
     CheckpointError if the file cannot become one. `disable_dynamic` is how new hosts ask again for a patcher without
     their dynamic offloading.
     """
-    spec, state = read(Path(path))
+    try:
+        spec, state = read(Path(path))
+    except CheckpointError as error:
+        if isinstance(error.__cause__, ForeignFile):
+            raise CheckpointError(f"{error} {ADVICE[error.__cause__.kind]}") from error
+        raise
     config = Config(spec)
     device, offload = management.get_torch_device(), management.unet_offload_device()
     dtype = WEIGHT_TYPES[weight_type] or management.unet_dtype(

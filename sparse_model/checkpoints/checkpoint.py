@@ -73,10 +73,11 @@ def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
         for name, value in state.items()
     }
-    # A temporary folder instead of a temporary file: what is created in it gets the mode of any new file.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder, path.name)
+        temporary, ordinary = Path(folder, path.name), Path(folder, "ordinary")
         save_file(tensors, temporary, metadata=to_metadata(spec))
+        ordinary.touch()  # save_file's own files are private; this one has the mode that any new file gets here
+        temporary.chmod(ordinary.stat().st_mode)
         os.replace(temporary, path)
 
 

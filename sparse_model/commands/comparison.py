@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..checkpoints.bundled import BUNDLED, DEFAULT, earlier  # noqa: F401
+from ..checkpoints.bundled import DEFAULT, earlier  # noqa: F401
 from ..checkpoints.checkpoint import CheckpointError, load
 from ..checkpoints.spec import ModelSpec
 from ..conditions.labels import label_weights

@@ -131,6 +131,18 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, network, s
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_saved_file_has_the_mode_of_any_new_file(tmp_path, network, spec, umask, mode):
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # a new file, and one that replaces another
+            checkpoint.save(network.state_dict(), spec, tmp_path / "a.safetensors")
+            assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
 class Evil:
     def __reduce__(self):
         return (os.system, ("touch pwned",))

@@ -37,10 +37,10 @@ def read_tensors(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, st
     return plain(state), metadata
 
 
-def model_folders(root: Path, known: Callable[[Path], object]) -> list[str]:
-    """Folders below `root`, down to three levels, with a config.json and accepted by `known`: their names, sorted."""
+def model_folders(root: Path, accept: Callable[[Path], object]) -> list[str]:
+    """Names of the folders below `root`, down to three levels, with a config.json and taken by `accept`: sorted."""
     configs = (config for depth in (1, 2, 3) for config in root.glob("*/" * depth + "config.json"))
-    return sorted(config.parent.relative_to(root).as_posix() for config in configs if known(config.parent))
+    return sorted(config.parent.relative_to(root).as_posix() for config in configs if accept(config.parent))
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

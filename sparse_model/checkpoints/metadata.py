@@ -84,5 +84,5 @@ def schedule_from_dict(values: Mapping[str, Any]) -> Schedule:
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:
     """A dataclass from JSON: unknown fields are left out, lists are tuples."""
-    known = {field.name for field in fields(cls)}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+    names = {field.name for field in fields(cls)}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})

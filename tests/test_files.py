@@ -14,9 +14,9 @@ from sparse_model.__main__ import main
 from sparse_model.checkpoints import checkpoint
 from sparse_model.checkpoints.checkpoint import CheckpointError
 from sparse_model.checkpoints.source import model_name
-from sparse_model.files import finite
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.prx import PRX, PRXConfig
+from sparse_model.tensors import finite
 
 CONFIG = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=12)
 
@@ -149,12 +149,6 @@ def test_what_is_not_finite_is_found_anywhere(dtype):
         damaged = tensor.clone()
         damaged[place] = float("nan")
         assert not finite(damaged)
-
-
-def test_scaled_fp8_is_refused(tmp_path, state):
-    save_file({**state, "blocks.0.gate_proj.scale_weight": torch.ones(())}, tmp_path / "prx.safetensors")
-    with pytest.raises(CheckpointError, match="quantised with scales"):
-        checkpoint.read(tmp_path / "prx.safetensors")
 
 
 PEAK = """

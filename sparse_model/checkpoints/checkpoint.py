@@ -1,65 +1,127 @@
 """Checkpoint files: recognised, checked and loaded without ever running code from them; written atomically."""
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..files import finite, read_tensors
+from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
+from ..tensors import Stored, finite, opened
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
 from .metadata import KEY, from_metadata, to_metadata
+from .quantised import multiplied_out
 from .source import find
 from .spec import ModelSpec
 
-SCALES = (".scale_weight", ".weight_scale", "scaled_fp8")
+# what training leaves beside weights and no network needs
+LEFT_OVER = re.compile(r"^(optimizer|opt|lr_scheduler|scheduler)\.|(^|\.)(num_updates|n_averaged|step|decay)$")
 
 
 class CheckpointError(ValueError):
     """A file that cannot become a network, in one sentence that names the file and what is wrong."""
 
 
-def read(path: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """What a checkpoint is, and its weights on the CPU, mapped from the file, under the architecture's own keys.
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file in this block is a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{printable(path.name)}: {sentence(error)}") from error
 
-    `path` is a file, an index of shards, one of the shards, or a diffusers folder. The spec comes from the file's
-    metadata, or else from keys, shapes and, where two families share both, the name. CheckpointError unless it is a
-    whole, finite checkpoint of a known architecture.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open file: what it is, and its tensors under the network's own keys, complete and of the network's shapes."""
+
+    path: Path
+    spec: ModelSpec
+    tensors: Mapping[str, Stored]
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.count for tensor in self.tensors.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that most of the numbers have."""
+        counts = Counter()
+        for tensor in self.tensors.values():
+            counts[tensor.dtype] += tensor.count
+        return counts.most_common(1)[0][0]
+
+    def each(
+        self, dtype: torch.dtype | None = None, between: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(key, values on the CPU) one after another, floating point in `dtype` if one is given, each checked to be
+        finite. `between` is called before each of them and may raise to stop. CheckpointError for a damaged tensor."""
+        for key, stored in self.tensors.items():
+            between()
+            with explained(self.path):
+                value = stored.read(dtype)
+                if value.is_floating_point() and not finite(value):
+                    raise FileError(f"{key} holds values that are not finite; the file is damaged.")
+            yield key, value
+
+
+@contextmanager
+def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
+    """The checkpoint at `path`: a file, an index of shards, one of the shards, or a diffusers folder.
+
+    The spec comes from the file's metadata, or else from keys, shapes and, where two families share both, the name.
+    CheckpointError unless it is a whole checkpoint of a known architecture.
     """
     path = Path(path)
-    try:
-        source = find(path)
-        state, metadata = read_tensors(source.files)
-        recorded, clues = KEY in metadata, Clues.of(state, source.name, source.settings)
-        spec = from_metadata(metadata) if recorded else recognise(clues)
-        state = _matching(state, spec)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
-    return spec, state
+    with ExitStack() as stack:
+        with explained(path):
+            source = find(path)
+            contents = stack.enter_context(opened(source.files))
+            tensors = multiplied_out(contents)
+            if KEY in contents.metadata:
+                spec = from_metadata(contents.metadata)
+            else:
+                spec = recognise(Clues.of(tensors, source, contents))
+            checkpoint = Checkpoint(path, spec, _matching(tensors, spec))
+        yield checkpoint
+
+
+def read(path: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """What a checkpoint is, and its weights on the CPU under the architecture's own keys."""
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.spec, dict(checkpoint.each())
 
 
 def load(path: Path | str, backend: Backend = TORCH) -> tuple[nn.Module, ModelSpec]:
     """A network ready to sample with, in the backend's precision (float32 where that is None)."""
-    spec, state = read(path)
-    network = build(spec, replace(backend, device="meta"))
-    fill(network, state, backend.dtype or torch.float32, backend.device or "cpu")
-    return network.eval().requires_grad_(False), spec
+    with open_checkpoint(path) as checkpoint:
+        network = build(checkpoint.spec, replace(backend, device="meta"))
+        fill(network, checkpoint, backend.dtype or torch.float32, backend.device or "cpu")
+        return network.eval().requires_grad_(False), checkpoint.spec
 
 
-def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> None:
-    """Puts weights into a network in place of its own, one at a time, and empties `state` on the way: at no moment
-    are there two copies of more than one tensor."""
-    for key in list(state):
-        value = state.pop(key)
-        state[key] = value.to(device, dtype if value.is_floating_point() else None)
+def fill(
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """Puts a checkpoint's weights into a network in place of its own, one at a time: at no moment are there two copies
+    of more than one tensor."""
+    state = {key: value.to(device) for key, value in checkpoint.each(dtype, between)}
     network.load_state_dict(state, assign=True)
-    state.clear()
 
 
 def build(spec: ModelSpec, backend: Backend = TORCH) -> nn.Module:
@@ -81,23 +143,27 @@ def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.
         os.replace(temporary, path)
 
 
-def _matching(state: dict[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    """The tensors that the spec's network takes, checked; keys that it does not know are left out."""
-    rename = ARCHITECTURES[spec.architecture].rename
-    state = {rename(key): value for key, value in state.items()}
-    scales = [key for key in state if key.endswith(SCALES)]
-    if scales:
-        raise ValueError(f"its weights are quantised with scales ({scales[0]}), which are not read; use fp16 or bf16.")
+def _matching(tensors: Mapping[str, Stored], spec: ModelSpec) -> dict[str, Stored]:
+    """The tensors that the spec's network takes, checked. FileError if any is missing or of another shape, and if
+    others are left over that the network might need."""
+    architecture = ARCHITECTURES[spec.architecture]
+    tensors = {architecture.rename(key): tensor for key, tensor in tensors.items()}
     wanted = build(spec, replace(TORCH, device="meta")).state_dict()
-    missing = [key for key in wanted if key not in state]
+    missing = [key for key in wanted if key not in tensors]
     if missing:
-        raise ValueError(
+        raise FileError(
             f"it lacks {len(missing)} of the {len(wanted)} tensors of a {spec.architecture} network, such as "
             f"{missing[0]}."
         )
+    strange = [key for key in tensors if key not in wanted and not (LEFT_OVER.search(key) or architecture.extra(key))]
+    if strange:
+        raise FileError(
+            f"it holds {len(strange)} tensors that a {spec.architecture} network does not know, such as {strange[0]}; "
+            "it may be a variant or quantised, and would give wrong pictures without them."
+        )
     for key, value in wanted.items():
-        if state[key].shape != value.shape:
-            raise ValueError(f"{key} has the shape {list(state[key].shape)}, expected {list(value.shape)}.")
-        if state[key].is_floating_point() and not finite(state[key]):
-            raise ValueError(f"{key} holds values that are not finite; the file is damaged.")
-    return {key: state[key] for key in wanted}
+        if tensors[key].shape != tuple(value.shape):
+            raise FileError(f"{key} has the shape {list(tensors[key].shape)}, expected {list(value.shape)}.")
+        if value.is_floating_point() and not tensors[key].dtype.is_floating_point:
+            raise FileError(f"{key} holds whole numbers: it is quantised in a form that is not read; use fp16 or bf16.")
+    return {key: tensors[key] for key in wanted}

@@ -1,15 +1,19 @@
 """Which files a path means: one file, shards with or without an index, or a folder of diffusers."""
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ..files import FileError, printable, read_json
 
 INDEX = ".index.json"
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 SETTINGS = ("shift", "default_sample_size", "noise_scale")
-NAMELESS = ("diffusion_pytorch_model", "pytorch_model", "model")  # file names that say nothing; their folder's does
+# file names that say nothing; their folder's does
+NAMELESS = ("diffusion_pytorch_model", "pytorch_model", "model", "denoiser")
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class Source:
 def find(path: Path) -> Source:
     """The checkpoint at `path`: a file, an index of shards, any one of the shards, or a folder.
 
-    ValueError in one sentence, without the file's name, if it is not there or not complete.
+    FileError if it is not there or not complete.
     """
     file = path
     if path.is_dir():
         file = _in_folder(path)
     elif not path.is_file():
-        raise ValueError("there is no such file.")
-    return Source(model_name(path), tuple(_shards(file)), _pipeline_settings(file.parent))
+        raise FileError("it is not a file." if path.exists() else "there is no such file.")
+    return Source(printable(model_name(path), 200), tuple(_shards(file)), _pipeline_settings(file.parent))
 
 
 def model_name(path: Path) -> str:
@@ -53,29 +57,33 @@ def _in_folder(path: Path) -> Path:
         files = sorted(folder.glob("*.safetensors"))
         choice = indices or [file for file in files if file.stem == NAMELESS[0]] or files
         if len({SHARD.sub("", file.name) for file in choice}) > 1:
-            raise ValueError(
+            raise FileError(
                 f"the folder holds several models, such as {choice[0].name} and {choice[1].name}; name one."
             )
         if choice:
             return choice[0]
-    raise ValueError("the folder holds no .safetensors file and no index of shards, nor does its folder 'transformer'.")
+    raise FileError("the folder holds no .safetensors file and no index of shards, nor does its folder 'transformer'.")
 
 
 def _pipeline_settings(folder: Path) -> dict[str, float]:
     settings = {}
-    if folder.name != "transformer":
-        return settings
-    for name in ("scheduler/scheduler_config.json", "model_index.json"):
-        try:
-            values = json.loads((folder.parent / name).read_text(encoding="utf-8"))
-            settings |= {key: float(values[key]) for key in SETTINGS if isinstance(values.get(key), int | float)}
-        except (OSError, ValueError, AttributeError):
-            continue
+    if folder.name == "transformer":
+        for name in ("scheduler/scheduler_config.json", "model_index.json"):
+            with suppress(FileError):
+                settings |= numbers(read_json(folder.parent / name))
     return settings
 
 
+def numbers(values: Any) -> dict[str, float]:
+    """Those of SETTINGS in a JSON object that are ordinary positive numbers."""
+    if not isinstance(values, dict):
+        return {}
+    stated = {key: values[key] for key in SETTINGS if type(values.get(key)) in (int, float)}
+    return {key: float(value) for key, value in stated.items() if 0 < value < 1e6}
+
+
 def _shards(path: Path) -> list[Path]:
-    """All files of a checkpoint; ValueError that names the first one that is missing."""
+    """All files of a checkpoint; FileError that names the first one that is missing."""
     match = SHARD.search(path.name)
     if path.name.endswith(INDEX):
         names = _named_by_index(path)
@@ -87,7 +95,7 @@ def _shards(path: Path) -> list[Path]:
     files = [path.parent / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise ValueError(
+        raise FileError(
             f"its shard {missing[0]} is missing ({len(files) - len(missing)} of {len(files)} are there); download it "
             "and put it beside the others."
         )
@@ -96,10 +104,10 @@ def _shards(path: Path) -> list[Path]:
 
 def _named_by_index(path: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(path)["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
     except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"not an index of shards ({type(error).__name__}); download it again.") from error
-    for name in names:
-        if Path(name).name != name:
-            raise ValueError(f"it names the shard {name!r} outside its own folder, so it was not opened.")
+        raise FileError("not an index of shards; download it again.") from error
+    if outside:
+        raise FileError(f"it names the shard {outside[0]!r} outside its own folder, so it was not opened.")
     return names

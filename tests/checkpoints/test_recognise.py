@@ -3,18 +3,22 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from published_files import published_microdit
+from safetensors.torch import save_file
 from torch import nn
 
-from sparse_model.checkpoints.checkpoint import build
+from sparse_model.checkpoints.checkpoint import build, read
 from sparse_model.checkpoints.clues import Clues
 from sparse_model.checkpoints.families import ARCHITECTURES, maskdit, prx, recognise
+from sparse_model.checkpoints.metadata import to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.labels import class_names
 from sparse_model.conditions.text import TextSpec
 from sparse_model.method.prediction import EDM, Flow
 from sparse_model.method.schedule import PRESETS, constant
 from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
@@ -25,7 +29,7 @@ META = Backend(device="meta")
 
 
 def of(network: nn.Module, name: str = "any") -> Clues:
-    return Clues.of(network.state_dict(), name)
+    return Clues({key: tuple(value.shape) for key, value in network.state_dict().items()}, name)
 
 
 def only(architecture: str, clues: Clues) -> bool:
@@ -106,7 +110,7 @@ PRX_FILES = {  # the published name -> sizes of its kind, and what else is told 
 
 
 def of_prx(config: PRXConfig, name: str) -> Clues:
-    return Clues.of(build(ModelSpec("prx", config, Flow()), META).state_dict(), name)
+    return of(build(ModelSpec("prx", config, Flow()), META), name)
 
 
 @pytest.mark.parametrize("name", PRX_FILES)
@@ -115,9 +119,66 @@ def test_prx(name):
     spec = recognise(of_prx(config, name))
     assert (spec.config, spec.latent, spec.license) == (config, latent, "Apache-2.0")
     assert spec.text == TextSpec(encoder, config.text_width, 256, masked=True)
-    assert spec.sparsity == Sparsity((Route(2, 12, 0.5),))
+    assert spec.sparsity == Sparsity((Route(2, 14 if config.sized else 12, 0.5),))
+    assert "nobody says that its weights were trained with one" in spec.note
     assert spec.prediction.noise_scale == (2 if latent == "pixels" else 1)
     assert (spec.schedule, spec.steps) == (constant(0, 0, 5.0, "CFG"), 28)
+
+
+@pytest.mark.parametrize("prefix", ["denoiser.", "model.denoiser."])
+def test_prx_of_the_dose_response_study(tmp_path, prefix):
+    """Trained with TREAD on pictures of 512 pixels, and sampled on the training code's plain shifted schedule."""
+    config = PRXConfig(512, 32, 3, width=64, depth=8, heads=1, text_width=2304, bottleneck=16)
+    state = build(ModelSpec("prx", config, Flow())).state_dict()
+    folder = tmp_path / "dose-response-c3"
+    folder.mkdir()
+    torch.save({prefix + key: value for key, value in state.items()}, folder / "denoiser.pt")
+    spec, loaded = read(folder / "denoiser.pt")
+    assert loaded.keys() == state.keys() and spec.config == config
+    assert (spec.title, spec.latent, spec.license) == ("dose-response-c3", "pixels", "Apache-2.0")
+    assert spec.prediction == Flow("data", shift=3.0, floor=0.05)
+    torch.testing.assert_close(spec.prediction.sigmas(2), torch.tensor([1.0, 0.75, 0.0]))
+    assert spec.note.startswith("It was trained with TREAD") and spec.sparsity == Sparsity((Route(2, 4, 0.5),))
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 3.5, "CFG"), 50)
+
+
+def test_heads_that_are_guessed_are_said():
+    for network in (
+        DiT(DiTConfig(16, width=320, depth=1, heads=5)),
+        MaskDiT(MaskDiTConfig(16, width=320, depth=1, heads=5, decoder_width=32, decoder_depth=1)),
+        MicroDiT(replace(published_microdit(), width=320), backend=META),
+    ):
+        assert recognise(of(network)).note.endswith("attention heads: 5 of 64 channels are assumed")
+    for network in (
+        DiT(DiTConfig.named("S/2"), backend=META),
+        MaskDiT(MaskDiTConfig.named("S/2"), backend=META),
+        MicroDiT(published_microdit(), backend=META),
+    ):
+        assert "attention heads" not in recognise(of(network)).note
+
+
+@pytest.mark.parametrize(("name", "said"), [("DiT-XL-2", True), ("SiT-XL-2", True), ("tread", False)])
+def test_guidance_of_three_channels_is_said(name, said):
+    network = DiT(DiTConfig.named("S/2", learn_sigma=said), backend=META)
+    assert ("first three of the four latent channels" in recognise(of(network, name)).note) == said
+
+
+def test_weights_of_tread_are_edm_inside_its_wrapper_only(tmp_path):
+    """`model.` around the keys is the wrapper; without it the network is bare; a record goes before both."""
+    config = DiTConfig(8, width=64, depth=1, heads=1, num_classes=3)
+    state = DiT(config).state_dict()
+    wrapped = {f"model.{key}": value for key, value in state.items()}
+    for data, prediction in (
+        (state, Flow()),
+        ({"ema_state_dict": state}, Flow()),
+        ({"module." + key: value for key, value in wrapped.items()}, EDM(sigma_data=0.5)),
+        ({"ema": wrapped}, EDM(sigma_data=0.5)),
+        ({f"model.diffusion_model.{key}": value for key, value in state.items()}, Flow()),
+    ):
+        torch.save(data, tmp_path / "tread.pt")
+        assert read(tmp_path / "tread.pt")[0].prediction == prediction
+    save_file(wrapped, tmp_path / "a.safetensors", to_metadata(ModelSpec("dit", config, Flow("data"))))
+    assert read(tmp_path / "a.safetensors")[0].prediction == Flow("data")
 
 
 def test_a_distilled_prx():

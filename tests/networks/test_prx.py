@@ -45,7 +45,7 @@ def theirs(variant: str) -> PRXTransformer2DModel:
 
 def ours(variant: str, routes: tuple[Route, ...] = ()) -> tuple[PRX, object]:
     state = theirs(variant).state_dict()
-    spec = recognise(Clues.of(state, "prx-256-t2i"))
+    spec = recognise(Clues({key: tuple(value.shape) for key, value in state.items()}, "prx-256-t2i"))
     network = build(spec).eval().requires_grad_(False)
     network.load_state_dict(state)
     network.sparsity = Sparsity(routes)

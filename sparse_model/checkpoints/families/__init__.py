@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ...conditions.labels import class_names
+from ...files import FileError
 from ...networks.dit import DiT, DiTConfig
 from ...networks.maskdit import MaskDiT, MaskDiTConfig
 from ...networks.microdit import MicroDiT, MicroDiTConfig
@@ -20,12 +21,14 @@ from . import dit, maskdit, microdit, prx, sprint
 
 class Architecture(NamedTuple):
     """`recognise` gives the spec of a checkpoint of this architecture, without title and labels, and None for any
-    other. `rename` takes a key of another published layout to the network's own."""
+    other. `rename` takes a key of another published layout to the network's own. `extra` tells the keys of tensors that
+    published files have and the network does not need."""
 
     config: type
     network: type[nn.Module]
     recognise: Callable[[Clues], ModelSpec | None] = lambda clues: None
     rename: Callable[[str], str] = str
+    extra: Callable[[str], object] = lambda key: False
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -33,7 +36,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "maskdit": Architecture(MaskDiTConfig, MaskDiT, maskdit.recognise),
     "microdit": Architecture(MicroDiTConfig, MicroDiT, microdit.recognise),
     "prx": Architecture(PRXConfig, PRX, prx.recognise, prx.rename),
-    "sprint": Architecture(SprintConfig, Sprint, sprint.recognise),
+    "sprint": Architecture(SprintConfig, Sprint, sprint.recognise, extra=sprint.EXTRA.match),
     "trdit": Architecture(TRDiTConfig, TRDiT),  # its weights are not public
 }
 
@@ -46,7 +49,7 @@ FOREIGN = {
 }
 
 
-class ForeignFile(ValueError):
+class ForeignFile(FileError):
     """Weights of something else than a diffusion transformer; `kind` is a key of FOREIGN."""
 
     def __init__(self, kind: str):
@@ -60,16 +63,16 @@ def architecture_of(config: Any) -> str:
 
 
 def recognise(clues: Clues) -> ModelSpec:
-    """The spec of a checkpoint that does not carry one; ForeignFile if it is one of something else, ValueError with
+    """The spec of a checkpoint that does not carry one; ForeignFile if it is one of something else, FileError with
     the known families if none fits."""
     for entry in ARCHITECTURES.values():
-        spec = entry.recognise(replace(clues, shapes={entry.rename(key): s for key, s in clues.shapes.items()}))
+        spec = entry.recognise(clues.renamed(entry.rename))
         if spec is not None:
             return replace(spec, title=clues.name, labels=() if spec.text else class_names(spec.config.num_classes))
     for kind, marks in FOREIGN.items():
         if any(mark in key for key in clues.shapes for mark in marks):
             raise ForeignFile(kind)
-    raise ValueError(
+    raise FileError(
         f"not a checkpoint of a known architecture ({', '.join(ARCHITECTURES)}); its first keys are "
         f"{', '.join(list(clues.shapes)[:4]) or 'none'}."
     )

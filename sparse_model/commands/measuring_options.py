@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .bundled import DEFAULT, earlier
+from ..checkpoints.bundled import DEFAULT, earlier
 
 if TYPE_CHECKING:
     from ..evaluation.measure import Bench

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .bundled import DEFAULT, earlier
+from ..checkpoints.bundled import DEFAULT, earlier
 from .schedule_options import add_schedule, schedule_of
 
 PROMPTS = [

@@ -69,7 +69,7 @@ class PromptEncoder:
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids [N, length] and their mask, True where the network reads: at tokens of the prompt, or at all."""
         clean = CLEANING[self.kind.cleaning]
-        found = self.tokenizer(
+        encoded = self.tokenizer(
             [clean(prompt) for prompt in prompts],
             padding="max_length",
             max_length=self.kind.length,
@@ -77,7 +77,7 @@ class PromptEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        ids, mask = found["input_ids"], found["attention_mask"].bool()
+        ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
         if self.kind.pad is None:
             return ids, mask
         return ids.masked_fill(~mask, self.kind.pad), torch.ones_like(mask)
@@ -89,13 +89,13 @@ class PromptEncoder:
 
 
 def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
-    """The encoder of a folder with its tokenizer; ValueError in one sentence if it cannot be had.
+    """The encoder of a folder with its tokenizer; ValueError in one sentence if it cannot be loaded.
 
     `folder` holds config.json and weights; the tokenizer's files lie there, or in a folder 'tokenizer' in it or beside.
     """
     kind = kind_of(folder)
     if kind is None:
-        raise ValueError(f"'{folder.name}' holds no text encoder of a kind that is known: {', '.join(KINDS)}.")
+        raise ValueError(f"'{folder.name}' holds no text encoder of a known kind ({', '.join(KINDS)}).")
     tokenizer = next(
         (
             place
@@ -112,8 +112,8 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
         from transformers import AutoTokenizer
 
         words = AutoTokenizer.from_pretrained(tokenizer, **local)
-        model, found = _class(kind).from_pretrained(folder, **options)
-        if missing := sorted(found["missing_keys"]):
+        model, report = _class(kind).from_pretrained(folder, **options)
+        if missing := sorted(report["missing_keys"]):
             raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
         return PromptEncoder(kind, words, kind.take(model).eval())
     except ImportError as error:
@@ -136,5 +136,4 @@ def _class(kind: Kind) -> Any:
     import importlib
 
     module, name = kind.model.split(".")
-    found = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
-    return getattr(found, name)
+    return getattr(importlib.import_module(f"transformers.models.{module}.modeling_{module}"), name)

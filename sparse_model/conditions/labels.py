@@ -24,23 +24,24 @@ def label_weights(text: str, labels: Sequence[str]) -> Tensor:
     a name that is not a label, with the nearest ones.
     """
     weights = torch.zeros(len(labels))
-    known = {label.lower(): i for i, label in enumerate(labels)}
+    numbers = {label.lower(): i for i, label in enumerate(labels)}
     for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, _, weight = entry.rpartition(":") if ":" in entry and entry.lower() not in known else (entry, "", "1")
-        weights[_find(name.strip().lower(), known)] = _number(weight, entry)
+        name, _, weight = entry.rpartition(":") if ":" in entry and entry.lower() not in numbers else (entry, "", "1")
+        weights[_find(name.strip().lower(), numbers)] = _number(weight, entry)
     return weights
 
 
-def _find(name: str, known: dict[str, int]) -> int:
-    if name in known:
-        return known[name]
+def _find(name: str, numbers: dict[str, int]) -> int:
+    if name in numbers:
+        return numbers[name]
+    classes = len(numbers)
     if name.isdigit():
-        if int(name) < len(known):
+        if int(name) < classes:
             return int(name)
-        raise ValueError(f"class id {name} is past the end: the model has {len(known)} classes, 0 to {len(known) - 1}.")
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    near += [label for label in known if name in label.split() and label not in near][: 3 - len(near)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"it knows {', '.join(list(known)[:8])}, …"
+        raise ValueError(f"class id {name} is past the end: the model has {classes} classes, 0 to {classes - 1}.")
+    near = get_close_matches(name, numbers, n=3, cutoff=0.5)
+    near += [label for label in numbers if name in label.split() and label not in near][: 3 - len(near)]
+    hint = f"did you mean {', '.join(near)}?" if near else f"it knows {', '.join(list(numbers)[:8])}, …"
     raise ValueError(f"'{name}' is not a label of this model; {hint}")
 
 

@@ -34,9 +34,9 @@ ENCODERS: dict[str, str] = {
 class TextSpec:
     """The prompts that a text-conditional network was trained on.
 
-    `encoder` is a key of ENCODERS, or "" where nothing tells. `width` is D of the embeddings and `length` the number of
-    tokens that a prompt is padded to and cut at. `null` is the null condition: "prompt" means the embedding of the
-    empty prompt, "zeros" embeddings of 0. `masked` networks never see padding and give tokens of text no places.
+    `encoder` is a key of ENCODERS, or "" if the file does not tell. `width` is D of the embeddings and `length` the
+    number of tokens that a prompt is padded to and cut at. `null` is the null condition: "prompt" means the embedding
+    of the empty prompt, "zeros" embeddings of 0. `masked` networks never see padding and give text tokens no position.
     """
 
     encoder: str

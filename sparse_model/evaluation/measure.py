@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.checkpoint import CheckpointError, load
-from ..checkpoints.spec import ModelSpec, schedule_to_dict
+from ..checkpoints.metadata import schedule_to_dict
+from ..checkpoints.spec import ModelSpec
 from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.sampling import Denoiser, sample

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..checkpoints.spec import schedule_from_dict
+from ..checkpoints.metadata import schedule_from_dict
 from ..pictures.image import contact_sheet
 from .measure import FIGURES, Bench, Cell
 

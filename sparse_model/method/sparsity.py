@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
 
@@ -78,24 +79,35 @@ class Sparsity:
             layer = layers.stop
         yield range(layer, depth), None
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `to_json` writes, as a value for somebody else's JSON."""
+        if self.mask is not None:
+            return {"mask_ratio": self.mask}
+        return {"routes": [dict(zip(KEYS, (r.start, r.end, r.ratio), strict=True)) for r in self.routes]}
+
     def to_json(self) -> str:
         """The trainers' JSON: {"routes": [{"start_layer_idx", "end_layer_idx", "selection_ratio"}]}."""
-        if self.mask is not None:
-            return json.dumps({"mask_ratio": self.mask})
-        return json.dumps({"routes": [dict(zip(KEYS, (r.start, r.end, r.ratio), strict=True)) for r in self.routes]})
+        return json.dumps(self.to_dict())
 
     @classmethod
-    def from_json(cls, text: str) -> "Sparsity":
-        """Reads what `to_json` or a trainer's config wrote; ValueError in one sentence for anything else."""
+    def from_dict(cls, data: Any) -> "Sparsity":
+        """What `to_dict` gave or a trainer's configuration holds; ValueError in one sentence for anything else."""
         try:
-            data = json.loads(text)
             mask = float(data["mask_ratio"]) if "mask_ratio" in data else None
             routes = [[route[key] for key in KEYS] for route in data["routes"]] if mask is None else []
             numbers = [(int(start), int(end), float(ratio)) for start, end, ratio in routes]
-        except (TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
-            example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
-            raise ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.") from error
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise _not_a_route(repr(data)) from error
         return cls(tuple(Route(*values) for values in numbers), mask)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Sparsity":
+        """`from_dict` of JSON."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _not_a_route(text) from error
+        return cls.from_dict(data)
 
     @classmethod
     def from_trainer(cls, text: str) -> "Sparsity":
@@ -112,6 +124,11 @@ class Sparsity:
         except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
             pass  # `from_json` says what is wrong with it
         return cls.from_json(text)
+
+
+def _not_a_route(text: str) -> ValueError:
+    example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
+    return ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.")
 
 
 def _literal(text: str) -> object:

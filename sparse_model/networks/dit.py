@@ -3,17 +3,13 @@
 Keys are those of facebookresearch/DiT, SiT and CompVis/tread checkpoints.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
-from ..method.prediction import Epsilon, Flow
-from ..method.schedule import constant
 from ..method.sparse_pass import run_layers
-from ..method.sparsity import Route, Sparsity
+from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
     AdaLNBlock,
@@ -23,16 +19,9 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    count_layers,
     sincos_positions,
     unpatchify,
 )
-
-# the routes of TREAD's published configurations (arXiv 2501.04765), by width
-TREAD_ROUTES = {1152: Route(2, 24, 0.5), 768: Route(2, 8, 0.5)}
-# what the authors' own sampling scripts do: CompVis/tread in 40 steps, DiT and SiT in 250
-TREAD_SCHEDULE = constant(0.3, 0.7, 1.5)
-DENSE_SCHEDULE = constant(0.0, 0.0, 4.0, "CFG")
 
 
 @dataclass(frozen=True)
@@ -72,40 +61,3 @@ class DiT(nn.Module):
         if height == length == grid:
             return self.pos_embed
         return sincos_positions(self.config.width, height, length, grid)
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Sizes from shapes. A learned variance means DiT (noise prediction), or SiT if the file is called so; without
-    one it is a CompVis/tread model, which counts time from the data."""
-    wanted = ("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight", "final_layer.linear.weight")
-    if any(key not in shapes for key in wanted) or "decoder_pos_embed" in shapes:
-        return None
-    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
-    outputs = shapes["final_layer.linear.weight"][0] // patch**2
-    known = {size[0]: size[2] for size in DiTConfig.SIZES.values()}
-    config = DiTConfig(
-        input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
-        patch_size=patch,
-        in_channels=channels,
-        width=width,
-        depth=count_layers(shapes, "blocks."),
-        heads=known.get(width, max(width // 64, 1)),
-        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
-        num_classes=shapes["y_embedder.embedding_table.weight"][0] - 1,
-        learn_sigma=outputs == 2 * channels,
-    )
-    found = {"config": config, "latent": "pixels" if channels == 3 else "sd"}
-    if config.learn_sigma:
-        prediction = Flow(clean_time=1) if "sit" in name.lower() else Epsilon()
-        return {**found, "prediction": prediction, "schedule": DENSE_SCHEDULE, "steps": 250}
-    route = TREAD_ROUTES.get(width)
-    if route is None:
-        return {**found, "prediction": Flow()}
-    return {
-        **found,
-        "prediction": Flow(),
-        "sparsity": Sparsity((route,)),
-        "schedule": TREAD_SCHEDULE,
-        "note": f"The file records no route, so TREAD's published one for its width is assumed: {route.start} to "
-        f"{route.end}, half the tokens",
-    }

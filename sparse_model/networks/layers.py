@@ -1,7 +1,7 @@
 """Layers that the architectures share: patching, positions, time and label embeddings, attention, adaLN blocks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -52,8 +52,8 @@ class Backend:
         return self.ops.Linear(inputs, outputs, bias=bias, device=self.device, dtype=self.dtype)
 
     def norm(self, width: int, weight: bool = False) -> nn.Module:
-        where = {"device": self.device, "dtype": self.dtype}
-        return self.ops.LayerNorm(width, elementwise_affine=weight, bias=False, eps=1e-6, **where)
+        place = {"device": self.device, "dtype": self.dtype}
+        return self.ops.LayerNorm(width, elementwise_affine=weight, bias=False, eps=1e-6, **place)
 
     def rms_norm(self, width: int) -> nn.Module:
         return self.ops.RMSNorm(width, eps=1e-6, device=self.device, dtype=self.dtype)
@@ -112,11 +112,6 @@ class TransformerConfig(GridConfig):
             raise ValueError(f"'{name}' is not a published size; write {sizes} and a patch, such as XL/2.")
         width, depth, heads = cls.SIZES[size]
         return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
-
-
-def count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """How many layers a checkpoint numbers after `prefix`, such as "blocks."."""
-    return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in shapes if key.startswith(prefix))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -3,15 +3,12 @@
 Keys are those of Anima-Lab/MaskDiT checkpoints, without the `model.` of their EDM wrapper.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
-from ..method.prediction import EDM
-from ..method.schedule import constant
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
@@ -23,13 +20,9 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    count_layers,
     sincos_positions,
     unpatchify,
 )
-
-MASK_RATIO = 0.5  # of both published pre-trainings, ImageNet 256 and 512
-PUBLISHED, STEPS = constant(0.0, 0.0, 1.5, "CFG"), 40  # guidance of the published samples, steps of the script for them
 
 
 @dataclass(frozen=True)
@@ -88,39 +81,3 @@ class MaskDiT(nn.Module):
         if height == length == grid:
             return table
         return sincos_positions(table.shape[2], height, length, grid)
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Sizes from shapes. Variants that were never published (no mask token, a class token) are not taken."""
-    wanted = (
-        "x_embedder.proj.weight",
-        "pos_embed",
-        "decoder_pos_embed",
-        "mask_token",
-        "y_embedder.embedding_table.weight",
-    )
-    if any(key not in shapes for key in wanted) or "cls_token" in shapes:
-        return None
-    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
-    heads = {size[0]: size[2] for size in MaskDiTConfig.SIZES.values()}
-    config = MaskDiTConfig(
-        input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
-        patch_size=patch,
-        in_channels=channels,
-        width=width,
-        depth=count_layers(shapes, "blocks."),
-        heads=heads.get(width, max(width // 64, 1)),
-        decoder_width=shapes["mask_token"][2],
-        decoder_depth=count_layers(shapes, "decoder_blocks."),
-        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
-        num_classes=shapes["y_embedder.embedding_table.weight"][1],
-    )
-    latent = "pixels" if channels == 3 else "sd"
-    return {
-        "config": config,
-        "prediction": EDM(),
-        "sparsity": Sparsity(mask=MASK_RATIO),
-        "latent": latent,
-        "schedule": PUBLISHED,
-        "steps": STEPS,
-    }

@@ -4,19 +4,15 @@ Keys are those of SonyResearch/micro_diffusion checkpoints. A token that the mas
 the network's output is `mask_token`, zeros, in its place.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions.text import Text, TextSpec
+from ..conditions.text import Text
 from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
-from ..method.prediction import EDM
-from ..method.schedule import constant
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
@@ -26,19 +22,12 @@ from .layers import (
     GridConfig,
     PatchEmbed,
     TimestepEmbedder,
-    count_layers,
     modulate,
     sincos_positions,
     unpatchify,
 )
 
-MASK_RATIO = 0.75  # of the published pre-trainings, at 256 and 512 pixels; all end with some unmasked training
 NATIVE = 16  # patches along a side at 256 pixels: positions at 512 are those of 256, twice as dense
-TOKENS = 77  # of a prompt, padding included
-NOTE = (
-    "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (Token Route, convert --route), "
-    "inside which they wait"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,49 +238,3 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, c: Tensor, text: Tensor | None = None, packing: Packing = WHOLE) -> Tensor:
         shift, scale = packing.spread(self.adaLN_modulation(c)).chunk(2, dim=-1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Sizes from shapes. Heads show in none of them: the published sizes have heads of 64 channels, the small one 32.
-
-    ValueError for other latents than those of SDXL's VAE, which has 4 channels.
-    """
-    wanted = ("pos_embed", "mask_token", "y_embedder.y_proj.fc1.weight", "patch_mixer.0.norm1.weight")
-    if any(key not in shapes for key in wanted):
-        return None
-    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
-    if channels != 4:
-        raise ValueError(
-            f"a MicroDiT for latents of {channels} channels, whose scale is not known here; use one of 4 channels "
-            "(dit_4_channel_…), which works on latents of SDXL's VAE."
-        )
-    layers = [f"{stack}.{i}" for stack in ("patch_mixer", "blocks") for i in range(count_layers(shapes, f"{stack}."))]
-    experts = tuple(shapes.get(f"{layer}.mlp.gate.weight", (0,))[0] for layer in layers)
-    config = MicroDiTConfig(
-        width=width,
-        depth=count_layers(shapes, "blocks."),
-        mixer_width=shapes["patch_mixer.0.norm1.weight"][0],
-        mixer_depth=count_layers(shapes, "patch_mixer."),
-        attention=tuple(shapes[f"{layer}.attn.proj.weight"][1] for layer in layers),
-        hidden=tuple(
-            shapes[f"{layer}.mlp.w1"][2] if count else shapes[f"{layer}.mlp.w1.weight"][0]
-            for layer, count in zip(layers, experts, strict=True)
-        ),
-        experts=experts,
-        input_size=round(shapes["pos_embed"][1] ** 0.5) * patch,
-        patch_size=patch,
-        in_channels=channels,
-        text_width=shapes["y_embedder.y_proj.fc1.weight"][1],
-        text_hidden=shapes["y_emb_preprocess.mlp.w1.weight"][0],
-        head_width=32 if width == 512 else 64,
-    )
-    return {
-        "config": config,
-        "prediction": EDM(sigma_data=0.9),
-        "sparsity": Sparsity(mask=MASK_RATIO),
-        "latent": "sdxl",
-        "text": TextSpec("clip-h", config.text_width, TOKENS, null="zeros"),
-        "schedule": constant(0.0, 0.0, 5.0, "CFG"),
-        "steps": 30,
-        "note": NOTE,
-    }

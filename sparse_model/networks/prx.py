@@ -1,31 +1,25 @@
 """PRX, a text-conditional diffusion transformer whose image tokens also attend to text that stays as it is.
 
-Keys are those of diffusers' PRXTransformer2DModel; `rename` takes Photoroom/PRX's own to them. The latent models read
-T5-Gemma and predict velocity; PRXPixel reads Qwen3-VL, predicts the picture, and knows its size.
+Keys are those of diffusers' PRXTransformer2DModel. The latent models read T5-Gemma and predict velocity; PRXPixel reads
+Qwen3-VL, predicts the picture, and knows its size.
 """
 
-import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions.text import Text, TextSpec
+from ..conditions.text import Text
 from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
-from ..method.prediction import Flow
-from ..method.schedule import constant
 from ..method.sparse_pass import run_layers
-from ..method.sparsity import Route, Sparsity
+from ..method.sparsity import Sparsity
 from .layers import (
     TORCH,
     AdaLNLinear,
     Backend,
-    count_layers,
+    GridConfig,
     modulate,
     patchify,
     rotary_positions,
@@ -34,18 +28,9 @@ from .layers import (
     unpatchify,
 )
 
-LATENTS = {64: ("flux", 16, 2), 32: ("dcae", 32, 1)}  # channels and patch of the latent models, by pixels per token
-ENCODERS = {2304: "t5gemma-2b", 2048: "qwen3-vl-2b"}
-PROMPT_TOKENS = 256
-STEPS, CFG = 28, 5.0  # of the published pipelines
-NOTE = (
-    "The file records no route, so that of Photoroom's TREAD configuration is assumed: from layer 2 to the fourth "
-    "last, half the tokens"
-)
-
 
 @dataclass(frozen=True)
-class PRXConfig:
+class PRXConfig(GridConfig):
     """`bottleneck` is the width between the two layers that embed a patch (0: one layer embeds it); `sized` models
     are told height and width."""
 
@@ -59,10 +44,6 @@ class PRXConfig:
     text_width: int = 2304
     bottleneck: int = 0
     sized: bool = False
-
-    def tokens(self, height: int, width: int) -> int:
-        """Tokens of an input of height x width."""
-        return (height // self.patch_size) * (width // self.patch_size)
 
 
 class Embedder(nn.Module):
@@ -176,61 +157,3 @@ class PRX(nn.Module):
         h = self.img_in(patchify(x, patch))  # [U * B, T, D]
         h, c, *_ = run_layers(self.blocks, self.sparsity, evaluation, h, (c, text, bias), (positions,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch, "c p q")
-
-
-def rename(key: str) -> str:
-    """The key of a weight in diffusers' layout, for one in either layout."""
-    for theirs, ours in (
-        (r"\.(img_qkv_proj|txt_kv_proj)\.", r".attention.\1."),
-        (r"\.qk_norm\.query_norm\.(scale|weight)$", ".attention.norm_q.weight"),
-        (r"\.qk_norm\.key_norm\.(scale|weight)$", ".attention.norm_k.weight"),
-        (r"(\d)\.k_norm\.(scale|weight)$", r"\1.attention.norm_added_k.weight"),
-        (r"\.attn_out\.", ".attention.to_out.0."),
-    ):
-        if ".attention." not in key:
-            key = re.sub(theirs, ours, key)
-    return key
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Sizes from shapes. The resolution that a model was trained at stands in the name alone."""
-    bottleneck = shapes.get("img_in.0.weight", (0,))[0]
-    first = shapes.get("img_in.0.weight" if bottleneck else "img_in.weight")
-    wanted = ("txt_in.weight", "time_in.in_layer.weight", "blocks.0.attention.img_qkv_proj.weight")
-    if first is None or any(key not in shapes for key in wanted):
-        return None
-    pixels, (width, text_width) = first[1], shapes["txt_in.weight"]
-    latent, channels, patch = LATENTS.get(pixels, ("pixels", 3, math.isqrt(pixels // 3)))
-    if channels * patch**2 != pixels:
-        return None
-    size = re.search(r"(?<!\d)(256|512|1024)(?!\d)", name)
-    resolution = int(size[1]) if size else (1024 if latent == "pixels" else 512)
-    depth, sized = count_layers(shapes, "blocks."), "resolution_embedder.mlp.in_layer.weight" in shapes
-    config = PRXConfig(
-        input_size=resolution // {"pixels": 1, "flux": 8, "dcae": 32}[latent],
-        patch_size=patch,
-        in_channels=channels,
-        width=width,
-        depth=depth,
-        heads=width // shapes["blocks.0.attention.norm_q.weight"][0],
-        mlp_ratio=shapes["blocks.0.gate_proj.weight"][0] / width,
-        text_width=text_width,
-        bottleneck=bottleneck,
-        sized=sized,
-    )
-    if latent == "pixels":  # the noise of PRXPixel, which is told its size, is twice as strong
-        prediction = Flow("data", shift=3.0, levels=1000, noise_scale=2.0 if sized else 1.0, floor=0.05)
-    else:
-        prediction = Flow(shift=3.0, levels=1000)
-    distilled = "distilled" in name
-    return {
-        "config": config,
-        "prediction": prediction,
-        "sparsity": Sparsity((Route(2, depth - 4),)) if depth > 6 else Sparsity(),
-        "latent": latent,
-        "text": TextSpec(ENCODERS.get(text_width, ""), text_width, PROMPT_TOKENS, masked=True),
-        "schedule": constant(0, 0, 1.0 if distilled else CFG, "CFG"),
-        "steps": 8 if distilled else STEPS,
-        "license": "Apache-2.0" if name.lower().startswith("prx") else "",
-        "note": NOTE,
-    }

@@ -4,17 +4,14 @@ Keys are those of snap-research/Sprint checkpoints. At gamma 1 the middle does n
 condition is the weak branch of its Path-Drop Guidance.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE
-from ..method.prediction import Flow
-from ..method.schedule import PRESETS
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
@@ -27,14 +24,10 @@ from .layers import (
     RotaryAttention,
     TimestepEmbedder,
     TransformerConfig,
-    count_layers,
     patchify,
     rotary_positions,
     unpatchify,
 )
-
-MASK_RATIO = 0.75  # of the published pre-trainings, ImageNet 256 and 512
-STEPS = 250  # of the published samples
 
 
 @dataclass(frozen=True)
@@ -102,31 +95,3 @@ def block(backend: Backend, config: SprintConfig) -> AdaLNBlock:
     attention = RotaryAttention(backend, width, config.heads)
     gated = GatedMlp(backend, width, hidden, ("fc1_g", "fc1_x", "fc2"), bias=True) if config.swiglu else None
     return AdaLNBlock(backend, width, config.heads, config.mlp_ratio, width, attention, gated)
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Sizes from shapes. Nothing in them tells 256 from 512 pixels; the published file names do."""
-    wanted = ("x_embedder.proj.weight", "mask_token", "renoise_linear.weight", "middle_blocks.0.attn.q_norm.weight")
-    if any(key not in shapes for key in wanted):
-        return None
-    width, pixels = shapes["x_embedder.proj.weight"]
-    swiglu = "middle_blocks.0.mlp.fc1_g.weight" in shapes
-    config = SprintConfig(
-        input_size=64 if "512" in name else 32,
-        in_channels=pixels // SprintConfig.patch_size**2,
-        width=width,
-        depth=count_layers(shapes, "middle_blocks."),
-        heads=width // shapes["middle_blocks.0.attn.q_norm.weight"][0],
-        mlp_ratio=shapes[f"middle_blocks.0.mlp.{'fc1_g' if swiglu else 'fc1'}.weight"][0] / width,
-        num_classes=shapes["y_embedder.embedding_table.weight"][0] - 1,
-        encoder_depth=count_layers(shapes, "encoder_blocks."),
-        decoder_depth=count_layers(shapes, "decoder_blocks."),
-        swiglu=swiglu,
-    )
-    return {
-        "config": config,
-        "prediction": Flow(),
-        "sparsity": Sparsity(mask=MASK_RATIO),
-        "schedule": PRESETS["PDG"],
-        "steps": STEPS,
-    }

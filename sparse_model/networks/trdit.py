@@ -4,9 +4,7 @@ Its weights are not public: the network is here for arithmetic, timing and train
 follows PixArt-alpha (arXiv 2310.00426): one modulation by time for all blocks, which a table of each block shifts.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -148,8 +146,3 @@ class TRDiT(nn.Module):
         (time,) = evaluation.expand(time)
         shift, scale = (time.unsqueeze(2) + self.table.to(time)).unbind(2)  # [N, 1, D]
         return unpatchify(self.final(modulate(self.norm(h), shift, scale)), height, length, patch, "c p q")
-
-
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any] | None:
-    """Nothing is published: only a checkpoint of this pack, which carries metadata, is one."""
-    return None

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints.checkpoint import build, save
+from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
-from ..networks import ARCHITECTURES
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from .config import TrainConfig
 from .data import Pictures
@@ -73,10 +73,9 @@ class Ema:
 
 
 def spec_of(config: TrainConfig, pictures: Pictures) -> ModelSpec:
-    name = next(name for name, entry in ARCHITECTURES.items() if isinstance(config.network, entry.config))
     return ModelSpec(
-        name, config.network, Flow(config.output, 0, config.time_scale), config.sparsity, pictures.label_names,
-        latent="pixels", title=config.title, license="Apache-2.0",
+        architecture_of(config.network), config.network, Flow(config.output, 0, config.time_scale), config.sparsity,
+        pictures.label_names, latent="pixels", title=config.title, license="Apache-2.0",
     )  # fmt: skip
 
 

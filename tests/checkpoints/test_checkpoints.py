@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_model.checkpoints import checkpoint
 from sparse_model.checkpoints.checkpoint import CheckpointError
+from sparse_model.checkpoints.metadata import to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.method.prediction import Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
@@ -130,6 +131,18 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, network, s
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_saved_file_has_the_mode_of_any_new_file(tmp_path, network, spec, umask, mode):
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # a new file, and one that replaces another
+            checkpoint.save(network.state_dict(), spec, tmp_path / "a.safetensors")
+            assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
 class Evil:
     def __reduce__(self):
         return (os.system, ("touch pwned",))
@@ -192,7 +205,7 @@ def write_damaged_record(path, network, spec):
 
 
 def write_unknown_architecture(path, network, spec):
-    record = json.loads(spec.to_metadata()["sparse_model"]) | {"architecture": "warp"}
+    record = json.loads(to_metadata(spec)["sparse_model"]) | {"architecture": "warp"}
     save_file(network.state_dict(), path, metadata={"sparse_model": json.dumps(record)})
 
 
@@ -205,8 +218,8 @@ BAD_SAFETENSORS = {
     write_wrong_shape: r"blocks.1.attn.proj.bias has the shape \[3\], expected \[64\]",
     write_missing: "lacks 1 of the .* tensors of a dit network, such as blocks.2.mlp.fc1.weight",
     write_unknown: "known architecture .*dit, maskdit, .* first keys are double_blocks.0.img_attn.qkv.weight",
-    write_lora: "this is a LoRA; load the model it was made for",
-    write_vae: "this is a VAE; move it to models/vae",
+    write_lora: "this is a LoRA, not a diffusion transformer",
+    write_vae: "this is a VAE",
     write_unet: "this is a U-Net",
     write_damaged_record: "metadata is damaged",
     write_unknown_architecture: "architecture 'warp' is unknown",

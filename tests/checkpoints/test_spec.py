@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_model.checkpoints.spec import KEY, ModelSpec
+from sparse_model.checkpoints.metadata import KEY, from_metadata, to_metadata
+from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, constant
 from sparse_model.method.sparsity import Route, Sparsity
@@ -55,20 +56,20 @@ specs = st.builds(
 @given(specs)
 @settings(max_examples=50)
 def test_metadata_round_trip(spec):
-    metadata = spec.to_metadata()
+    metadata = to_metadata(spec)
     assert all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items())
-    assert ModelSpec.from_metadata(metadata) == spec
+    assert from_metadata(metadata) == spec
 
 
 @pytest.mark.parametrize("schedule", PRESETS.values(), ids=PRESETS)
 def test_recommended_schedules_survive(schedule):
     spec = ModelSpec("dit", DiTConfig(), Flow(), schedule=schedule, title="demo")
-    assert ModelSpec.from_metadata(spec.to_metadata()).schedule == schedule
+    assert from_metadata(to_metadata(spec)).schedule == schedule
 
 
 def test_metadata_follows_modelspec():
     spec = ModelSpec("maskdit", MaskDiTConfig(), EDM(), Sparsity(mask=0.5), ("cat",), title="T", license="MIT")
-    metadata = spec.to_metadata()
+    metadata = to_metadata(spec)
     assert metadata["modelspec.sai_model_spec"] == "1.0.0"
     assert metadata["modelspec.architecture"] == "sparse-maskdit"
     assert (metadata["modelspec.title"], metadata["modelspec.license"]) == ("T", "MIT")
@@ -76,18 +77,18 @@ def test_metadata_follows_modelspec():
     record = json.loads(metadata[KEY])
     assert record["architecture"] == "maskdit" and record["sparsity"] == {"mask_ratio": 0.5}
     assert record["labels"] == ["cat"] and record["prediction"]["kind"] == "edm"
-    pixels = ModelSpec("dit", DiTConfig(input_size=64), Epsilon(), latent="pixels").to_metadata()
+    pixels = to_metadata(ModelSpec("dit", DiTConfig(input_size=64), Epsilon(), latent="pixels"))
     assert pixels["modelspec.resolution"] == "64x64" and pixels["modelspec.prediction_type"] == "epsilon"
 
 
 @pytest.fixture
 def record():
     spec = ModelSpec("dit", DiTConfig(), Flow(), Sparsity((Route(2, -2),)), ("cat",), schedule=constant(0.5, 0.9, 1.5))
-    return json.loads(spec.to_metadata()[KEY])
+    return json.loads(to_metadata(spec)[KEY])
 
 
 def read(record):
-    return ModelSpec.from_metadata({KEY: json.dumps(record)})
+    return from_metadata({KEY: json.dumps(record)})
 
 
 def test_older_and_newer_files(record):
@@ -127,7 +128,7 @@ def test_damaged_metadata_says_so(record, path, value, message):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", "[" * 100_000])
 def test_metadata_that_is_no_record(text):
     with pytest.raises(ValueError, match=f"'{KEY}' metadata is damaged"):
-        ModelSpec.from_metadata({KEY: text})
+        from_metadata({KEY: text})
 
 
 def test_published_sizes():

@@ -70,7 +70,7 @@ def test_the_tokenizer_may_lie_in_the_same_folder(tmp_path):
     ("damage", "message"),
     [
         (lambda folder: [file.unlink() for file in folder.parent.glob("tokenizer/*")], "lacks its tokenizer"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "no text encoder of a kind"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "no text encoder of a known"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded .*model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"nothing"), "cannot be loaded"),
         (lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"}), "it lacks 2"),

@@ -154,7 +154,7 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
 
 
 def _plain(schedule):
-    from sparse_model.checkpoints.spec import schedule_to_dict
+    from sparse_model.checkpoints.metadata import schedule_to_dict
 
     return schedule_to_dict(schedule)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -35,6 +36,23 @@ FILES = {
         text=TextSpec("clip-h", 12, 77, "zeros"),
     ),
 }  # fmt: skip
+
+
+def published_microdit(channels: int = 4) -> MicroDiTConfig:
+    """MicroDiT_XL_2 of the authors' code: widths rise evenly from layer to layer, rounded up to what divides well."""
+    steps = np.linspace(0, 1, 28)
+    inner = [128 * -(-int(1024 * ratio) // 128) if ratio != 1 else 1024 for ratio in 0.5 + 0.5 * steps]
+    mlp = [int(1024 * ratio) for ratio in np.linspace(0.5, 4.0, 28)]
+    experts = [8 if i % 2 else 0 for i in range(6)] + [8 if i % 2 and i < 27 else 0 for i in range(28)]
+    hidden = [
+        256 * -(-(size if count else int(2 * size / 3)) // 256)
+        for size, count in zip([4 * 768] * 6 + mlp, experts, strict=True)
+    ]
+    return MicroDiTConfig(
+        input_size=64, in_channels=channels, width=1024, depth=28, mixer_width=768, mixer_depth=6,
+        attention=(768,) * 6 + tuple(inner), hidden=tuple(hidden), experts=tuple(experts),
+        text_width=1024, text_hidden=2816, head_width=64,
+    )  # fmt: skip
 
 
 def write_published(path: Path, spec: ModelSpec) -> None:

@@ -212,7 +212,7 @@ def test_a_missing_shard(host: Host) -> None:
     graph = Graph()
     graph.add("PreviewAny", source=[graph.model("lost/diffusion_pytorch_model-00001-of-00002.safetensors")[0], 1])
     text = sentence(host, graph)
-    assert "lacks its shard diffusion_pytorch_model-00002-of-00002.safetensors (1 of 2 are there)" in text
+    assert "its shard diffusion_pytorch_model-00002-of-00002.safetensors is missing (1 of 2 are there)" in text
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)

@@ -2,7 +2,8 @@
 
 fixtures/tread.npz was made once with CompVis/tread: its DiT of width 48, 5 layers and 4 heads for a 4 x 8 x 8 latent
 and 5 classes, weights by `formula`. `dense` has the classes 1 and 3, `null` no class, and `routed` the classes again
-with the route 1 -> 3 and the kept tokens `index`.
+with the route 1 -> 3 and the kept tokens `index`. `denoised` and `denoised_null` are what its EDM wrapper makes of the
+same input at sigma 0.3 and 1.7, with the classes and without.
 """
 
 import numpy as np
@@ -12,7 +13,9 @@ from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import Timesteps
 from formula import FIXTURES, Chosen, fill, formula, relative_error
 
+from sparse_model.checkpoints.checkpoint import read
 from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.layers import TORCH, sincos_positions
@@ -40,6 +43,20 @@ def test_tread_routed(tread):
     evaluation = Evaluation((Branch(0.5),), Chosen(expected["index"]))
     output = network(X, torch.tensor([0.3, 0.9]), torch.eye(5)[[1, 3]], evaluation)
     assert relative_error(output, expected["routed"]) < 1e-5
+
+
+def test_what_its_training_saves_is_denoised_as_in_training(tread, tmp_path):
+    network, expected = tread
+    wrapped = {f"model.{key}": value for key, value in network.state_dict().items()}
+    trained = {key: 0 * value for key, value in wrapped.items()}
+    saved = {"model_state_dict": trained, "ema_state_dict": wrapped, "optimizer_state_dict": {"state": {}}, "step": 3}
+    torch.save(saved, tmp_path / "latest.pt")
+    spec, state = read(tmp_path / "latest.pt")
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert spec.prediction == EDM(sigma_data=0.5)
+    sigma, labels = torch.tensor([0.3, 1.7]), torch.eye(5)[[1, 3]]
+    assert relative_error(spec.prediction.denoise(network, X, sigma, labels), expected["denoised"]) < 1e-5
+    assert relative_error(spec.prediction.denoise(network, X, sigma, 0 * labels), expected["denoised_null"]) < 1e-5
 
 
 def from_diffusers(theirs: DiTTransformer2DModel, depth: int) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ configuration) and SonyResearch/micro_diffusion (XL/2, 512 pixels): `layout` of 
 import hashlib
 
 import pytest
-from test_microdit import published
+from published_files import published_microdit
 
 from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import ModelSpec
@@ -23,7 +23,7 @@ LAYOUTS = {
     "TREAD": ("dit", DiTConfig.named("B/2"), "22c9683ca092fd1b", 130_500_112),
     "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
     "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
-    "MicroDiT": ("microdit", published(), "b6828a3ecf0834f7", 1_166_490_912),
+    "MicroDiT": ("microdit", published_microdit(), "b6828a3ecf0834f7", 1_166_490_912),
 }
 
 

@@ -5,8 +5,6 @@ latent and 5 classes, decoder of width 32, 2 layers and 4 heads, weights by `for
 `dense` is the network in evaluation mode, `masked` in training mode with the kept tokens `index`, `edm` the wrapper.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,12 +12,10 @@ from formula import FIXTURES, Chosen, fill, formula, relative_error
 
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
-from sparse_model.method.schedule import constant
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks import ARCHITECTURES
-from sparse_model.networks.layers import Backend, sincos_positions
-from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig, infer
+from sparse_model.networks.layers import sincos_positions
+from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 
 TINY = MaskDiTConfig(8, 2, 4, 48, 3, 4, decoder_width=32, decoder_depth=2, decoder_heads=4, num_classes=5)
 X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])
@@ -127,29 +123,3 @@ def test_other_sizes_and_aspects(network):
     for height, width in ((16, 16), (4, 12)):
         x = formula("other", (2, 4, height, width))
         assert network(x, T, Y, Evaluation((Branch(0.5),))).shape == x.shape
-
-
-@pytest.mark.parametrize("pixels", [256, 512])
-def test_published_checkpoints_are_recognised(pixels):
-    config = MaskDiTConfig.named("XL/2", input_size=pixels // 8)
-    state = MaskDiT(config, backend=Backend(device="meta")).state_dict()
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    assert len(shapes) == 378
-    assert sum(value.numel() for value in state.values()) == {256: 730_541_200, 512: 731_819_152}[pixels]
-    found = infer(shapes, "any")
-    assert found == {
-        "config": config,
-        "prediction": EDM(),
-        "sparsity": Sparsity(mask=0.5),
-        "latent": "sd",
-        "schedule": constant(0, 0, 1.5, "CFG"),
-        "steps": 40,
-    }
-    assert [name for name, entry in ARCHITECTURES.items() if entry.infer(shapes, "any")] == ["maskdit"]
-    assert infer(shapes | {"cls_token": (1, 1, 1152)}, "any") is None
-
-
-def test_sizes_are_inferred_from_shapes():
-    config = replace(TINY, patch_size=4, input_size=32, width=384, depth=2, heads=6, decoder_heads=16)
-    state = MaskDiT(config, backend=Backend(device="meta")).state_dict()
-    assert infer({name: tuple(value.shape) for name, value in state.items()}, "any")["config"] == config

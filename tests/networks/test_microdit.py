@@ -13,14 +13,13 @@ import torch
 from formula import FIXTURES, Chosen, fill, formula, relative_error
 from microdit_fixture import PROMPT, TINY
 
-from sparse_model.conditions.text import Text, TextSpec
+from sparse_model.conditions.text import Text
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks import ARCHITECTURES
-from sparse_model.networks.layers import Backend, sincos_positions
-from sparse_model.networks.microdit import MicroDiT, MicroDiTConfig, infer
+from sparse_model.networks.layers import sincos_positions
+from sparse_model.networks.microdit import MicroDiT
 
 X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])
 NULL = Text(0 * PROMPT.embeddings, PROMPT.mask)
@@ -97,41 +96,3 @@ def test_other_sizes_and_aspects(network):
     for height, width in ((16, 16), (4, 12)):
         x = formula("other", (2, 4, height, width))
         assert network(x, T, PROMPT, Evaluation((Branch(0.5),))).shape == x.shape
-
-
-def published(channels: int = 4) -> MicroDiTConfig:
-    """MicroDiT_XL_2 of the authors' code: widths rise evenly from layer to layer, rounded up to what divides well."""
-    steps = np.linspace(0, 1, 28)
-    inner = [128 * -(-int(1024 * ratio) // 128) if ratio != 1 else 1024 for ratio in 0.5 + 0.5 * steps]
-    mlp = [int(1024 * ratio) for ratio in np.linspace(0.5, 4.0, 28)]
-    experts = [8 if i % 2 else 0 for i in range(6)] + [8 if i % 2 and i < 27 else 0 for i in range(28)]
-    hidden = [
-        256 * -(-(size if count else int(2 * size / 3)) // 256)
-        for size, count in zip([4 * 768] * 6 + mlp, experts, strict=True)
-    ]
-    return MicroDiTConfig(
-        input_size=64, in_channels=channels, width=1024, depth=28, mixer_width=768, mixer_depth=6,
-        attention=(768,) * 6 + tuple(inner), hidden=tuple(hidden), experts=tuple(experts),
-        text_width=1024, text_hidden=2816, head_width=64,
-    )  # fmt: skip
-
-
-def test_published_checkpoints_are_recognised():
-    config = published()
-    state = MicroDiT(config, backend=Backend(device="meta")).state_dict()
-    assert 1.15e9 < sum(value.numel() for value in state.values()) < 1.17e9  # the authors' 1.16 billion
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    found = infer(shapes, "dit_4_channel_22M_real_only_data")
-    assert found["config"] == config
-    assert found["prediction"] == EDM(sigma_data=0.9)
-    assert found["sparsity"] == Sparsity(mask=0.75)
-    assert found["latent"] == "sdxl"
-    assert found["text"] == TextSpec("clip-h", 1024, 77, null="zeros")
-    assert (found["schedule"].rule, found["schedule"].at(0.5).omega, found["steps"]) == ("CFG", 5.0, 30)
-    assert [family for family, entry in ARCHITECTURES.items() if entry.infer(shapes, "any")] == ["microdit"]
-
-
-def test_latents_of_unknown_scale_are_refused():
-    state = MicroDiT(published(channels=16), backend=Backend(device="meta")).state_dict()
-    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
-        infer({key: tuple(value.shape) for key, value in state.items()}, "dit_16_channel_37M_real_and_synthetic_data")

@@ -21,7 +21,7 @@ def folder_path(name: str, kind: str, known: Known, what: str) -> Path:
     for root in _roots(kind):
         if name in model_folders(root, known):
             return root / name
-    raise ValueError(f"'{name}' is no folder with {what}; put it into models/{kind}.")
+    raise ValueError(f"There is no folder '{name}' with {what} in models/{kind}; put it there.")
 
 
 def _roots(kind: str) -> list[Path]:

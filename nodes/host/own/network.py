@@ -8,11 +8,11 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
+from ....sparse_model.checkpoints.families import ARCHITECTURES
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text
 from ....sparse_model.method.branches import DENSE, Evaluation, Prepared
 from ....sparse_model.method.prediction import Flow
-from ....sparse_model.networks import ARCHITECTURES
 from ....sparse_model.networks.layers import Backend
 
 

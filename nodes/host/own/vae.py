@@ -9,7 +9,8 @@ import comfy.sd
 from comfy.ldm.ace.vae.autoencoder_dc import AutoencoderDC
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
-from ....sparse_model.files import finite, read_tensors
+from ....sparse_model.checkpoints.source import find
+from ....sparse_model.tensors import finite, opened
 
 CLASS = "AutoencoderDC"
 # The smallest network that the host makes a VAE object around; ours takes its place.
@@ -28,7 +29,8 @@ def load_vae(folder: Path) -> comfy.sd.VAE:
     sizes = {key: value for key, value in config.items() if key in known}
     try:
         network = AutoencoderDC(**{**sizes, "scaling_factor": 1.0}).eval()  # the model's latent format scales latents
-        state, _ = read_tensors(folder)
+        with opened(find(folder).files) as contents:
+            state = {key: tensor.read() for key, tensor in contents.tensors.items()}
         wanted = network.state_dict()
         missing = [key for key in wanted if key not in state]
         if missing:

@@ -1,8 +1,9 @@
-"""The bundled checkpoints, as defaults of the options."""
+"""The checkpoints that come with this repository."""
 
 from pathlib import Path
 
-DEFAULT = Path(__file__).parents[2] / "models" / "icons-32-patch4.safetensors"
+BUNDLED = Path(__file__).parents[2] / "models"
+DEFAULT = BUNDLED / "icons-32-patch4.safetensors"
 
 
 def earlier(checkpoint: Path) -> Path | None:

@@ -1,0 +1,123 @@
+"""A spec as the metadata of a safetensors file, and back."""
+
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..conditions.text import TextSpec
+from ..files import FileError
+from ..method.prediction import KINDS
+from ..method.schedule import Curve, Schedule
+from ..method.sparsity import Sparsity
+from .families import ARCHITECTURES
+from .spec import LATENTS, ModelSpec
+
+KEY = "sparse_model"
+
+
+def to_metadata(spec: ModelSpec) -> dict[str, str]:
+    """String keys and values for a safetensors header: one JSON record and the ModelSpec 1.0 keys."""
+    kind = next(name for name, cls in KINDS.items() if isinstance(spec.prediction, cls))
+    record = {
+        "architecture": spec.architecture,
+        "config": asdict(spec.config),
+        "prediction": {"kind": kind, **asdict(spec.prediction)},
+        "sparsity": spec.sparsity.to_dict(),
+        "labels": list(spec.labels),
+        "latent": spec.latent,
+        "schedule": None if spec.schedule is None else schedule_to_dict(spec.schedule),
+        "steps": spec.steps,
+        "text": None if spec.text is None else asdict(spec.text),
+    }
+    size = spec.config.input_size * spec.ratio
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"sparse-{spec.architecture}",
+        "modelspec.implementation": "sparse_model",
+        "modelspec.title": spec.title or spec.architecture,
+        "modelspec.license": spec.license,
+        "modelspec.resolution": f"{size}x{size}",
+        "modelspec.prediction_type": "epsilon" if kind == "eps" else kind,
+        KEY: json.dumps(record),
+    }
+
+
+def from_metadata(metadata: Mapping[str, str]) -> ModelSpec:
+    """The spec that `to_metadata` wrote; FileError if the record is damaged or of a newer architecture."""
+    try:
+        record = json.loads(metadata[KEY])
+        name = record["architecture"]
+        if name not in ARCHITECTURES:
+            raise FileError(f"its architecture '{name}' is unknown here; known: {', '.join(ARCHITECTURES)}.")
+        prediction = dict(record["prediction"])
+        schedule = record.get("schedule")
+        return ModelSpec(
+            architecture=name,
+            config=_build(ARCHITECTURES[name].config, record["config"]),
+            prediction=_build(KINDS[prediction.pop("kind")], prediction),
+            sparsity=Sparsity.from_dict(record["sparsity"]),
+            labels=_labels(record.get("labels", [])),
+            latent=_latent(record.get("latent", "sd")),
+            schedule=None if schedule is None else schedule_from_dict(schedule),
+            steps=_value(int, record.get("steps", 40), "steps"),
+            title=metadata.get("modelspec.title", ""),
+            license=metadata.get("modelspec.license", ""),
+            text=None if record.get("text") is None else _build(TextSpec, record["text"]),
+        )
+    except FileError:
+        raise
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
+        raise FileError(f"its '{KEY}' metadata is damaged; download or convert it again.") from error
+    except ValueError as error:  # of values of the right type that routes, schedules and predictions do not take
+        raise FileError(f"its '{KEY}' metadata holds what cannot be: {error}") from error
+
+
+def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
+    return asdict(schedule)
+
+
+def schedule_from_dict(values: Mapping[str, Any]) -> Schedule:
+    """The schedule that `schedule_to_dict` gave; KeyError, TypeError or ValueError for anything else."""
+    curves = {name: _curve(value) for name, value in values.items() if isinstance(value, dict)}
+    return _build(Schedule, {**values, **curves})
+
+
+def _curve(values: Mapping[str, Any]) -> Curve:
+    if not all(isinstance(point, list | tuple) and len(point) == 2 for point in values["keyframes"]):
+        raise TypeError("keyframes are pairs of progress and value")
+    points = tuple((_value(float, t, "keyframes"), _value(float, v, "keyframes")) for t, v in values["keyframes"])
+    return Curve(points, values["interpolation"])
+
+
+def _labels(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(label, str) for label in values):
+        raise TypeError("labels are a list of text")
+    return tuple(values)
+
+
+def _latent(name: Any) -> str:
+    if name not in LATENTS:
+        raise FileError(f"its latent '{name}' is unknown here; known: {', '.join(LATENTS)}.")
+    return name
+
+
+def _build(cls: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass from JSON: unknown fields are left out, lists are tuples."""
+    kinds = {field.name: field.type for field in fields(cls)}
+    return cls(**{name: _value(kinds[name], value, name) for name, value in values.items() if name in kinds})
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """A value of a field; FileError if it is not of the field's type `kind`, or no ordinary number."""
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list):
+            return tuple(_value(typing.get_args(kind)[0], entry, name) for entry in value)
+    elif kind is float:
+        if type(value) in (int, float) and abs(value) < math.inf:
+            return float(value)
+    elif type(value) is kind:
+        return value
+    raise FileError(f"its '{KEY}' metadata is damaged: {name} is {str(value)[:40]!r}.")

@@ -1,0 +1,184 @@
+"""Tensors out of files: safetensors and PyTorch's own format. No code from a file is ever run.
+
+Tensors are read when they are asked for, one by one, into memory of their own: a file that somebody overwrites later
+takes nothing away from a loaded network.
+"""
+
+import argparse
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .files import FileError
+
+AVERAGED = ("ema_state_dict", "ema", "model_state_dict", "model", "state_dict", "module")  # weights in training dicts
+PREFIXES = ("module.", "_orig_mod.", "state.model.denoiser.", "model.", "denoiser.", "net.", "diffusion_model.")
+NESTING = 8  # of the dictionaries around weights
+PICKLES = {".pt", ".pth", ".ckpt", ".bin"}
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
+    "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: its shape, the precision that its values need, and how to get them."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    get: Callable[[], Tensor]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The values on the CPU; those of floating point in `dtype` if one is given."""
+        value = self.get()
+        return value.to(dtype or self.dtype) if value.is_floating_point() else value
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in the files of a checkpoint: tensors without what training wrapped around them, the metadata, and the
+    names of the `wrappers` that were taken off, outermost first: keys of dictionaries, and prefixes with their dot."""
+
+    tensors: Mapping[str, Stored]
+    metadata: Mapping[str, str]
+    wrappers: tuple[str, ...] = ()
+
+
+@contextmanager
+def opened(files: Sequence[Path]) -> Iterator[Contents]:
+    """The contents of a checkpoint in one file or several, which stay open until the block ends.
+
+    FileError if one is damaged or holds no weights.
+    """
+    tensors, metadata, wrappers = {}, {}, ()
+    with ExitStack() as stack:
+        for file in files:
+            try:
+                contents = _opened_file(file, stack)
+            except FileError as error:
+                if len(files) == 1:
+                    raise
+                raise FileError(f"its shard {file.name}: {error}") from error
+            tensors |= contents.tensors
+            metadata |= contents.metadata
+            wrappers = contents.wrappers
+        if not tensors:
+            raise FileError("holds no tensors.")
+        tensors, prefixes = _without_prefixes(tensors)
+        yield Contents(tensors, metadata, wrappers + prefixes)
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether every value is a finite number, looked at a few millions at a time: no second copy of a large tensor."""
+    parts = tensor.flatten().split(1 << 22)
+    small = tensor.dtype.itemsize == 1  # PyTorch knows no isfinite for 8-bit floats
+    return all(torch.isfinite(part.float() if small else part).all() for part in parts)
+
+
+def _opened_file(path: Path, stack: ExitStack) -> Contents:
+    if path.suffix == ".safetensors":
+        return _safetensors(path, stack)
+    if path.suffix in PICKLES:
+        return _pickled(path)
+    raise FileError(f"'{path.suffix}' is not a checkpoint format; use .safetensors, {', '.join(sorted(PICKLES))}.")
+
+
+def _safetensors(path: Path, stack: ExitStack) -> Contents:
+    try:
+        with safe_open(path, "pt") as file:  # checks the header as a whole
+            metadata = file.metadata() or {}
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise FileError(f"not a whole safetensors file ({error}); download or copy it again.") from error
+    file = stack.enter_context(path.open("rb"))
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return Contents({key: _in_safetensors(file, 8 + length, key, entry) for key, entry in header.items()}, metadata)
+
+
+def _in_safetensors(file: BinaryIO, start: int, key: str, entry: Mapping) -> Stored:
+    if entry["dtype"] not in TYPES:
+        raise FileError(f"{key} holds numbers of the type {entry['dtype']}, which is not read; use fp16 or bf16.")
+    shape, dtype, (begin, end) = tuple(entry["shape"]), TYPES[entry["dtype"]], entry["data_offsets"]
+
+    def get() -> Tensor:
+        value = torch.empty(shape, dtype=dtype)
+        if end > begin:
+            file.seek(start + begin)
+            if file.readinto(memoryview(value.reshape(-1).view(torch.uint8).numpy())) != end - begin:
+                raise FileError("the file became shorter while it was read.")
+        return value
+
+    return Stored(shape, dtype, get)
+
+
+def _pickled(path: Path) -> Contents:
+    """Reads with the restricted unpickler only. Namespace is what DiT's training script stores its options in."""
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:  # compressed tensors cannot be mapped: their bytes are no values
+            mapped = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
+            raise FileError(
+                "holds Python objects besides tensors, which could run code when loaded, so it was not opened; ask its "
+                "author for safetensors."
+            ) from error
+        raise FileError("not a PyTorch checkpoint; download or copy it again.") from error
+    except Exception as error:  # whatever the unpickler trips over
+        raise FileError("not a whole PyTorch checkpoint; download or copy it again.") from error
+    weights, wrappers = _weights(data)
+    return Contents({key: _in_memory(key, value, zipped and mapped) for key, value in weights.items()}, {}, wrappers)
+
+
+def _in_memory(key: str, value: Tensor, mapped: bool) -> Stored:
+    ordinary = value.layout is torch.strided and not value.is_nested and not value.is_quantized
+    if not ordinary or value.device.type != "cpu" or value.dtype.is_complex:
+        raise FileError(f"{key} is not an ordinary tensor of real numbers.")
+    if value.numel() * value.dtype.itemsize > value.untyped_storage().nbytes():
+        raise FileError(f"{key} is stored as a view that repeats its values, not whole.")
+    value = value.detach()
+    return Stored(tuple(value.shape), value.dtype, value.clone if mapped else lambda: value)
+
+
+def _weights(data: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict inside a file's data, averaged weights first, and the keys that led to it."""
+    wrappers = []
+    while isinstance(data, Mapping) and not any(isinstance(value, Tensor) for value in data.values()):
+        name = next((name for name in AVERAGED if isinstance(data.get(name), Mapping)), None)
+        if name is None or len(wrappers) == NESTING:
+            break
+        wrappers.append(name)
+        data = data[name]
+    if not isinstance(data, Mapping):
+        raise FileError(f"holds a {type(data).__name__}, not a model's weights.")
+    state = {str(key): value for key, value in data.items() if isinstance(value, Tensor)}
+    return state, tuple(wrappers)
+
+
+def _without_prefixes(tensors: Mapping[str, Stored]) -> tuple[dict[str, Stored], tuple[str, ...]]:
+    prefixes = []
+    for prefix in PREFIXES:
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+            prefixes.append(prefix)
+    return dict(tensors), tuple(prefixes)

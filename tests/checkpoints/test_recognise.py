@@ -1,0 +1,209 @@
+"""Published checkpoints are told by their keys, shapes and names."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from published_files import published_microdit
+from safetensors.torch import save_file
+from torch import nn
+
+from sparse_model.checkpoints.checkpoint import build, read
+from sparse_model.checkpoints.clues import Clues
+from sparse_model.checkpoints.families import ARCHITECTURES, maskdit, prx, recognise
+from sparse_model.checkpoints.metadata import to_metadata
+from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.conditions.labels import class_names
+from sparse_model.conditions.text import TextSpec
+from sparse_model.method.prediction import EDM, Flow
+from sparse_model.method.schedule import PRESETS, constant
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
+from sparse_model.networks.layers import Backend
+from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
+from sparse_model.networks.microdit import MicroDiT
+from sparse_model.networks.prx import PRXConfig
+from sparse_model.networks.sprint import Sprint, SprintConfig
+
+META = Backend(device="meta")
+
+
+def of(network: nn.Module, name: str = "any") -> Clues:
+    return Clues({key: tuple(value.shape) for key, value in network.state_dict().items()}, name)
+
+
+def only(architecture: str, clues: Clues) -> bool:
+    """Whether no other family takes a file of these clues for its own."""
+    return [name for name, entry in ARCHITECTURES.items() if entry.recognise(clues)] == [architecture]
+
+
+@pytest.mark.parametrize(("name", "size"), [("sprint_XL_imagenet256", 32), ("sprint_XL_imagenet512", 64)])
+def test_sprint(name, size):
+    config = SprintConfig.named("XL/2", input_size=size)
+    clues = of(Sprint(config, backend=META), name)
+    # the REPA variant carries the projection that its training aligned features with
+    extra = {"projectors.0.weight": (2048, 1152), "projectors.0.bias": (2048,)} if size == 32 else {}
+    clues = replace(clues, shapes={**clues.shapes, **extra})
+    assert recognise(clues) == ModelSpec(
+        "sprint",
+        config,
+        Flow(),
+        Sparsity(mask=0.75),
+        class_names(1000),
+        schedule=PRESETS["PDG"],
+        steps=250,
+        title=name,
+    )
+    assert only("sprint", clues)
+
+
+@pytest.mark.parametrize("changes", [{}, {"swiglu": True, "mlp_ratio": 3.0, "depth": 4}])
+def test_sizes_of_sprint(changes):
+    config = SprintConfig(32, 2, 4, 48, 3, 4, num_classes=5, encoder_depth=1, decoder_depth=2)
+    config = replace(config, **changes)
+    assert recognise(of(Sprint(config, backend=META))).config == config
+
+
+@pytest.mark.parametrize("pixels", [256, 512])
+def test_maskdit(pixels):
+    config = MaskDiTConfig.named("XL/2", input_size=pixels // 8)
+    network = MaskDiT(config, backend=META)
+    assert len(network.state_dict()) == 378
+    assert sum(value.numel() for value in network.parameters()) == {256: 730_541_200, 512: 731_819_152}[pixels]
+    clues, schedule = of(network), constant(0, 0, 1.5, "CFG")
+    assert maskdit.recognise(clues) == ModelSpec(
+        "maskdit", config, EDM(), Sparsity(mask=0.5), schedule=schedule, steps=40
+    )
+    assert only("maskdit", clues)
+    assert maskdit.recognise(replace(clues, shapes={**clues.shapes, "cls_token": (1, 1, 1152)})) is None
+
+
+def test_sizes_of_maskdit():
+    config = MaskDiTConfig(32, 4, 4, 384, 2, 6, 2.0, 5, decoder_width=32, decoder_depth=2, decoder_heads=16)
+    assert recognise(of(MaskDiT(config, backend=META))).config == config
+
+
+def test_microdit():
+    config = published_microdit()
+    network = MicroDiT(config, backend=META)
+    assert 1.15e9 < sum(value.numel() for value in network.parameters()) < 1.17e9  # the authors' 1.16 billion
+    clues = of(network, "dit_4_channel_22M_real_only_data")
+    spec = recognise(clues)
+    assert (spec.architecture, spec.config, spec.latent) == ("microdit", config, "sdxl")
+    assert (spec.prediction, spec.sparsity) == (EDM(sigma_data=0.9), Sparsity(mask=0.75))
+    assert spec.text == TextSpec("clip-h", 1024, 77, null="zeros") and spec.labels == ()
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 5.0, "CFG"), 30)
+    assert only("microdit", clues)
+
+
+def test_latents_of_unknown_scale_are_refused():
+    clues = of(MicroDiT(published_microdit(channels=16), backend=META), "dit_16_channel_37M_real_and_synthetic_data")
+    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
+        recognise(clues)
+
+
+PRX_FILES = {  # the published name -> sizes of its kind, and what else is told by it
+    "prx-1024-t2i-beta": (PRXConfig(128), "flux", "t5gemma-2b"),
+    "prx-512-t2i-dc-ae": (PRXConfig(16, 1, 32), "dcae", "t5gemma-2b"),
+    "prxpixel-t2i": (PRXConfig(1024, 16, 3, text_width=2048, bottleneck=10, sized=True), "pixels", "qwen3-vl-2b"),
+}
+
+
+def of_prx(config: PRXConfig, name: str) -> Clues:
+    return of(build(ModelSpec("prx", config, Flow()), META), name)
+
+
+@pytest.mark.parametrize("name", PRX_FILES)
+def test_prx(name):
+    config, latent, encoder = PRX_FILES[name]
+    spec = recognise(of_prx(config, name))
+    assert (spec.config, spec.latent, spec.license) == (config, latent, "Apache-2.0")
+    assert spec.text == TextSpec(encoder, config.text_width, 256, masked=True)
+    assert spec.sparsity == Sparsity((Route(2, 14 if config.sized else 12, 0.5),))
+    assert "nobody says that its weights were trained with one" in spec.note
+    assert spec.prediction.noise_scale == (2 if latent == "pixels" else 1)
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 5.0, "CFG"), 28)
+
+
+@pytest.mark.parametrize("prefix", ["denoiser.", "model.denoiser."])
+def test_prx_of_the_dose_response_study(tmp_path, prefix):
+    """Trained with TREAD on pictures of 512 pixels, and sampled on the training code's plain shifted schedule."""
+    config = PRXConfig(512, 32, 3, width=64, depth=8, heads=1, text_width=2304, bottleneck=16)
+    state = build(ModelSpec("prx", config, Flow())).state_dict()
+    folder = tmp_path / "dose-response-c3"
+    folder.mkdir()
+    torch.save({prefix + key: value for key, value in state.items()}, folder / "denoiser.pt")
+    spec, loaded = read(folder / "denoiser.pt")
+    assert loaded.keys() == state.keys() and spec.config == config
+    assert (spec.title, spec.latent, spec.license) == ("dose-response-c3", "pixels", "Apache-2.0")
+    assert spec.prediction == Flow("data", shift=3.0, floor=0.05)
+    torch.testing.assert_close(spec.prediction.sigmas(2), torch.tensor([1.0, 0.75, 0.0]))
+    assert spec.note.startswith("It was trained with TREAD") and spec.sparsity == Sparsity((Route(2, 4, 0.5),))
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 3.5, "CFG"), 50)
+
+
+def test_heads_that_are_guessed_are_said():
+    for network in (
+        DiT(DiTConfig(16, width=320, depth=1, heads=5)),
+        MaskDiT(MaskDiTConfig(16, width=320, depth=1, heads=5, decoder_width=32, decoder_depth=1)),
+        MicroDiT(replace(published_microdit(), width=320), backend=META),
+    ):
+        assert recognise(of(network)).note.endswith("attention heads: 5 of 64 channels are assumed")
+    for network in (
+        DiT(DiTConfig.named("S/2"), backend=META),
+        MaskDiT(MaskDiTConfig.named("S/2"), backend=META),
+        MicroDiT(published_microdit(), backend=META),
+    ):
+        assert "attention heads" not in recognise(of(network)).note
+
+
+@pytest.mark.parametrize(("name", "said"), [("DiT-XL-2", True), ("SiT-XL-2", True), ("tread", False)])
+def test_guidance_of_three_channels_is_said(name, said):
+    network = DiT(DiTConfig.named("S/2", learn_sigma=said), backend=META)
+    assert ("first three of the four latent channels" in recognise(of(network, name)).note) == said
+
+
+def test_weights_of_tread_are_edm_inside_its_wrapper_only(tmp_path):
+    """`model.` around the keys is the wrapper; without it the network is bare; a record goes before both."""
+    config = DiTConfig(8, width=64, depth=1, heads=1, num_classes=3)
+    state = DiT(config).state_dict()
+    wrapped = {f"model.{key}": value for key, value in state.items()}
+    for data, prediction in (
+        (state, Flow()),
+        ({"ema_state_dict": state}, Flow()),
+        ({"module." + key: value for key, value in wrapped.items()}, EDM(sigma_data=0.5)),
+        ({"ema": wrapped}, EDM(sigma_data=0.5)),
+        ({f"model.diffusion_model.{key}": value for key, value in state.items()}, Flow()),
+    ):
+        torch.save(data, tmp_path / "tread.pt")
+        assert read(tmp_path / "tread.pt")[0].prediction == prediction
+    save_file(wrapped, tmp_path / "a.safetensors", to_metadata(ModelSpec("dit", config, Flow("data"))))
+    assert read(tmp_path / "a.safetensors")[0].prediction == Flow("data")
+
+
+def test_a_distilled_prx():
+    spec = recognise(of_prx(PRXConfig(), "prx-512-t2i-sft-distilled"))
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 1.0, "CFG"), 8)
+
+
+PHOTOROOM = {  # what the repository Photoroom/PRX calls the weights of a block, by diffusers' names
+    "attention.img_qkv_proj.weight": "img_qkv_proj.weight",
+    "attention.txt_kv_proj.weight": "txt_kv_proj.weight",
+    "attention.norm_q.weight": "qk_norm.query_norm.scale",
+    "attention.norm_k.weight": "qk_norm.key_norm.scale",
+    "attention.norm_added_k.weight": "k_norm.scale",
+    "attention.to_out.0.weight": "attn_out.weight",
+}
+
+
+def test_keys_of_photoroom():
+    diffusers = of_prx(PRXConfig(depth=4), "prx-512-t2i").shapes
+    photoroom = {}
+    for key, shape in diffusers.items():
+        *start, end = key.split(".", 2) if key.startswith("blocks.") else (key,)
+        photoroom[".".join([*start, PHOTOROOM.get(end, end)])] = shape
+    assert len(set(photoroom) - set(diffusers)) == 6 * 4
+    assert {prx.rename(key): shape for key, shape in photoroom.items()} == diffusers
+    assert all(prx.rename(key) == key for key in diffusers)
+    assert prx.rename("blocks.3.qk_norm.key_norm.weight") == "blocks.3.attention.norm_k.weight"
+    assert recognise(Clues(photoroom, "prx")) == recognise(Clues(diffusers, "prx"))

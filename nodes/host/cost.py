@@ -14,7 +14,8 @@ from ...sparse_model.cost import Cost, branch_cost, shared_cost
 from ...sparse_model.guidance import RULES
 from ...sparse_model.schedule import Schedule, Settings
 from ...sparse_model.tokens import keep_count
-from .families import Stage, family_of, numbered_blocks
+from .families import family_of, numbered_blocks
+from .family import Stage
 from .model import fitted_text, spec_of
 from .route import sparsity_of, tokens_of
 

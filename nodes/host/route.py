@@ -10,7 +10,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sparse_model.sparsity import Sparsity
-from .families import Family, Stage, family_of, numbered_blocks, trained
+from .families import family_of, numbered_blocks
+from .family import Family, Stage, trained
 from .model import spec_of
 from .network import evaluation_of
 from .routing import CURRENT, Call, RoutedBlock

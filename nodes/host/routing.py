@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...sparse_model.branches import Evaluation
-from .families import Family, Stage
+from .family import Family, Stage
 from .rows import flat, folded_rows_of, map_tensors, pick, put_back, rows_of, stretched
 
 Arguments = dict[str, Any]

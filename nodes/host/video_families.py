@@ -1,0 +1,72 @@
+"""The host's video models as the token route sees them: a few lines each, read off the host's own model code."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .family import Family, Span, Stage, trained
+from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
+
+
+def after_reference(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """Wan: the tokens of a reference frame stand in front of the video's."""
+    reference = inputs.get("reference_latent")
+    if network.ref_conv is None or reference is None:
+        return 0, math.prod(grid)
+    _, height, width = network.patch_size
+    return (reference.shape[-2] // height) * (reference.shape[-1] // width), math.prod(grid)
+
+
+def after_guiding_frame(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """HunyuanVideo: a reference frame, or the first frame of the video that guides the others, is kept."""
+    reference = inputs.get("ref_latent")
+    start, count = length - math.prod(grid) if reference is not None else 0, math.prod(grid)
+    frame = math.prod(grid[-2:]) if inputs.get("guiding_frame_index") is not None else 0
+    return start + frame, count - frame
+
+
+def before_keyframes(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """LTX-Video: guide frames stand at the end of the latent."""
+    guides = inputs.get("keyframe_idxs")
+    return 0, math.prod(grid) - (0 if guides is None else guides.shape[2])
+
+
+VIDEO_FAMILIES = (
+    Family(
+        "Wan",
+        ("WanModel", "VaceWanModel", "CameraWanModel"),
+        (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
+        span=after_reference,
+        indexed={"freqs": (1,)},
+        stretched={"e": 4},
+        route=trained,
+    ),
+    Family(
+        "HunyuanVideo",
+        ("HunyuanVideo",),
+        FLUX_STAGES,
+        span=after_guiding_frame,
+        indexed=FLUX_INDEXED,
+        slices=FLUX_SLICES,
+        text_last=lambda network: getattr(network.double_blocks[0], "flipped_img_txt", False),
+    ),
+    Family(
+        "LTX-Video",
+        ("LTXVModel",),
+        (Stage("transformer_blocks", "x", over_text=("attn2.to_k", "attn2.to_v")),),
+        patch=lambda network: network.patchifier.patch_size,
+        span=before_keyframes,
+        indexed={"pe": (1,), "timestep": (1,)},
+        refused={"self_attention_mask": "guide frames of less than full attention strength"},
+    ),
+    Family(
+        "Cosmos-Predict2, Anima",
+        ("MiniTrainDIT", "Anima"),
+        (Stage("blocks", "x_B_T_H_W_D", over_text=("cross_attn.k_proj", "cross_attn.v_proj")),),
+        patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
+        indexed={"rope_emb_L_1_1_D": (1,), "extra_per_block_pos_emb": (1,)},
+        stretched={"emb_B_T_D": 3, "adaln_lora_B_T_3D": 3},
+    ),
+)

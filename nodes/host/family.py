@@ -23,9 +23,10 @@ class Stage:
     """One list of blocks. `output` is the place of the image tokens in what a block returns, None if it is all.
 
     `text` names the argument with the text tokens where they are a stream of their own; `joint` says that they stand in
-    the sequence itself. `positional` names arguments that the block's own signature does not. For the cost: `over_text`
-    are beginnings of the names of weights that run over text tokens, `over_image` those of a further self-attention
-    among image tokens; weights of modulation have "mod" in their names.
+    the sequence itself. `positional` names arguments that the block's own signature does not. For the cost, beginnings
+    of the names of weights: `over_text` those that run over text tokens, `over_both` over text and image tokens beside
+    them, `over_image` those of a further self-attention among image tokens, `modulation` those that run once, as all do
+    that have "mod" in their names.
     """
 
     path: str
@@ -35,7 +36,9 @@ class Stage:
     joint: bool = False
     positional: tuple[str, ...] = ()
     over_text: tuple[str, ...] = ()
+    over_both: tuple[str, ...] = ()
     over_image: tuple[str, ...] = ()
+    modulation: tuple[str, ...] = ()
 
 
 def whole(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
@@ -55,6 +58,7 @@ class Family:
                  is dimension 0 there are no rows, and the family runs one row per call.
     `stretched`  argument -> its number of dimensions where it is [B, n, ...], one for each stretch of tokens (a frame).
     `slices`     arguments that count tokens: a position, or ranges of positions.
+    `common`     arguments without rows: one value for all rows of a batch.
     `folded`     arguments whose rows are folded into their second dimension.
     `refused`    argument -> what it means, where it cannot be cut down to kept tokens.
     `text_last`  network -> whether text follows the image in joint sequences.
@@ -69,6 +73,7 @@ class Family:
     indexed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     stretched: Mapping[str, int] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     text_last: Callable[[nn.Module], bool] = lambda network: False
@@ -84,6 +89,11 @@ class Family:
         sides = (patch,) * 2 if isinstance(patch, int) else tuple(patch)
         sides = (1,) * (len(size) - len(sides)) + sides
         return tuple(-(-length // side) for length, side in zip(size, sides[-len(size) :], strict=True))
+
+
+def last(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """Text and reference images, then the image."""
+    return length - math.prod(grid), math.prod(grid)
 
 
 def trained(depth: int) -> Route:

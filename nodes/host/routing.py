@@ -133,7 +133,7 @@ class Call:
         """Arguments of a block for some rows of the batch, but for those named in `leave`."""
         chosen = dict(arguments)
         for name, value in arguments.items():
-            if name in leave or 0 in self.family.indexed.get(name, ()):
+            if name in leave or name in self.family.common or 0 in self.family.indexed.get(name, ()):
                 continue
             if name == "transformer_options":  # patches inside a block look their chunks up there
                 chunks = slice(rows.start // self.size, -(-rows.stop // self.size))

@@ -33,6 +33,13 @@ def before_keyframes(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[
     return 0, math.prod(grid) - (0 if guides is None else guides.shape[2])
 
 
+def after_given_frames(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """Kandinsky 5: frames that are given, not generated, are kept."""
+    given = inputs.get("time_dim_replace")
+    start = 0 if given is None else -(-given.shape[2] // network.patch_size[0]) * math.prod(grid[-2:])
+    return start, math.prod(grid) - start
+
+
 VIDEO_FAMILIES = (
     Family(
         "Wan",
@@ -60,6 +67,7 @@ VIDEO_FAMILIES = (
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
         refused={"self_attention_mask": "guide frames of less than full attention strength"},
+        route=trained,
     ),
     Family(
         "Cosmos-Predict2, Anima",
@@ -68,5 +76,42 @@ VIDEO_FAMILIES = (
         patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
         indexed={"rope_emb_L_1_1_D": (1,), "extra_per_block_pos_emb": (1,)},
         stretched={"emb_B_T_D": 3, "adaln_lora_B_T_3D": 3},
+        route=trained,
+    ),
+    Family(
+        "Kandinsky 5",
+        ("Kandinsky5",),
+        (
+            Stage(
+                "visual_transformer_blocks",
+                "visual_embed",
+                over_text=("cross_attention.to_key", "cross_attention.to_value"),
+            ),
+        ),
+        span=after_given_frames,
+        indexed={"freqs": (1,)},
+        route=trained,
+    ),
+    Family(
+        "Mochi",
+        ("AsymmDiTJoint",),
+        (Stage("blocks", "x", text="y", output=0, over_text=("attn.qkv_y", "attn.proj_y", "mlp_y")),),
+        indexed={"rope_cos": (0,), "rope_sin": (0,)},
+        text_last=lambda network: True,
+    ),
+    Family(
+        "CogVideoX",
+        ("CogVideoXTransformer3DModel",),
+        (
+            Stage(
+                "blocks",
+                "hidden_states",
+                text="encoder_hidden_states",
+                output=0,
+                modulation=("norm1.linear", "norm2.linear"),
+            ),
+        ),
+        patch=lambda network: (network.patch_size_t or 1, network.patch_size, network.patch_size),
+        indexed={"image_rotary_emb": (0,)},
     ),
 )

@@ -8,7 +8,21 @@ from typing import Any
 import pytest
 from hosts import REPOSITORY, Checkout, version_key
 
-NEW = {"FLUX.2", "Z-Image", "Anima"}
+NEW = {
+    *(
+        "FLUX.2",
+        "Z-Image",
+        "Anima",
+        "Krea 2",
+        "ERNIE-Image",
+        "Kandinsky 5",
+        "Boogu-Image",
+        "PixelDiT",
+        "Lens",
+        "Ideogram 4",
+    ),
+    *("Mage-Flow", "JoyImage", "CogVideoX", "CogVideoX 1.5", "HunyuanVideo 1.5"),
+}
 """Families that 0.3.64 does not have."""
 
 

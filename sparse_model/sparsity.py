@@ -2,8 +2,12 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+OPTION = re.compile(r"""(?P<quote>["']?)--tread_config[=\s]\s*(?P<value>.+?)(?P=quote)(\s*\\)?""", re.DOTALL)
+"""SimpleTuner's option as it is typed: quoted or not, perhaps with the backslash that continues a line."""
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
 
@@ -95,9 +99,13 @@ class Sparsity:
     def from_trainer(cls, text: str) -> "Sparsity":
         """A route as somebody pastes it: what `from_json` reads, or SimpleTuner's configuration around it.
 
-        There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too).
+        There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too), or
+        behind "--tread_config=" on its command line.
         """
         fragment = text.strip().rstrip(",")
+        option = OPTION.fullmatch(fragment)
+        if option is not None:
+            fragment = _unquoted(option["value"])
         try:
             found = _literal("{" + fragment + "}" if fragment.startswith('"') else fragment)
             for key in ("tread_config", "--tread_config"):
@@ -106,6 +114,13 @@ class Sparsity:
         except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
             pass  # `from_json` says what is wrong with it
         return cls.from_json(text)
+
+
+def _unquoted(text: str) -> str:
+    """An argument of a command line without the quotes around it."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    return text.replace('\\"', '"')
 
 
 def _literal(text: str) -> object:

@@ -61,8 +61,8 @@ class TokenRoute(io.ComfyNode):
                     multiline=True,
                     optional=True,
                     placeholder='{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}',
-                    tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config or --tread_config=, or a whole "
-                    "configuration that holds one. Replaces everything above.",
+                    tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config, its option "
+                    "--tread_config=..., or a whole configuration that holds one. Replaces everything above.",
                 ),
                 io.Latent.Input(
                     "latent", optional=True, tooltip="Only for the text: at which size its tokens are counted."

@@ -112,9 +112,10 @@ class _HostCount:
 
 def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
     """Multiply-adds of one block for one picture of `tokens` image tokens and `text` text tokens."""
-    apart = bool(stage.over_text)  # text has weights of its own
+    text = tokens if stage.twin else text
+    apart = bool(stage.over_text or stage.over_both)  # not all weights run over text
     cross = stage.text is None and apart
-    total, width, further, shares = 0, None, False, {}
+    total, width, further, again, shares = 0, None, False, False, {}
     for name, layer in block.named_modules():
         if hasattr(layer, "num_activated_experts"):  # a mixture: each token runs through some of its experts
             shares[f"{name}.experts."] = layer.num_activated_experts / len(layer.experts)
@@ -126,10 +127,12 @@ def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
             length = text
         else:
             length = tokens if apart and not name.startswith(stage.over_both) else tokens + text
+            length += text if name.startswith(stage.reread) else 0
             width = width or layer.in_features
+        again = again or name.startswith(stage.reread)
         further = further or name.startswith(stage.over_image or "?")
         share = next((share for experts, share in shares.items() if name.startswith(experts)), 1)
         total += round(share * length * layer.in_features * layer.out_features)
     keys = tokens if cross else tokens + text
-    attention = keys * keys + (tokens * text if cross else 0) + (tokens * tokens if further else 0)
+    attention = keys * keys + (tokens * text if cross or again else 0) + (tokens * tokens if further else 0)
     return total + 2 * attention * width

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ...sparse_model.sparsity import Sparsity
 from .family import Family, Stage
 from .image_families import IMAGE_FAMILIES
 from .video_families import VIDEO_FAMILIES
@@ -25,5 +26,19 @@ def numbered_blocks(network: nn.Module, family: Family) -> list[tuple[str, Stage
     return [
         (f"{stage.path}.{number}", stage, block)
         for stage in family.stages
-        for number, block in enumerate(getattr(network, stage.path))
+        for number, block in [*enumerate(getattr(network, stage.path))][stage.part(network)]
     ]
+
+
+def placed(network: nn.Module, family: Family, sparsity: Sparsity) -> list[tuple[str, Stage, int | None, bool]]:
+    """(path, stage, route or None, last of its route) of every block in front of the first route and in a route."""
+    blocks, found = numbered_blocks(network, family), []
+
+    def ends(i: int, layers: range) -> bool:
+        return i == layers.stop - 1 or blocks[i][1].anew != blocks[i + 1][1].anew
+
+    for layers, route in sparsity.stretches(len(blocks)):
+        # Branches differ from the first route on: only blocks in front of it can be shared.
+        if route is not None or not found:
+            found += [(*blocks[i][:2], route, route is not None and ends(i, layers)) for i in layers]
+    return found

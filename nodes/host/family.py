@@ -20,13 +20,18 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Stage:
-    """One list of blocks. `output` is the place of the image tokens in what a block returns, None if it is all.
+    """One list of blocks, or a part of it.
 
-    `text` names the argument with the text tokens where they are a stream of their own; `joint` says that they stand in
-    the sequence itself. `positional` names arguments that the block's own signature does not. For the cost, beginnings
-    of the names of weights: `over_text` those that run over text tokens, `over_both` over text and image tokens beside
-    them, `over_image` those of a further self-attention among image tokens, `modulation` those that run once, as all do
-    that have "mod" in their names.
+    `output` is the place of the image tokens in what a block returns, None if it is all. `text` names the argument with
+    the text tokens where they are a stream of their own; `joint` says that they stand in the sequence itself. `twin`
+    names a second stream of the same image tokens, in the other place of what a block returns; `anew` says that its
+    tokens are not those that the stage before it returned. `positional` names arguments that the block's own signature
+    does not.
+
+    For the cost, beginnings of the names of weights: `over_text` those that run over text tokens, `over_both` over text
+    and image tokens beside them, `reread` over text once more, for a cross-attention behind a joint one, `over_image`
+    those of a further self-attention among image tokens, `modulation` those that run once, as all do that have "mod" in
+    their names.
     """
 
     path: str
@@ -34,11 +39,21 @@ class Stage:
     text: str | None = None
     output: int | None = None
     joint: bool = False
+    twin: str | None = None
+    anew: bool = False
+    part: Callable[[nn.Module], slice] = lambda network: slice(None)
     positional: tuple[str, ...] = ()
     over_text: tuple[str, ...] = ()
     over_both: tuple[str, ...] = ()
+    reread: tuple[str, ...] = ()
     over_image: tuple[str, ...] = ()
     modulation: tuple[str, ...] = ()
+
+    @property
+    def streams(self) -> tuple[tuple[str, int], ...]:
+        """(argument, place in what a block returns) of every stream of image tokens."""
+        place = self.output or 0
+        return ((self.tokens, place),) if self.twin is None else ((self.tokens, place), (self.twin, 1 - place))
 
 
 def whole(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:

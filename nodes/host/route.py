@@ -10,8 +10,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sparse_model.sparsity import Sparsity
-from .families import family_of, numbered_blocks
-from .family import Family, Stage, trained
+from .families import family_of, numbered_blocks, placed
+from .family import Family, trained
 from .model import spec_of
 from .network import evaluation_of
 from .routing import CURRENT, Call, RoutedBlock
@@ -112,16 +112,6 @@ def routed(model: ModelPatcher, sparsity: Sparsity) -> ModelPatcher:
     return clone
 
 
-def placed(network: Any, family: Family, sparsity: Sparsity) -> list[tuple[str, Stage, int | None, bool]]:
-    """(path, stage, route or None, last of its route) of every block in front of the first route and in a route."""
-    blocks, found = numbered_blocks(network, family), []
-    for layers, route in sparsity.stretches(len(blocks)):
-        # Branches differ from the first route on: only blocks in front of it can be shared.
-        if route is not None or not found:
-            found += [(*blocks[i][:2], route, route is not None and i == layers.stop - 1) for i in layers]
-    return found
-
-
 def install(clone: ModelPatcher, family: Family, sparsity: Sparsity) -> None:
     """Puts routed blocks over the `forward` of a clone's blocks: names of parameters, and so LoRA keys, stay."""
     for name in [name for name, patch in clone.object_patches.items() if isinstance(patch, RoutedBlock)]:
@@ -157,7 +147,8 @@ class RouteTokens:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         network = executor.class_obj.diffusion_model
         self._check(network)
-        call = Call(network, self.family, now, len(x), self.family.grid(network, x.shape[2:]), kwargs, x.device)
+        inputs, grid = {**kwargs, "c_concat": c_concat}, self.family.grid(network, x.shape[2:])
+        call = Call(network, self.family, now, len(x), grid, inputs, x.device)
         before = CURRENT.set(call)
         try:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ...sparse_model.sparsity import Route
 from .family import Family, Span, Stage, trained
 from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
 
@@ -39,6 +40,21 @@ def after_given_frames(network: nn.Module, grid: tuple[int, ...], inputs: Mappin
     start = 0 if given is None else -(-given.shape[2] // network.patch_size[0]) * math.prod(grid[-2:])
     return start, math.prod(grid) - start
 
+
+def after_first_frame(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """Motif-Video: the first frame of image to video is kept; the last channel beside the latent marks it."""
+    beside = inputs.get("c_concat")
+    start = 0 if beside is None or not beside[:, -1, 0].any() else math.prod(grid[-2:])
+    return start, math.prod(grid) - start
+
+
+def motif_route(depth: int) -> Route:
+    """TREAD's advice, over the blocks that encode: the trainer's code cannot route across into the eight that decode,
+    and which route it took is not published."""
+    return Route(2, depth - 10) if depth > 14 else trained(depth)
+
+
+MOTIF_CROSS = ("attn.to_k", "attn.to_v")
 
 VIDEO_FAMILIES = (
     Family(
@@ -113,5 +129,44 @@ VIDEO_FAMILIES = (
         ),
         patch=lambda network: (network.patch_size_t or 1, network.patch_size, network.patch_size),
         indexed={"image_rotary_emb": (0,)},
+    ),
+    Family(
+        "Motif-Video",
+        ("MotifVideoTransformer3DModel",),
+        (
+            Stage(
+                "transformer_blocks",
+                "hidden_states",
+                text="encoder_hidden_states",
+                output=0,
+                over_text=("attn.add_", "attn.to_add_out", "ff_context"),
+                reread=MOTIF_CROSS,
+                modulation=("norm",),
+            ),
+            Stage(
+                "single_transformer_blocks",
+                "hidden_states",
+                text="encoder_hidden_states",
+                output=0,
+                part=lambda network: slice(0, len(network.single_transformer_blocks) - network.num_decoder_layers),
+                over_both=("attn.", "proj_"),
+                reread=MOTIF_CROSS,
+                modulation=("norm",),
+            ),
+            Stage(
+                "single_transformer_blocks",
+                "hidden_states",
+                output=0,
+                twin="encoder_hidden_states",
+                anew=True,
+                part=lambda network: slice(len(network.single_transformer_blocks) - network.num_decoder_layers, None),
+                modulation=("norm",),
+            ),
+        ),
+        patch=lambda network: (network.config.patch_size_t, network.config.patch_size, network.config.patch_size),
+        span=after_first_frame,
+        indexed={"image_rotary_emb": (0,), "attention_mask": (-1,)},
+        text_last=lambda network: True,
+        route=motif_route,
     ),
 )

@@ -29,6 +29,7 @@ class Case:
     latent: tuple[int, ...] | None = None
     patch: tuple[int, ...] | None = None
     lora: bool = False
+    route: tuple[int, int] = (1, -2)
 
 
 def tokens_of(animal: Animal) -> int:

@@ -20,6 +20,15 @@ def after_reference(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[s
     return (reference.shape[-2] // height) * (reference.shape[-1] // width), math.prod(grid)
 
 
+def after_reference_frames(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
+    """SCAIL: frames of reference pictures, then the video, then its poses."""
+    reference = inputs.get("reference_latent")
+    if reference is None:
+        return 0, math.prod(grid)
+    sides = zip(reference.shape[2:], network.patch_size, strict=True)
+    return math.prod(-(-side // patch) for side, patch in sides), math.prod(grid)
+
+
 def after_guiding_frame(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
     """HunyuanVideo: a reference frame, or the first frame of the video that guides the others, is kept."""
     reference = inputs.get("ref_latent")
@@ -59,12 +68,20 @@ MOTIF_CROSS = ("attn.to_k", "attn.to_v")
 VIDEO_FAMILIES = (
     Family(
         "Wan",
-        ("WanModel", "VaceWanModel", "CameraWanModel"),
+        ("WanModel", "VaceWanModel", "CameraWanModel", "AnimateWanModel", "WanModel_S2V", "WanDancerModel"),
         (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
         span=after_reference,
         indexed={"freqs": (1,)},
         stretched={"e": 4},
         route=trained,
+    ),
+    Family(
+        "SCAIL",
+        ("SCAILWanModel", "SCAIL2WanModel"),
+        (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
+        span=after_reference_frames,
+        indexed={"freqs": (1,)},
+        stretched={"e": 4},
     ),
     Family(
         "HunyuanVideo",

@@ -126,6 +126,22 @@ def cases() -> dict[str, Case]:
         patch=(16, 16),
     )  # fmt: skip
     found["Cosmos-Predict2, noise per frame"] = Case("Cosmos-Predict2", extra={"concat_mask": ones})
+    found["Wan 2.2, animate"] = Case(
+        "Wan 2.1", config="WAN22_Animate", sizes={"model_type": "animate", "in_dim": 36},
+        extra={"pose_video_latent": reference(16, 2, 6, 8)},
+    )  # fmt: skip
+    found["Wan 2.2, sound to video"] = Case(
+        "Wan 2.1", config="WAN22_S2V", sizes={"model_type": "s2v", "audio_dim": 16, "audio_inject_layers": [0, 2]},
+        extra={"audio_embed": 1e-2 * reference(25, 16, 12), "reference_latents": [reference(16, 1, 6, 8)]},
+    )  # fmt: skip
+    found["Wan 2.2, dancer"] = Case(
+        "Wan 2.1", config="WAN22_WanDancer", extra={"audio_embed": reference(9, 35)},
+        sizes={"model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0, 2]},
+    )  # fmt: skip
+    found["Wan 2.1, SCAIL"] = Case(
+        "Wan 2.1", before=12, config="WAN21_SCAIL", sizes={"model_type": "scail", "in_dim": 20},
+        extra={"reference_latents": [reference(16, 1, 6, 8)], "pose_video_latent": reference(16, 3, 4, 4)},
+    )  # fmt: skip
     found["Krea 2, reference index_timestep_zero"] = Case(
         "Krea 2",
         extra={"reference_latents": [reference(16, 1, 6, 4)], "reference_latents_method": "index_timestep_zero"},

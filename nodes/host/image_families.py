@@ -75,6 +75,7 @@ IMAGE_FAMILIES = (
         ),
         indexed={"image_rotary_emb": (1, 2)},
         slices=("timestep_zero_index",),
+        route=trained,
     ),
     Family(
         "Lumina 2, Z-Image",
@@ -83,6 +84,7 @@ IMAGE_FAMILIES = (
         span=after_caption,
         indexed={"freqs_cis": (1,), "x_mask": (-2, -1)},
         slices=("timestep_zero_index",),
+        route=trained,
     ),
     Family(
         "HunyuanDiT",

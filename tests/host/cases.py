@@ -135,7 +135,7 @@ def cases() -> dict[str, Case]:
         extra={"audio_embed": 1e-2 * reference(25, 16, 12), "reference_latents": [reference(16, 1, 6, 8)]},
     )  # fmt: skip
     found["Wan 2.2, dancer"] = Case(
-        "Wan 2.1", config="WAN22_WanDancer", extra={"audio_embed": reference(9, 35)},
+        "Wan 2.1", config="WAN22_WanDancer", latent=(2, 16, 3, 8, 8), extra={"audio_embed": reference(9, 35)},
         sizes={"model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0, 2]},
     )  # fmt: skip
     found["Wan 2.1, SCAIL"] = Case(
@@ -153,6 +153,10 @@ def cases() -> dict[str, Case]:
     padded = {"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
     found["Lens, padded caption"] = Case("Lens", behind=True, extra=padded)
     found["Ideogram 4, padded caption"] = Case("Ideogram 4", extra=padded)
+    found["PixelDiT, PiD"] = Case(
+        "PixelDiT", config="PiD", extra={"lq_latent": reference(16, 3, 2), "degrade_sigma": torch.tensor([0.3])},
+        sizes={"image_model": "pid", "lq_hidden_dim": 8, "lq_num_res_blocks": 1},
+    )  # fmt: skip
     found["Kandinsky 5, image"] = Case(
         "Kandinsky 5", config="Kandinsky5Image", sizes={"visual_embed_dim": 64}, latent=(2, 16, 10, 8), patch=(2, 2)
     )

@@ -283,7 +283,7 @@ def build(animal: Animal, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
     generator = torch.Generator().manual_seed(seed)
     for name, value in sorted(model.diffusion_model.state_dict().items()):
         if value.is_floating_point() and value.numel():
-            scale = 0.3 if value.ndim == 1 else 1.2 / value.shape[-1] ** 0.5
+            scale = 0.3 if value.ndim < 2 else 1.2 / value.shape[-1] ** 0.5
             center = 1.0 if value.ndim == 1 and name.endswith(("norm.weight", "scale")) else 0.0
             value.copy_(torch.randn(value.shape, generator=generator) * scale + center)
     cpu = torch.device("cpu")

@@ -153,6 +153,10 @@ def cases() -> dict[str, Case]:
     padded = {"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
     found["Lens, padded caption"] = Case("Lens", behind=True, extra=padded)
     found["Ideogram 4, padded caption"] = Case("Ideogram 4", extra=padded)
+    found["LongCat-Image"] = Case(
+        "FLUX.1", config="LongCatImage",
+        sizes={"vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": [1, 2]},
+    )  # fmt: skip
     found["PixelDiT, PiD"] = Case(
         "PixelDiT", config="PiD", extra={"lq_latent": reference(16, 3, 2), "degrade_sigma": torch.tensor([0.3])},
         sizes={"image_model": "pid", "lq_hidden_dim": 8, "lq_num_res_blocks": 1},

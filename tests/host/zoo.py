@@ -160,6 +160,7 @@ COGVIDEO = {
 # what this host's version of a family can be told
 KNOWN = {
     "Flux": comfy.ldm.flux.model.FluxParams.__dataclass_fields__,
+    "LongCatImage": comfy.ldm.flux.model.FluxParams.__dataclass_fields__,
     "Chroma": comfy.ldm.chroma.model.ChromaParams.__dataclass_fields__,
     "ChromaRadiance": comfy.ldm.chroma_radiance.model.ChromaRadianceParams.__dataclass_fields__,
     "HunyuanVideo": comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__,

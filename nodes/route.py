@@ -18,7 +18,7 @@ class TokenRoute(io.ComfyNode):
             display_name="Token Route",
             category=CATEGORY,
             description="Says which blocks of a model leave out part of the image's tokens, so that Sparse Guidance "
-            "can guide it: FLUX, SD3, Wan, AuraFlow, PixArt, Qwen-Image, Z-Image and others. Meant for models and "
+            "can guide it: FLUX, SD3, Wan, Qwen-Image, Z-Image, Krea 2, Kandinsky 5 and most others. Meant for models and "
             "LoRAs trained with TREAD routes; a densely trained model wants a short route and gamma_strong 0.",
             inputs=[
                 io.Model.Input("model", tooltip="Any transformer; LoRAs may come before or after this node."),

@@ -18,8 +18,8 @@ class TokenRoute(io.ComfyNode):
             display_name="Token Route",
             category=CATEGORY,
             description="Says which blocks of a model leave out part of the image's tokens, so that Sparse Guidance "
-            "can guide it: FLUX, SD3, Wan, AuraFlow, PixArt, Qwen-Image, Z-Image and others. Meant for models and "
-            "LoRAs trained with TREAD routes; a densely trained model wants a short route and gamma_strong 0.",
+            "can guide it: FLUX, SD3, Wan, Qwen-Image, Z-Image, Krea 2, Kandinsky 5 and most others. Meant for models "
+            "and LoRAs trained with TREAD routes; a densely trained model wants a short route and gamma_strong 0.",
             inputs=[
                 io.Model.Input("model", tooltip="Any transformer; LoRAs may come before or after this node."),
                 io.Combo.Input(
@@ -61,8 +61,8 @@ class TokenRoute(io.ComfyNode):
                     multiline=True,
                     optional=True,
                     placeholder='{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}',
-                    tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config, or a whole "
-                    "configuration that holds one. Replaces everything above.",
+                    tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config, its option "
+                    "--tread_config=..., or a whole configuration that holds one. Replaces everything above.",
                 ),
                 io.Latent.Input(
                     "latent", optional=True, tooltip="Only for the text: at which size its tokens are counted."

@@ -2,9 +2,13 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+OPTION = re.compile(r"""(?P<quote>["']?)--tread_config[=\s]\s*(?P<value>.+?)(?P=quote)(\s*\\)?""", re.DOTALL)
+"""SimpleTuner's option as it is typed: quoted or not, perhaps with the backslash that continues a line."""
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
 
@@ -113,9 +117,13 @@ class Sparsity:
     def from_trainer(cls, text: str) -> "Sparsity":
         """A route as somebody pastes it: what `from_json` reads, or SimpleTuner's configuration around it.
 
-        There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too).
+        There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too), or
+        behind "--tread_config=" on its command line.
         """
         fragment = text.strip().rstrip(",")
+        option = OPTION.fullmatch(fragment)
+        if option is not None:
+            fragment = _unquoted(option["value"])
         try:
             found = _literal("{" + fragment + "}" if fragment.startswith('"') else fragment)
             for key in ("tread_config", "--tread_config"):
@@ -129,6 +137,13 @@ class Sparsity:
 def _not_a_route(text: str) -> ValueError:
     example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
     return ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.")
+
+
+def _unquoted(text: str) -> str:
+    """An argument of a command line without the quotes around it."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    return text.replace('\\"', '"')
 
 
 def _literal(text: str) -> object:

@@ -29,6 +29,7 @@ class Case:
     latent: tuple[int, ...] | None = None
     patch: tuple[int, ...] | None = None
     lora: bool = False
+    route: tuple[int, int] = (1, -2)
 
 
 def tokens_of(animal: Animal) -> int:
@@ -60,7 +61,9 @@ def cases() -> dict[str, Case]:
     flipped = hasattr(comfy.ldm.flux.layers.DoubleStreamBlock, "flipped_img_txt") or (
         "flipped_img_txt" in inspect.signature(comfy.ldm.flux.layers.DoubleStreamBlock).parameters
     )
-    found = {name: Case(name, behind=flipped and name == "HunyuanVideo") for name in ZOO}
+    found = {
+        name: Case(name, behind=animal.behind or (flipped and name == "HunyuanVideo")) for name, animal in ZOO.items()
+    }
     found |= {f"{name}, LoRA": replace(case, lora=True) for name, case in found.items()}
     residuals = {"FLUX.1": (32, 2, 3), "Chroma": (32, 2, 3), "SD3": (128, 0, 5), "Qwen-Image": (32, 5, 0)}
     for name, (width, inputs, outputs) in residuals.items():
@@ -123,6 +126,62 @@ def cases() -> dict[str, Case]:
         patch=(16, 16),
     )  # fmt: skip
     found["Cosmos-Predict2, noise per frame"] = Case("Cosmos-Predict2", extra={"concat_mask": ones})
+    found["Wan 2.2, animate"] = Case(
+        "Wan 2.1", config="WAN22_Animate", sizes={"model_type": "animate", "in_dim": 36},
+        extra={"pose_video_latent": reference(16, 2, 6, 8)},
+    )  # fmt: skip
+    found["Wan 2.2, sound to video"] = Case(
+        "Wan 2.1", config="WAN22_S2V", sizes={"model_type": "s2v", "audio_dim": 16, "audio_inject_layers": [0, 2]},
+        extra={"audio_embed": 1e-2 * reference(25, 16, 12), "reference_latents": [reference(16, 1, 6, 8)]},
+    )  # fmt: skip
+    found["Wan 2.2, dancer"] = Case(
+        "Wan 2.1", config="WAN22_WanDancer", latent=(2, 16, 3, 8, 8), extra={"audio_embed": reference(9, 35)},
+        sizes={"model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0, 2]},
+    )  # fmt: skip
+    found["Wan 2.1, SCAIL"] = Case(
+        "Wan 2.1", before=12, config="WAN21_SCAIL", sizes={"model_type": "scail", "in_dim": 20},
+        extra={"reference_latents": [reference(16, 1, 6, 8)], "pose_video_latent": reference(16, 3, 4, 4)},
+    )  # fmt: skip
+    found["Krea 2, reference index_timestep_zero"] = Case(
+        "Krea 2",
+        extra={"reference_latents": [reference(16, 1, 6, 4)], "reference_latents_method": "index_timestep_zero"},
+    )
+    found["OmniGen 2, reference"] = Case("OmniGen 2", text=11, extra={"reference_latents": [reference()]})
+    found["Boogu-Image, reference"] = Case("Boogu-Image", before=6, extra={"reference_latents": [reference()]})
+    found["Mage-Flow, reference"] = Case("Mage-Flow", extra={"reference_latents": [reference(128, 3, 2)]})
+    found["JoyImage, reference"] = Case("JoyImage", behind=True, extra={"reference_latents": [reference(16, 1, 6, 4)]})
+    padded = {"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
+    found["Lens, padded caption"] = Case("Lens", behind=True, extra=padded)
+    found["Ideogram 4, padded caption"] = Case("Ideogram 4", extra=padded)
+    found["LongCat-Image"] = Case(
+        "FLUX.1", config="LongCatImage",
+        sizes={"vec_in_dim": None, "guidance_embed": False, "txt_ids_dims": [1, 2]},
+    )  # fmt: skip
+    found["PixelDiT, PiD"] = Case(
+        "PixelDiT", config="PiD", extra={"lq_latent": reference(16, 3, 2), "degrade_sigma": torch.tensor([0.3])},
+        sizes={"image_model": "pid", "lq_hidden_dim": 8, "lq_num_res_blocks": 1},
+    )  # fmt: skip
+    found["Kandinsky 5, image"] = Case(
+        "Kandinsky 5", config="Kandinsky5Image", sizes={"visual_embed_dim": 64}, latent=(2, 16, 10, 8), patch=(2, 2)
+    )
+    found["Kandinsky 5, image to video"] = Case(
+        "Kandinsky 5", before=12, size=24, extra={"time_dim_replace": reference(16, 1, 6, 8)}
+    )
+    found["CogVideoX 1.5"] = Case("CogVideoX", sizes={"patch_size_t": 2}, patch=(2, 2, 2))
+    picture = {"patch_size": [2, 2], "axes_dim": [8, 8], "vec_in_dim": None, "byt5": True, "guidance_embed": False}
+    found["HunyuanImage 2.1"] = Case(
+        "HunyuanVideo", config="HunyuanImage21", sizes={**picture, "in_channels": 64, "out_channels": 64},
+        latent=(2, 64, 10, 8), patch=(2, 2), text=8, behind=flipped,
+        extra={"conditioning_byt5small": torch.linspace(-1, 1, 3 * 1472).view(1, 3, 1472)},
+    )  # fmt: skip
+    found["HunyuanVideo 1.5"] = Case(
+        "HunyuanVideo", config="HunyuanVideo15", latent=(2, 32, 3, 5, 4), patch=(1, 1, 1), text=8,
+        sizes={
+            "in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "vec_in_dim": None, "byt5": True,
+            "use_cond_type_embedding": True, "vision_in_dim": 1152, "meanflow_sum": True, "guidance_embed": False,
+        },
+        extra={"conditioning_byt5small": torch.linspace(-1, 1, 3 * 1472).view(1, 3, 1472)},
+    )  # fmt: skip
     guides = (
         torch.zeros(1, 3, 12, 2) + torch.arange(12.0)[:, None] if not flipped else torch.arange(36.0).view(1, 3, 12)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from editor import Editor, why_no_editor
 from host import Host
-from hosts import MEMORY_FLAGS, Checkout, find_checkouts, has_accelerator
+from hosts import MEMORY_FLAGS, NO_MOTIF, Checkout, find_checkouts, has_accelerator
 
 CHECKOUTS = find_checkouts()
 NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
@@ -61,7 +61,7 @@ def editor(host: Host) -> Editor:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line each what was not tested, so that a green run without a host is not mistaken for a full one."""
-    reasons = [reason for reason in (None if CHECKOUTS else NO_HOST, why_no_editor()) if reason]
+    reasons = [reason for reason in (None if CHECKOUTS else NO_HOST, why_no_editor(), NO_MOTIF) if reason]
     for reason in reasons:
         terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", red=True, bold=True)
     for version, seconds in terminalreporter.config.stash.get(READY_AFTER, {}).items():

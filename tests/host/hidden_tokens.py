@@ -50,14 +50,14 @@ class Reference:
         return out if kwargs.get("skip_output_reshape", False) else out.transpose(1, 2).flatten(2)
 
     def block(self, original: Any, place: int | None, name: str, layer: int, *args: Any, **kwargs: Any) -> Any:
-        streams = [*args, *kwargs.values()][:2]  # image and text in some order, or image and something else
+        streams = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 3]
         tokens = kwargs[name] if name in kwargs else args[place or 0]
         mask = self.places(tokens.flatten(1, -2).shape[1], joint=place is None)
         if layer == self.layers.start:
             self.entry = tokens.flatten(1, -2)[mask].clone()
         self.inside = layer in self.layers
         if self.inside and not self.path:
-            (text,) = [stream for stream in streams if stream is not tokens]
+            text = next((stream for stream in streams if stream is not tokens), None)
             output = tokens if place is None else (tokens, text) if place == 0 else (text, tokens)
         else:
             output = original(*args, **kwargs)

@@ -1,5 +1,6 @@
 """Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [case ...], prints JSON;
-... neighbours: beside other nodes' patches; ... write FILE: a small Wan.
+... neighbours: beside other nodes' patches; ... write FILE: a small Wan; ... motif PACK [PACK]: Motif-Video of its
+authors' pack, in GGUF too with the pack that loads it.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.
@@ -62,6 +63,10 @@ Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
 SEED, SIGMA = 9, 0.7
+REFERENCES: dict[str, type] = {}
+"""Model -> what to compare it with, where that is not `Reference`."""
+BUILDERS: dict[str, Callable] = {}
+"""Model -> what builds it, where that is not `build`."""
 
 
 class Probe(comfy.samplers.Sampler):
@@ -113,7 +118,7 @@ def check(case: Case) -> dict[str, Any] | None:
         latent=case.latent or animal.latent,
         patch=case.patch or animal.patch,
     )
-    patcher = build(animal)
+    patcher = BUILDERS.get(case.animal, build)(animal)
     if patcher is None:
         return None
     keys = set(patcher.model.state_dict())
@@ -126,8 +131,9 @@ def check(case: Case) -> dict[str, Any] | None:
         }
         assert len(patcher.add_patches(patches)) == len(patches) > 2
     x, positive, negative = latent(animal), conditions(animal, 1, **case.extra), conditions(animal, 3, **case.extra)
-    route = range(1, depth(patcher, animal) - 1)
-    sparse = routed(patcher, Sparsity((Route(1, -2, 0.5),)))
+    route = Route(*case.route)
+    layers, sparse = route.layers(depth(patcher, animal)), routed(patcher, Sparsity((route,)))
+    hiding = REFERENCES.get(case.animal, Reference)
     plain = predictions(patcher, positive, negative, x, 2.0)
     dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
     sg = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
@@ -139,7 +145,7 @@ def check(case: Case) -> dict[str, Any] | None:
     expected = []
     for gamma, branch, condition in ((0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)):
         kept = subset(patcher, branch, animal.latent[0], case.size or tokens_of(animal), gamma)
-        with Reference(patcher.model.diffusion_model, case, animal, route, kept).hiding():
+        with hiding(patcher.model.diffusion_model, case, animal, layers, kept).hiding():
             expected.append(predictions(patcher, condition, None, x, 1.0)[0])
     return {
         "gamma 0": all(torch.equal(a, b) for a, b in zip(plain, dense, strict=True)),
@@ -155,8 +161,8 @@ def check(case: Case) -> dict[str, Any] | None:
             "batch of one": error(single[1][0], expected[1][0]),
         },
         "effect": error(expected[1], plain[0]),
-        "half precision": halved(animal, positive, negative, x, plain, sg)
-        if not case.extra and not case.lora
+        "half precision": halved(animal, route, positive, negative, x, plain, sg)
+        if not case.extra and not case.lora and case.animal not in BUILDERS
         else True,
         "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
     }
@@ -175,7 +181,7 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
         total[0] += 2 * inside[0] * q.numel() * k.shape[axis]
         return original(q, k, v, heads, *args, **kwargs)
 
-    for module in [m for name, m in sys.modules.items() if name.startswith("comfy.ldm.")]:
+    for module in [m for name, m in sys.modules.items() if name.startswith(("comfy.ldm.", "motif_authors."))]:
         for name in ("optimized_attention", "optimized_attention_masked"):
             if hasattr(module, name):
                 replaced.append((module, name, getattr(module, name)))
@@ -205,12 +211,14 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
     return step.cost.total * len(x) / total[0]
 
 
-def halved(animal: Animal, positive: list, negative: list, x: Tensor, plain: list[Tensor], sg: list[Tensor]) -> bool:
+def halved(
+    animal: Animal, route: Any, positive: list, negative: list, x: Tensor, plain: list[Tensor], sg: list[Tensor]
+) -> bool:
     """In bf16 and fp16: gamma 0 is unpatched bit for bit, and a routed branch loses no more than an unrouted one."""
     good = []
     for dtype in (torch.bfloat16, torch.float16):
         patcher = build(animal, dtype)
-        sparse = routed(patcher, Sparsity((Route(1, -2, 0.5),)))
+        sparse = routed(patcher, Sparsity((route,)))
         stock = predictions(patcher, positive, negative, x, 2.0)
         dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
         half = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
@@ -341,6 +349,17 @@ if wanted[:1] == ["write"]:  # a Wan that the host recognises by its keys and sh
         ZOO["Wan 2.1"], sizes={**ZOO["Wan 2.1"].sizes, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
     )
     save_file(build(wan).model.diffusion_model.state_dict(), wanted[1])
+    sys.exit()
+if wanted[:1] == ["motif"]:
+    import motif
+
+    comfy.supported_models.MotifVideo19B = motif.load(Path(wanted[1])).MotifVideo19B
+    for further in wanted[2:]:
+        motif.load(Path(further), "motif_gguf")
+    ZOO |= {"Motif-Video": motif.MOTIF, "Motif-Video, GGUF": motif.WIDE}
+    REFERENCES |= dict.fromkeys(("Motif-Video", "Motif-Video, GGUF"), motif.TreadReference)
+    BUILDERS["Motif-Video, GGUF"] = motif.build_gguf
+    print(json.dumps({name: check(case) for name, case in motif.motif_cases(len(wanted) > 2).items()}))
     sys.exit()
 if wanted == ["neighbours"]:
     print(json.dumps(neighbours()))

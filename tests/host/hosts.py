@@ -19,6 +19,9 @@ DEFAULT_ROOT = Path.home() / "ComfyUI"
 MEMORY_FLAGS = frozenset({"--cpu", "--novram", "--lowvram", "--normalvram", "--highvram", "--gpu-only"})
 """The host accepts one of these at a time; all but `--cpu` need an accelerator."""
 
+NO_MOTIF = None if os.environ.get("MOTIF_PATH") else "Motif-Video with its authors' nodes: set MOTIF_PATH"
+"""Why these are not tested."""
+
 
 @dataclass(frozen=True)
 class Checkout:

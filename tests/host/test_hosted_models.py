@@ -9,7 +9,21 @@ import pytest
 from hosts import REPOSITORY, Checkout, version_key
 
 pytestmark = pytest.mark.slow
-NEW = {"FLUX.2", "Z-Image", "Anima"}
+NEW = {
+    *(
+        "FLUX.2",
+        "Z-Image",
+        "Anima",
+        "Krea 2",
+        "ERNIE-Image",
+        "Kandinsky 5",
+        "Boogu-Image",
+        "PixelDiT",
+        "Lens",
+        "Ideogram 4",
+    ),
+    *("Mage-Flow", "LongCat-Image", "JoyImage", "CogVideoX", "CogVideoX 1.5", "HunyuanVideo 1.5"),
+}
 """Families that 0.3.64 does not have."""
 
 

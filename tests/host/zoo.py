@@ -17,7 +17,7 @@ from torch import Tensor
 class Animal:
     """One small model: its config class in the host, sizes, a latent [B, C, ...] that is no square, and conditions.
 
-    `text` is what stands in front of the image in joint attention (`behind` it in old hosts, for one family),
+    `text` is what stands in front of the image in joint attention, or `behind` it,
     `patch` the sides of a patch, `blocks` the lists of blocks with the place of the image tokens in what one returns.
     """
 
@@ -31,6 +31,7 @@ class Animal:
     others: int | None = None  # tokens that are no image tokens: text, padding
     pooled: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    behind: bool = False
 
 
 FLUX = {
@@ -98,12 +99,73 @@ COSMOS = {
     "adaln_lora_dim": 8, "extra_per_block_abs_pos_emb": False,
 }  # fmt: skip
 
+KREA = {
+    "image_model": "krea2", "features": 32, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 5, "patch": 2,
+    "channels": 16, "tdim": 16, "txtdim": 20, "txtlayers": 2, "txtheads": 2, "txtkvheads": 2,
+}  # fmt: skip
+HIDREAM = {
+    "image_model": "hidream", "in_channels": 16, "out_channels": 16, "patch_size": 2, "attention_head_dim": 16,
+    "num_attention_heads": 2, "axes_dims_rope": [8, 4, 4], "caption_channels": [20, 24], "text_emb_dim": 24,
+    "max_resolution": [16, 16], "num_layers": 2, "num_single_layers": 3, "llama_layers": [0, 1, 0, 1, 1],
+    "num_routed_experts": 4, "num_activated_experts": 2,
+}  # fmt: skip
+ERNIE = {
+    "image_model": "ernie", "hidden_size": 32, "num_attention_heads": 2, "num_layers": 14, "ffn_hidden_size": 64,
+    "in_channels": 128, "out_channels": 128, "text_in_dim": 20, "rope_axes_dim": (4, 6, 6),
+}  # fmt: skip
+KANDINSKY = {
+    "image_model": "kandinsky5", "model_dim": 32, "time_dim": 16, "ff_dim": 64, "visual_embed_dim": 132,
+    "in_text_dim": 20, "in_text_dim2": 24, "num_text_blocks": 1, "num_visual_blocks": 5, "axes_dims": (4, 6, 6),
+}  # fmt: skip
+OMNIGEN = {
+    "image_model": "omnigen2", "hidden_size": 48, "num_layers": 5, "num_refiner_layers": 1, "num_attention_heads": 2,
+    "num_kv_heads": 1, "multiple_of": 8, "axes_dim_rope": (8, 8, 8), "axes_lens": (64, 64, 64), "text_feat_dim": 20,
+    "timestep_scale": 1000.0,
+}  # fmt: skip
+BOOGU = {
+    **{key: value for key, value in OMNIGEN.items() if key != "text_feat_dim"}, "image_model": "boogu",
+    "num_double_stream_layers": 2, "num_layers": 3, "instruction_feat_dim": 20,
+}  # fmt: skip
+PIXELDIT = {
+    "image_model": "pixeldit_t2i", "num_groups": 2, "hidden_size": 32, "pixel_hidden_size": 4, "pixel_depth": 1,
+    "pixel_attn_hidden_size": 16, "pixel_num_groups": 2, "patch_depth": 5, "txt_embed_dim": 20, "txt_max_length": 8,
+}  # fmt: skip
+LENS = {
+    "image_model": "lens", "in_channels": 128, "out_channels": 32, "num_layers": 5, "attention_head_dim": 16,
+    "num_attention_heads": 2, "enc_hidden_dim": 20, "axes_dims_rope": (4, 6, 6), "selected_layer_index": (0, 1),
+}  # fmt: skip
+IDEOGRAM = {
+    "image_model": "ideogram4", "in_channels": 128, "num_layers": 5, "num_attention_heads": 2, "attention_head_dim": 16,
+    "intermediate_size": 64, "adaln_dim": 16, "llm_features_dim": 20, "mrope_section": [4, 2, 2],
+}  # fmt: skip
+MAGE = {
+    "image_model": "mage_flow", "in_channels": 128, "num_layers": 5, "attention_head_dim": 16, "num_attention_heads": 2,
+    "joint_attention_dim": 20, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+JOY = {
+    "image_model": "joyimage", "in_channels": 16, "hidden_size": 32, "num_attention_heads": 2, "text_dim": 20,
+    "mlp_width_ratio": 2.0, "num_layers": 5, "rope_dim_list": [4, 6, 6],
+}  # fmt: skip
+MOCHI = {
+    "image_model": "mochi_preview", "depth": 5, "patch_size": 2, "num_heads": 2, "hidden_size_x": 48, "in_channels": 12,
+    "hidden_size_y": 24, "mlp_ratio_x": 256.0, "learn_sigma": False, "qk_norm": True, "timestep_scale": 1000.0,
+    "use_t5": True, "t5_feat_dim": 24,
+}  # fmt: skip
+COGVIDEO = {
+    "image_model": "cogvideox", "num_attention_heads": 2, "attention_head_dim": 16, "time_embed_dim": 16,
+    "text_embed_dim": 20, "num_layers": 5, "sample_width": 8, "sample_height": 6, "sample_frames": 9,
+    "max_text_seq_length": 5, "use_rotary_positional_embeddings": True,
+}  # fmt: skip
+
 # what this host's version of a family can be told
 KNOWN = {
     "Flux": comfy.ldm.flux.model.FluxParams.__dataclass_fields__,
+    "LongCatImage": comfy.ldm.flux.model.FluxParams.__dataclass_fields__,
     "Chroma": comfy.ldm.chroma.model.ChromaParams.__dataclass_fields__,
     "ChromaRadiance": comfy.ldm.chroma_radiance.model.ChromaRadianceParams.__dataclass_fields__,
     "HunyuanVideo": comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__,
+    "HunyuanImage21": comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__,
+    "HunyuanVideo15": comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__,
 }
 TWO_STACKS = {"double_blocks": ("img", 0), "single_blocks": ("x", None)}
 
@@ -157,6 +219,54 @@ ZOO = {
         "Anima", {**COSMOS, "image_model": "anima"}, (2, 16, 1, 10, 8), (5, 20), {"blocks": ("x_B_T_H_W_D", None)},
         patch=(1, 2, 2),
     ),
+    "Krea 2": Animal(
+        "Krea2", KREA, (2, 16, 1, 10, 8), (5, 40), {"blocks": ("x", None)}, patch=(1, 2, 2), text=5
+    ),
+    "HiDream-I1": Animal(
+        "HiDream", HIDREAM, (2, 16, 10, 8), (5, 20),
+        {"double_stream_blocks": ("image_tokens", 0), "single_stream_blocks": ("image_tokens", None)}, others=11,
+        pooled=24, behind=True, extra={"conditioning_llama3": torch.linspace(-1, 1, 144).view(1, 2, 3, 24)},
+    ),
+    "ERNIE-Image": Animal(
+        "ErnieImage", ERNIE, (2, 128, 5, 4), (5, 20), {"layers": ("x", None)}, patch=(1, 1), text=5, behind=True
+    ),
+    "Kandinsky 5": Animal(
+        "Kandinsky5", KANDINSKY, (2, 16, 3, 6, 8), (5, 20), {"visual_transformer_blocks": ("visual_embed", None)},
+        patch=(1, 2, 2), pooled=24,
+    ),
+    "OmniGen 2": Animal(
+        "Omnigen2", OMNIGEN, (2, 16, 10, 8), (5, 20), {"layers": ("hidden_states", None)}, text=5,
+        extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
+    ),
+    "Boogu-Image": Animal(
+        "Boogu", BOOGU, (2, 16, 10, 8), (5, 20),
+        {"double_stream_layers": ("img_hidden_states", 0), "single_stream_layers": ("hidden_states", None)}, text=5,
+        extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
+    ),
+    "PixelDiT": Animal(
+        "PixelDiTT2I", PIXELDIT, (2, 3, 80, 64), (5, 20), {"patch_blocks": ("x", 0)}, patch=(16, 16), text=5
+    ),
+    "Lens": Animal(
+        "Lens", LENS, (2, 128, 5, 4), (5, 40), {"transformer_blocks": ("hidden_states", 1)}, patch=(1, 1), text=5,
+        behind=True,
+    ),
+    "Ideogram 4": Animal(
+        "Ideogram4", IDEOGRAM, (2, 128, 5, 4), (5, 20), {"layers": ("x", None)}, patch=(1, 1), text=5
+    ),
+    "Mage-Flow": Animal(
+        "MageFlow", MAGE, (2, 128, 5, 4), (5, 20), {"transformer_blocks": ("hidden_states", 1)}, patch=(1, 1), text=5
+    ),
+    "JoyImage": Animal(
+        "JoyImage", JOY, (2, 16, 1, 10, 8), (5, 20), {"double_blocks": ("hidden_states", 0)}, patch=(1, 2, 2), text=5,
+        behind=True,
+    ),
+    "Mochi": Animal(
+        "GenmoMochi", MOCHI, (2, 12, 3, 6, 8), (5, 24), {"blocks": ("x", 0)}, patch=(1, 2, 2), text=5, behind=True,
+        extra={"attention_mask": torch.ones(1, 5, dtype=torch.bool)},
+    ),
+    "CogVideoX": Animal(
+        "CogVideoX_T2V", COGVIDEO, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("hidden_states", 0)}, patch=(1, 2, 2), text=5
+    ),
 }  # fmt: skip
 
 
@@ -168,12 +278,13 @@ def build(animal: Animal, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
     known = KNOWN.get(animal.config)
     sizes = {key: value for key, value in animal.sizes.items() if known is None or key in {*known, "image_model"}}
     config = cls({**sizes, "dtype": dtype})
+    config.unet_config.update(sizes)  # the host's own extras are of full size
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "")
     generator = torch.Generator().manual_seed(seed)
     for name, value in sorted(model.diffusion_model.state_dict().items()):
         if value.is_floating_point() and value.numel():
-            scale = 0.3 if value.ndim == 1 else 1.2 / value.shape[-1] ** 0.5
+            scale = 0.3 if value.ndim < 2 else 1.2 / value.shape[-1] ** 0.5
             center = 1.0 if value.ndim == 1 and name.endswith(("norm.weight", "scale")) else 0.0
             value.copy_(torch.randn(value.shape, generator=generator) * scale + center)
     cpu = torch.device("cpu")

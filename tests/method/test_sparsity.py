@@ -137,15 +137,27 @@ TREAD = '{"routes": [{"selection_ratio": 0.5, "start_layer_idx": 2, "end_layer_i
         f'{{"seed": 42, "tread_config": {TREAD}, "use_ema": false}}',
         f'"tread_config": {TREAD},',
         f'{{"--tread_config": "{TREAD}"}}'.replace('"{', "'{").replace('}"', "}'"),
+        f"--tread_config={TREAD}",
+        f"--tread_config='{TREAD}' \\\n",
+        f"--tread_config {TREAD}",
+        f"'--tread_config={TREAD}'",
+        f'"--tread_config={TREAD}"',
+        '--tread_config="{}"'.format(TREAD.replace('"', '\\"')),
+        '--tread_config="{}"'.format(TREAD.replace('"', "'")),
         TREAD.replace('"', "'"),
     ],
-    ids=["route", "whole configuration", "one line of it", "as text", "Python"],
+    ids=[
+        *("route", "whole configuration", "one line of it", "as text", "option", "quoted value", "value apart"),
+        *("quoted option", "option in double quotes", "escaped", "Python in quotes", "Python"),
+    ],
 )
 def test_a_trainers_configuration_is_taken_as_it_is(text):
     assert Sparsity.from_trainer(text) == Sparsity((Route(2, -2, 0.5),))
 
 
-@pytest.mark.parametrize("text", ["hello", "[1]", "{}", '{"tread_config": 3}', '{"tread_config": null}', "{" * 5000])
+@pytest.mark.parametrize(
+    "text", ["hello", "--tread_config=hello", "[1]", "{}", '{"tread_config": 3}', '{"tread_config": null}', "{" * 5000]
+)
 def test_what_is_no_route_is_refused(text):
     with pytest.raises(ValueError, match="not a route"):
         Sparsity.from_trainer(text)

@@ -11,7 +11,8 @@ from ....sparse_model.cost import Count
 from ....sparse_model.method.branches import Branch, Evaluation
 from ....sparse_model.method.sparsity import Sparsity
 from ....sparse_model.method.tokens import keep_count
-from .families import Family, Stage, family_of, numbered_blocks
+from .families import family_of, numbered_blocks
+from .family import Family, Stage
 from .route import KEY, routed
 
 
@@ -77,21 +78,27 @@ class HostModel:
 
 def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
     """Multiply-adds of one block for one picture of `tokens` image tokens and `text` text tokens."""
-    apart = stage.text is not None or bool(stage.over_text)  # text has weights of its own
-    cross = stage.text is None and bool(stage.over_text)
-    total, width, further = 0, None, False
+    text = tokens if stage.twin else text
+    apart = bool(stage.over_text or stage.over_both)  # not all weights run over text
+    cross = stage.text is None and apart
+    total, width, further, again, shares = 0, None, False, False, {}
     for name, layer in block.named_modules():
+        if hasattr(layer, "num_activated_experts"):  # a mixture: each token runs through some of its experts
+            shares[f"{name}.experts."] = layer.num_activated_experts / len(layer.experts)
         if not isinstance(layer, nn.Linear):
             continue
-        if "mod" in name.lower():
+        if "mod" in name.lower() or name.startswith(stage.modulation):
             length = 1
         elif name.startswith(stage.over_text):
             length = text
         else:
-            length = tokens if apart else tokens + text
+            length = tokens if apart and not name.startswith(stage.over_both) else tokens + text
+            length += text if name.startswith(stage.reread) else 0
             width = width or layer.in_features
+        again = again or name.startswith(stage.reread)
         further = further or name.startswith(stage.over_image or "?")
-        total += length * layer.in_features * layer.out_features
+        share = next((share for experts, share in shares.items() if name.startswith(experts)), 1)
+        total += round(share * length * layer.in_features * layer.out_features)
     keys = tokens if cross else tokens + text
-    attention = keys * keys + (tokens * text if cross else 0) + (tokens * tokens if further else 0)
+    attention = keys * keys + (tokens * text if cross or again else 0) + (tokens * tokens if further else 0)
     return total + 2 * attention * width

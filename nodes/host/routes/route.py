@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ....sparse_model.method.sparsity import Sparsity
 from ..wire import evaluation_of
-from .families import Family, Stage, numbered_blocks
+from .families import placed
+from .family import Family
 from .routing import CURRENT, Call, RoutedBlock
 
 KEY = "token_route"
@@ -34,16 +35,6 @@ def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatc
                 lambda _, other: install(other, family, sparsity),
             )
     return clone
-
-
-def placed(network: Any, family: Family, sparsity: Sparsity) -> list[tuple[str, Stage, int | None, bool]]:
-    """(path, stage, route or None, last of its route) of every block in front of the first route and in a route."""
-    blocks, found = numbered_blocks(network, family), []
-    for layers, route in sparsity.stretches(len(blocks)):
-        # Branches differ from the first route on: only blocks in front of it can be shared.
-        if route is not None or not found:
-            found += [(*blocks[i][:2], route, route is not None and i == layers.stop - 1) for i in layers]
-    return found
 
 
 def install(clone: ModelPatcher, family: Family, sparsity: Sparsity) -> None:
@@ -81,7 +72,8 @@ class RouteTokens:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         network = executor.class_obj.diffusion_model
         self._check(network)
-        call = Call(network, self.family, now, len(x), self.family.grid(network, x.shape[2:]), kwargs, x.device)
+        inputs, grid = {**kwargs, "c_concat": c_concat}, self.family.grid(network, x.shape[2:])
+        call = Call(network, self.family, now, len(x), grid, inputs, x.device)
         before = CURRENT.set(call)
         try:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ....sparse_model.method.branches import Evaluation
-from .families import Family, Stage
+from .family import Family, Stage
 from .rows import flat, folded_rows_of, map_tensors, pick, put_back, rows_of, stretched
 
 Arguments = dict[str, Any]
@@ -57,7 +57,7 @@ class Call:
     inputs: dict[str, Any]
     device: torch.device
     text_length: int = 0
-    entries: dict[int, tuple[Tensor, int]] = field(default_factory=dict)  # route -> its sequence as it entered, text
+    entries: dict[Any, tuple[list[Tensor], int]] = field(default_factory=dict)  # route -> streams as they entered, text
     made: dict[Any, Any] = field(default_factory=dict)  # what every block would otherwise compute again
 
     @property
@@ -133,7 +133,7 @@ class Call:
         """Arguments of a block for some rows of the batch, but for those named in `leave`."""
         chosen = dict(arguments)
         for name, value in arguments.items():
-            if name in leave or 0 in self.family.indexed.get(name, ()):
+            if name in leave or name in self.family.common or 0 in self.family.indexed.get(name, ()):
                 continue
             if name == "transformer_options":  # patches inside a block look their chunks up there
                 chunks = slice(rows.start // self.size, -(-rows.stop // self.size))
@@ -183,7 +183,8 @@ class RoutedBlock:
     def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         tokens = flat(arguments[self.stage.tokens])  # [N, L, D]
         text = call.joint_text(self.stage, tokens.shape[1])
-        call.entries.setdefault(self.route, (tokens, text))
+        entering = [flat(arguments[name]) for name, _ in self.stage.streams]
+        call.entries.setdefault((self.route, self.stage.anew), (entering, text))
         parts = [
             self._group(call, arguments, run, rows, gamma, text) for rows, gamma in call.once("groups", call.groups)
         ]
@@ -197,22 +198,23 @@ class RoutedBlock:
         """What the block returns for some rows, all of which keep equally many tokens."""
         if gamma == 0:
             return run(call.select(arguments, rows))
-        given = arguments[self.stage.tokens][rows]
-        tokens = flat(given)  # [rows, L, D]
-        layout = call.layout(rows, gamma, tokens.shape[1], text, self.route)
+        length = flat(arguments[self.stage.tokens]).shape[1]
+        layout = call.layout(rows, gamma, length, text, self.route)
         if layout.left:
             output = run(self._kept(call, arguments, rows, gamma, layout))
         else:  # the whole path is dropped
-            output = None if self.stage.output is None else [arguments[self.stage.text][rows]] * 2
+            output = None if self.stage.output is None else [arguments[self.stage.text or self.stage.twin][rows]] * 2
         outputs = [output] if self.stage.output is None else list(output)
-        place = self.stage.output or 0
-        if self.last:  # whatever the host has added between blocks reached kept tokens only
-            entered, joint = call.entries[self.route]
-            entry = call.layout(rows, gamma, entered.shape[1], joint, self.route)
-            tokens = put_back(tokens, layout.droppable, pick(entered[rows], entry.droppable))
-        if layout.left:
-            tokens = put_back(tokens, layout.kept, flat(outputs[place]))
-        outputs[place] = tokens.view_as(given)
+        for stream, (name, place) in enumerate(self.stage.streams):
+            given = arguments[name][rows]
+            tokens = flat(given)  # [rows, L, D]
+            if self.last:  # whatever the host has added between blocks reached kept tokens only
+                entered, joint = call.entries[self.route, self.stage.anew]
+                entry = call.layout(rows, gamma, entered[stream].shape[1], joint, self.route)
+                tokens = put_back(tokens, layout.droppable, pick(entered[stream][rows], entry.droppable))
+            if layout.left:
+                tokens = put_back(tokens, layout.kept, flat(outputs[place]))
+            outputs[place] = tokens.view_as(given)
         return outputs[0] if self.stage.output is None else tuple(outputs)
 
     def _kept(self, call: Call, arguments: Arguments, rows: slice, gamma: float, layout: Layout) -> Arguments:
@@ -234,6 +236,8 @@ class RoutedBlock:
         if given.ndim > 3:  # [rows, time, height, width, D], where modulation may vary over time
             tokens = tokens.unflatten(1, (-1, 1, 1) if varying else (1, -1, 1))
         changed[self.stage.tokens] = tokens
+        if self.stage.twin is not None:
+            changed[self.stage.twin] = pick(changed[self.stage.twin], layout.kept)
         for name in family.slices:
             if changed.get(name) is not None:
                 changed[name] = layout.moved(changed[name])

@@ -1,24 +1,16 @@
 """Token routes through Motif-Video, as diffusers writes it: double, single and decoder blocks in one numbering."""
 
-import importlib
-import sys
-import types
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import MotifVideoTransformer3DModel
+from hostless import hostless
 from torch import Tensor
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PARENT = "motif_pack"
-for name in ("", ".nodes", ".nodes.host"):  # without the nodes themselves, which need a host
-    package = sys.modules[PARENT + name] = types.ModuleType(PARENT + name)
-    package.__path__ = [str(REPOSITORY.joinpath(*name.split(".")))]
-routing, families = (importlib.import_module(f"{PARENT}.nodes.host.{name}") for name in ("routing", "families"))
-branches, tokens, sparsity = (
-    importlib.import_module(f"{PARENT}.sparse_model.{name}") for name in ("branches", "tokens", "sparsity")
-)
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.tokens import subsets
+
+routing, families = hostless("nodes.host.routes.routing"), hostless("nodes.host.routes.families")
 
 GRID = (3, 3, 4)
 TOKENS, FRAME = 36, 12
@@ -65,9 +57,9 @@ def call(network: MotifVideoTransformer3DModel, given: dict[str, Tensor]) -> Ten
 def routed(network: MotifVideoTransformer3DModel, given: dict[str, Tensor], route: tuple, gammas: tuple) -> Tensor:
     """Branches of both samples through routed blocks: [branches * 2, T, D]."""
     family = families.family_of(network)
-    plan = sparsity.Sparsity((sparsity.Route(*route),))
-    chunks = tuple(branches.Branch(gamma, index, source="one") for index, gamma in enumerate(gammas))
-    evaluation = branches.Evaluation(chunks, tokens.SubsetSeed(3))
+    plan = Sparsity((Route(*route),))
+    chunks = tuple(Branch(gamma, index, "one") for index, gamma in enumerate(gammas))
+    evaluation = Evaluation(chunks, subsets(3))
     blocks = {path: block for path, _, block in families.numbered_blocks(network, family)}
     for path, stage, number, last in families.placed(network, family, plan):
         blocks[path].forward = routing.RoutedBlock(blocks[path].forward, stage, number, last)
@@ -126,10 +118,10 @@ def test_every_branch_runs_on_its_own_tokens(
 ) -> None:
     given, gammas = inputs(first_frame), (0.25, 0.75, 1.0)
     found = routed(network, given, route, gammas)
-    layers, start = sparsity.Route(*route).layers(7), FRAME if first_frame else 0
+    layers, start = Route(*route).layers(7), FRAME if first_frame else 0
     dense = call(network, given)
     for branch, gamma in enumerate(gammas):
-        drawn = tokens.SubsetSeed(3).draw(branch, 2, TOKENS - start, gamma)
+        drawn = subsets(3).draw(branch, 2, TOKENS - start, gamma)
         assert drawn.shape[1] == (TOKENS - start) * (1 - gamma)
         for row in range(2):
             kept = torch.cat([torch.arange(start), drawn[row] + start])

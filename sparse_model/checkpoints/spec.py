@@ -1,4 +1,4 @@
-"""Everything a checkpoint says about itself besides its weights."""
+"""Everything a checkpoint says about itself apart from its weights."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         route.layers(spec.config.depth)
         changes["sparsity"] = Sparsity((route,))
     if options.labels and spec.text is not None:
-        raise ValueError(f"'{options.source}' reads text and knows no labels; leave --labels out.")
+        raise ValueError(f"'{options.source}' reads text and knows no labels; run it without --labels.")
     if options.labels:
         changes["labels"] = tuple(options.labels.read_text(encoding="utf-8").split("\n")[: spec.config.num_classes])
         if len(changes["labels"]) != spec.config.num_classes:

@@ -14,7 +14,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "sweep",
         help="measure every guidance method, or search the best schedule within a budget",
-        description="Measures the cells of plans into a results file; the same call again goes on where it stopped. "
+        description="Measures the cells of plans into a results file; the same call again continues from there. "
         "With --budget it searches the best schedule instead and writes it into the checkpoint.",
     )
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")

@@ -9,7 +9,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "train",
         help="train a token-sparse model on pictures",
-        description="Trains, saving every so often; the same call again goes on where the last one stopped.",
+        description="Trains, saving every so often; the same call again continues the run.",
     )
     parser.add_argument("data", type=Path, help="a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")

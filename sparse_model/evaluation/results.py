@@ -77,7 +77,7 @@ class Results:
                 file.truncate(start)
                 raise OSError(
                     f"'{self.path}' could not be written ({error.strerror}); make room and call the same again: it "
-                    "goes on where it stopped."
+                    "continues from there."
                 ) from error
 
 

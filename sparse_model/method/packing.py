@@ -59,7 +59,7 @@ class Packing:
         context_v: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        """Self-attention within each segment whose tokens see a context besides: q, k, v [B, sum(lengths), heads * d],
+        """Self-attention within each segment whose tokens also see a context: q, k, v [B, sum(lengths), heads * d],
         context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M] on the logits of the context -> the
         shape of q."""
         outputs = []

@@ -121,6 +121,6 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     said = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(room)], capture_output=True, text=True, check=True
     ).stdout
-    assert "r.jsonl' could not be written" in said and "goes on where it stopped" in said
+    assert "r.jsonl' could not be written" in said and "continues from there" in said
     assert path.read_bytes() == before
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

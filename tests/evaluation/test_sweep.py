@@ -273,7 +273,7 @@ def _model(folder):
             ("evaluate", "--reference", __file__),
             "no training configuration is called 'tiny'; name one by --config: icons-32",
         ),
-        (("evaluate", "--held-out"), "is a folder, of which nothing was held out; leave --held-out away"),
+        (("evaluate", "--held-out"), "is a folder of pictures, none of which was held out"),
     ],
 )
 def test_bad_commands(checkpoint, folder, tmp_path, capsys, arguments, message):

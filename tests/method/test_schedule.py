@@ -201,3 +201,23 @@ def test_sparse():
     assert constant(0, 0.5, 2).sparse and constant(0.5, 0, 2, "CFG + SG").sparse
     assert not constant(0, 0, 2, "CFG").sparse
     assert PRESETS["SG_FID"].sparse
+
+
+@pytest.mark.parametrize("rule", ["CFG", "ICG", "AG"])
+def test_dense_rules_leave_no_token_out_whatever_is_asked(rule):
+    schedule = constant(0.5, 0.9, 1.5, rule)
+    assert not schedule.sparse and schedule == constant(0, 0, 1.5, rule)
+    now = schedule.at(0.3)
+    assert (now.gamma_strong, now.gamma_weak, now.omega) == (0, 0, 1.5)
+
+
+def test_a_new_interpolation_is_read_like_the_others(monkeypatch):
+    monkeypatch.setitem(INTERPOLATIONS, "square", lambda u: u * u)
+    curve = Curve.parse("square 0.2 0.6")
+    assert curve(0.5) == pytest.approx(0.2 + 0.4 * 0.25)
+    assert Curve.parse("square 0:0, 1:1")(0.5) == 0.25
+
+
+def test_sg_beside_cfg_wants_a_sparser_weak_branch_too():
+    with pytest.raises(ValueError, match="not below gamma_weak"):
+        constant(0.5, 0.5, 2, "SG beside CFG")

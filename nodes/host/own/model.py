@@ -70,7 +70,7 @@ class SparseModel(comfy.model_base.BaseModel):
         if isinstance(spec.prediction, Epsilon):
             self.model_sampling.set_sigmas(spec.prediction.table())
         if spec.prediction.noise_scale != 1 and not hasattr(self.model_sampling, "noise_scale"):
-            self.model_sampling = louder(self.model_sampling, config, spec.prediction.noise_scale)
+            self.model_sampling = with_noise_scale(self.model_sampling, config, spec.prediction.noise_scale)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
@@ -100,14 +100,14 @@ class SparseModel(comfy.model_base.BaseModel):
         return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def louder(sampling: Any, config: Config, scale: float) -> Any:
+def with_noise_scale(sampling: Any, config: Config, scale: float) -> Any:
     """The sampling of a model whose noise is `scale` times as strong, for hosts that do not know such models."""
 
-    class Louder(type(sampling)):
+    class ScaledNoise(type(sampling)):
         def noise_scaling(self, sigma: Any, noise: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
             return super().noise_scaling(sigma, noise * scale, *rest, **options)
 
-    return Louder(config)
+    return ScaledNoise(config)
 
 
 def spec_of(model: Any) -> ModelSpec | None:

@@ -40,7 +40,7 @@ def load_vae(folder: Path) -> comfy.sd.VAE:
             raise ValueError(f"its tensor {damaged[0]} is of another size or holds values that are not finite.")
         network.load_state_dict({key: state[key] for key in wanted})
     except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f"'{folder.name}' is no whole {CLASS}: {error}") from error
+        raise ValueError(f"'{folder.name}' is not a complete {CLASS}: {error}") from error
     return _hosted(network, int(config["latent_channels"]))
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..branches import DENSE, Chunks, Evaluation, Packing, Prepared, run_layers
-from ..sparsity import Sparsity
-from ..text import Text
+from ..conditions.text import Text
+from ..method.branches import DENSE, Chunks, Evaluation, Packing, Prepared, run_layers
+from ..method.sparsity import Sparsity
 from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, sinusoid, unpatchify
 
 CENTRED = (0.0, 0.0, 1.0)

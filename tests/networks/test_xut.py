@@ -16,13 +16,13 @@ import pytest
 import torch
 from formula import FIXTURES, Chosen, formula, relative_error
 
-from sparse_model.branches import Branch, Evaluation
-from sparse_model.models.layers import Backend
-from sparse_model.models.xut import XUT, XUTConfig
-from sparse_model.prediction import Flow
-from sparse_model.sparsity import Route, Sparsity
-from sparse_model.text import Text
-from sparse_model.tokens import SubsetSeed
+from sparse_model.conditions.text import Text
+from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.prediction import Flow
+from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.tokens import SubsetSeed
+from sparse_model.networks.layers import Backend
+from sparse_model.networks.xut import XUT, XUTConfig
 
 TINY = XUTConfig(width=48, heads=4, hidden=80, text_width=24, levels=2, after=2)
 SMALL = replace(TINY, width=56, heads=7, text_width=20, levels=3, decoder=2)

@@ -2,6 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .camera import SparseCameraCondition
+from .checkpoint import SparseCheckpointLoader
 from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
@@ -14,9 +16,11 @@ from .vae import SparseVAELoader
 
 NODES = [
     SparseModelLoader,
+    SparseCheckpointLoader,
     SparseTextEncoder,
     SparseVAELoader,
     SparseClassCondition,
+    SparseCameraCondition,
     EmptySparseLatent,
     TokenRoute,
     SparsityScheduler,

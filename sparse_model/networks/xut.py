@@ -5,6 +5,7 @@ no branch leaves any of them out. The U is one layer of a route's count: `before
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ class XUTConfig(GridConfig):
     """The sizes of HDM's 343M network for 1024 pixels. The U has `levels` of `encoder` layers on the way down and as
     many of `decoder` layers on the way up."""
 
+    camera: ClassVar[bool] = True
     input_size: int = 128
     width: int = 1024
     heads: int = 16

@@ -39,7 +39,7 @@ class OwnModel:
         embeddings, options = positive[0]
         if text is None:
             return embeddings.shape[1]
-        return fitted_text(text, embeddings, options.get("attention_mask")).mask.shape[1]
+        return fitted_text(text, embeddings, options.get("attention_mask")).embeddings.shape[1]
 
     def counter(self, shape: tuple[int, ...], text: int) -> Count:
         spec = replace(self.spec, sparsity=self.sparsity)

@@ -1,0 +1,81 @@
+"""Checkpoints that hold a network with its autoencoder and, sometimes, its text encoder: HDM's."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import comfy.model_patcher
+import comfy.sd
+from torch import Tensor
+
+from ....sparse_model.checkpoints.checkpoint import CheckpointError
+from ....sparse_model.conditions.qwen3 import weights
+from ....sparse_model.files import read_tensors
+from .qwen import absent_clip, clip_of
+
+VAE, ENCODER = "vae.", "te.text_models.0."  # what stands in front of the keys of each
+NO_ENCODER = (
+    "{name} holds no text encoder: download model.safetensors of huggingface.co/Qwen/Qwen3-0.6B into "
+    "models/text_encoders and choose it as text_encoder in Sparse Checkpoint Loader."
+)
+NO_VAE = (
+    "{name} holds no VAE: download diffusion_pytorch_model.safetensors of huggingface.co/KBlueLeaf/EQ-SDXL-VAE into "
+    "models/vae and load it with Load VAE."
+)
+
+
+def load_vae(path: Path) -> "comfy.sd.VAE | AbsentVAE":
+    """The autoencoder in a checkpoint, or one that says what to download when it is used."""
+    state = _tensors(path)
+    inside = {key.removeprefix(VAE): value for key, value in state.items() if key.startswith(VAE)}
+    if not inside:
+        return AbsentVAE(NO_VAE.format(name=path.name))
+    vae = comfy.sd.VAE(sd=inside)
+    vae.throw_exception_if_invalid()
+    vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
+    return vae
+
+
+def load_clip(path: Path, other: Path | None = None, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    """The text encoder in a checkpoint, or one that says what to download when it is used; with `other` that of another
+    file. CheckpointError if it is not a whole Qwen3."""
+    file = other or path
+    inside = weights(_tensors(file), "" if other else ENCODER)
+    if not inside and other is None:
+        return absent_clip(NO_ENCODER.format(name=path.name))
+    try:
+        clip = clip_of(inside, disable_dynamic)
+    except ValueError as error:
+        raise CheckpointError(f"{file.name}: {error}") from error
+    clip.patcher.cached_patcher_init = (_clip_patcher, (path, other))
+    return clip
+
+
+class AbsentVAE:
+    """A VAE that can be passed on, and that raises `sentence` where one is needed."""
+
+    def __init__(self, sentence: str):
+        self.sentence = sentence
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise ValueError(self.sentence)
+
+    encode = decode = encode_tiled = decode_tiled = refuse
+    spacial_compression_encode = temporal_compression_decode = refuse
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path)[0]
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path.name}: {error}") from error
+
+
+# How new hosts ask again for patchers, without their dynamic offloading or for another device.
+
+
+def _vae_patcher(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_vae(path).patcher
+
+
+def _clip_patcher(path: Path, other: Path | None, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_clip(path, other, disable_dynamic).patcher

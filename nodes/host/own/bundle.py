@@ -65,7 +65,7 @@ class AbsentVAE:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return read_tensors(path)[0]
+        return read_tensors((path,))[0]
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 

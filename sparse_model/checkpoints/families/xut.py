@@ -20,8 +20,8 @@ STEPS = 24
 LICENSE = "CC BY-NC-SA 4.0"
 NOTE = "The file records no route, so that of HDM's configuration is assumed: the whole U, half the tokens"
 LAST_STAGE = (
-    f"{NOTE}. The last stage of its training, at 1024 px, was dense: only the earlier stages left tokens out, and guiding "
-    "by sparse predictions is what its authors do all the same"
+    f"{NOTE}. Its last stage of training, at 1024 px, left none out; its authors guide it by sparse predictions all the "
+    "same"
 )
 
 

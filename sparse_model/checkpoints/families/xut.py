@@ -19,7 +19,10 @@ PROMPT_TOKENS = 256  # in all stages but the last one, which had 512
 STEPS = 24
 LICENSE = "CC BY-NC-SA 4.0"
 NOTE = "The file records no route, so that of HDM's configuration is assumed: the whole U, half the tokens"
-LAST_STAGE = f"{NOTE}. The last stage of its training, at 1024 px, was dense; its authors guide by sparse predictions all the same"
+LAST_STAGE = (
+    f"{NOTE}. The last stage of its training, at 1024 px, was dense; "
+    "its authors guide by sparse predictions all the same"
+)
 
 
 def rename(key: str) -> str:

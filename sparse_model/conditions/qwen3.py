@@ -30,7 +30,7 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
         heads, pairs = (state[f"layers.0.self_attn.{part}_proj.weight"].shape[0] // head for part in "qk")
         hidden = state["layers.0.mlp.gate_proj.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise ValueError("its text encoder is not a whole Qwen3.") from error
+        raise ValueError("it holds no whole Qwen3.") from error
     if head != HEAD:
         raise ValueError(f"its text encoder has heads of {head} channels, where those of a Qwen3 have {HEAD}.")
     return {

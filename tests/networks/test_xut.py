@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 from formula import FIXTURES, Chosen, formula, relative_error
+from torch._dynamo.testing import CompileCounter
 
-from sparse_model.conditions.text import Text
+from sparse_model.conditions.text import Text, concatenate
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
@@ -62,10 +63,6 @@ def padded(text, length):
     return Text(torch.cat([text.embeddings, noise], dim=1), mask)
 
 
-def both(first, second):
-    return Text(*(None if a is None else torch.cat([a, b]) for a, b in zip(first, second, strict=True)))
-
-
 @pytest.fixture(scope="module")
 def expected():
     with np.load(FIXTURES / "xut.npz") as file:
@@ -107,7 +104,7 @@ def test_other_proportions_are_the_authors(expected, name, config):
 def test_sampling_goes_the_authors_way(network, expected, gamma, camera):
     """Flow matching without a shift by Euler, both branches of CFG + SG in one pass, the shorter prompt padded."""
     trajectory = expected[f"trajectory_{gamma:g}"]
-    text = both(padded(prompt("prompt", 11, batch=1), 12), padded(prompt("negative", 4, batch=1), 12))
+    text = concatenate([prompt("prompt", 11, batch=1), prompt("negative", 4, batch=1)])
     sigmas = Flow().sigmas(8)
     x, camera = trajectory[:1], torch.tensor([camera]).expand(2, 3)
     for step in range(8):
@@ -144,22 +141,22 @@ def test_branches_in_one_batch_or_two_calls(network, rates):
     """Two prompts, and one prompt of two branches: each looks at its own tokens behind the encoder."""
     strong, weak = (Branch(gamma, index) for index, gamma in enumerate(rates))
     seed, twice = SubsetSeed(3, 7), (X.repeat(2, 1, 1, 1), T.repeat(2))
-    texts = padded(LONG, 12), padded(SHORT, 12)
+    texts = LONG, padded(SHORT, 12)
     apart = [
         network(X, T, text, Evaluation((branch,), seed)) for text, branch in zip(texts, (strong, weak), strict=True)
     ]
-    together = network(*twice, both(*texts), Evaluation((strong, weak), seed))
+    together = network(*twice, concatenate(texts), Evaluation((strong, weak), seed))
     assert relative_error(together, torch.cat(apart)) < 1e-5
     same = [network(X, T, LONG, Evaluation((branch,), seed)) for branch in (strong, weak)]
     shared = Evaluation(tuple(replace(branch, source="one") for branch in (strong, weak)), seed)
-    assert relative_error(network(*twice, both(LONG, LONG), shared), torch.cat(same)) < 1e-5
+    assert relative_error(network(*twice, concatenate([LONG, LONG]), shared), torch.cat(same)) < 1e-5
 
 
 def test_branches_of_one_input_share_the_layer_before_the_u(network):
     rows = []
     hook = network.prev_tread_trns.blocks[0].register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     branches = Branch(0.25, 0, "one"), Branch(0.5, 1, "one")
-    network(X.repeat(2, 1, 1, 1), T.repeat(2), both(LONG, LONG), Evaluation(branches))
+    network(X.repeat(2, 1, 1, 1), T.repeat(2), concatenate([LONG, LONG]), Evaluation(branches))
     hook.remove()
     assert rows == [2]
 
@@ -179,6 +176,28 @@ def test_a_route_over_more_than_the_u(network):
     wider(X, T, SHORT, Evaluation((Branch(0.5),)))
     assert lengths == [15, 15, 27]
     torch.testing.assert_close(wider(X, T, SHORT), network(X, T, SHORT))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(expected, dtype):
+    network = make(TINY).to(dtype)
+    output = network(X.to(dtype), T, Text(LONG.embeddings.to(dtype), None))
+    assert output.dtype == dtype
+    assert relative_error(output.float(), expected["dense"]) < (0.01 if dtype == torch.float16 else 0.1)
+
+
+def test_it_compiles_once_per_number_of_prompts_and_their_length(network):
+    """Without a break in the graph: branches of one prompt, and of two; other tokens and cameras compile nothing."""
+    counter = CompileCounter()
+    compiled = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
+    for step in range(3):
+        for text, sources in ((concatenate([LONG, LONG]), "aa"), (concatenate([LONG, SHORT]), "ab")):
+            branches = (Branch(0.25, 0, sources[0]), Branch(0.5, 1, sources[1]))
+            prepared = Evaluation(branches, SubsetSeed(3, step)).prepare(THE_U, 2, 24, X.device)
+            camera = torch.tensor([[0.1 * step, 0.0, 1.0]]).expand(4, 3)
+            call = X.repeat(2, 1, 1, 1), T.repeat(2), text, prepared, camera
+            assert relative_error(compiled(*call), network(*call)) < 1e-5
+    assert counter.frame_count == 2
 
 
 def test_the_published_size():

@@ -8,6 +8,7 @@ from editor import Editor
 from host import Host
 from hosts import REPOSITORY
 from published import write_files
+from published_hdm import write_hdm, write_text_encoder
 from published_text import write_flux_vae, write_prx, write_prxpixel
 
 API = sorted((REPOSITORY / "workflows" / "api").glob("*.json"))
@@ -32,6 +33,8 @@ def files(host: Host) -> None:
     write_prx(models, "prx-512-t2i-sft")
     write_prxpixel(models, "prxpixel-t2i")
     write_flux_vae(models / "vae" / "ae.safetensors")
+    write_hdm(models / "checkpoints" / "hdm-xut-340M-1024px-note.safetensors")
+    write_text_encoder(models / "text_encoders" / "model.safetensors")
     for path in HOSTED:
         for name, value in named_files(path):
             (models / LOADERS[name]).mkdir(parents=True, exist_ok=True)

@@ -15,13 +15,15 @@ part = load_pack(checkout, pack, "--preview-method", "latent2rgb", "--use-pytorc
 import comfy.samplers  # noqa: E402
 import latent_preview  # noqa: E402
 import torch  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from torch._dynamo.testing import CompileCounter  # noqa: E402
 
 given = torch.load(Path(folder, "given.pt"))
 model = part("nodes.host.own.loading").load(str(Path(folder, "tiny.safetensors")))
 constant, SparseGuider = part("sparse_model.method.schedule").constant, part("nodes.host.guide.guider").SparseGuider
 
 
-def trajectory(gamma: float, camera: dict[str, float]) -> list[torch.Tensor]:
+def trajectory(gamma: float, camera: dict[str, float], model: object = model) -> list[torch.Tensor]:
     """The latents of 8 Euler steps of CFG + SG at scale 3, the last one included."""
     positive, negative = ([[given[name], dict(camera)]] for name in ("prompt", "negative"))
     guider = SparseGuider(model, constant(0.0, gamma, 3.0, "CFG + SG"), positive, negative)
@@ -32,6 +34,19 @@ def trajectory(gamma: float, camera: dict[str, float]) -> list[torch.Tensor]:
         callback=lambda step, denoised, x, total: latents.append(x.clone()),
     )  # fmt: skip
     return [*latents, model.model.process_latent_in(last)]
+
+
+def compiled() -> dict[str, float]:
+    """What the host's TorchCompileModel node does, with a compiler that counts: graphs of one run, of a second one from
+    another camera, and the difference of the first run's latents."""
+    patched, counter, graphs = model.clone(), CompileCounter(), []
+    options = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(model=patched, backend=lambda graph, inputs, **_: counter(graph, inputs), options=options)
+    for camera in ({}, {"zoom": 1.5}):
+        latents = trajectory(0.25, camera, patched)
+        graphs.append(counter.frame_count)
+        errors = [float((a - b).abs().max()) for a, b in zip(latents, trajectory(0.25, camera), strict=True)]
+    return {"first": graphs[0], "second": graphs[1], "difference": max(errors)}
 
 
 def text() -> list[float]:
@@ -61,6 +76,7 @@ print(
     json.dumps(
         {
             "own": part("nodes.host.own.qwen").NETWORK is not None,
+            "compiled": compiled(),
             "text": text(),
             "colours": colours(),
             "sdxl": [*map(list, SDXL.latent_rgb_factors), list(SDXL.latent_rgb_factors_bias)],

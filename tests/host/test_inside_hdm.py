@@ -73,6 +73,12 @@ def test_the_trajectory_of_the_authors_pipeline(inside: dict[str, Any], gamma: f
         assert relative_error(ours, theirs) < 3e-5, f"step {step}"
 
 
+def test_a_compiled_model_compiles_once_per_prompt_length(inside: dict[str, Any]) -> None:
+    """Two prompts of two lengths, one of them sparse; neither a step nor a camera compiles anew."""
+    assert inside["compiled"]["second"] == inside["compiled"]["first"] == 2
+    assert inside["compiled"]["difference"] < 1e-4
+
+
 def test_prompts_are_read_as_the_authors_pipeline_reads_them(inside: dict[str, Any]) -> None:
     """In float32 by the host's own Qwen3; a host without one runs that of transformers in bfloat16."""
     assert max(inside["text"]) < (1e-5 if inside["own"] else 0.05)

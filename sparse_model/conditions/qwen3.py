@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -9,10 +10,11 @@ from torch import Tensor
 from .encoder import NEEDED, QWEN3, PromptEncoder
 
 HEAD = 128  # channels, in every Qwen3
+Value = TypeVar("Value")
 
 
-def weights(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of the network behind a prefix, by the keys of transformers' Qwen3Model; {} if there are none."""
+def weights(state: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+    """The entries of the network behind a prefix, by the keys of transformers' Qwen3Model; {} if there are none."""
     inside = (prefix + part for part in ("model.", ""))
     start = next((part for part in inside if f"{part}embed_tokens.weight" in state), None)
     if start is None:

@@ -4,7 +4,7 @@ Keys are those of KohakuBlueleaf/HDM. Tokens of text stand behind those of the i
 no branch leaves any of them out. The U is one layer of a route's count: `before` layers, the U, `after` layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.text import Text
-from ..method.branches import DENSE, Chunks, Evaluation, Packing, Prepared, run_layers
+from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.packing import Packing
+from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
 from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, sinusoid, unpatchify
 
@@ -76,6 +78,7 @@ class XUT(nn.Module):
         """
         if camera is None:
             camera = torch.tensor([CENTRED], device=x.device).expand(len(x), 3)
+        evaluation = evaluation.prepare(self, x)
         x, t, text, camera = evaluation.distinct(x, t, y.embeddings, camera)
         patch, tokens, words = self.config.patch_size, self.config.tokens(*x.shape[2:]), text.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch
@@ -93,21 +96,9 @@ class XUT(nn.Module):
             per_token = (places, F.pad(bias, (tokens, 0)))  # [U * B, T + M]
 
         layers = (*self.prev_tread_trns.blocks, self.backbone, *self.post_tread_trns.blocks)
-        h, _ = run_layers(layers, self.sparsity, WithText(evaluation, words), h, (c,), per_token)  # [N, T + M, D]
+        evaluation = keep_text(evaluation, tokens, words)
+        h, _ = run_layers(layers, self.sparsity, evaluation, h, (c,), per_token)  # [N, T + M, D]
         return unpatchify(self.out_patch(h[:, :tokens]), height, length, patch)
-
-
-class WithText(Chunks):
-    """An evaluation of rows that end with `words` tokens of text, which every branch keeps."""
-
-    def __init__(self, evaluation: Evaluation | Prepared, words: int):
-        self.evaluation, self.words = evaluation, words
-        self.sources, self.sparse = evaluation.sources, evaluation.sparse
-
-    def subsets(self, route: int, batch: int, tokens: int, device: torch.device) -> tuple[Tensor, ...]:
-        text = torch.arange(tokens - self.words, tokens, device=device).expand(batch, -1)
-        drawn = self.evaluation.subsets(route, batch, tokens - self.words, device)
-        return tuple(torch.cat([kept, text], dim=1) for kept in drawn)
 
 
 class CrossU(nn.Module):
@@ -160,7 +151,7 @@ class Block(nn.Module):
         self.mlp = Mlp(backend, width, config.hidden)
 
     def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing, encoded: Tensor | None = None) -> Tensor:
-        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], what attention takes besides (`attended`), and the encoder's
+        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], what attention takes besides (`Attention.look`), the encoder's
         output [B, K, D] -> [B, K, D]."""
         attention, crossing, mlp = c.unbind(2)
         packing = attending[-1]
@@ -201,43 +192,42 @@ class Rotary(nn.Module):
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-3).to(x.dtype)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
+    """Attention among the tokens of each branch, queries and keys turned by their places."""
+
     def __init__(self, backend: Backend, width: int, heads: int):
         super().__init__()
         self.heads, self.attend = heads, backend.attention
-        self.qkv = backend.linear(width, 3 * width, bias=False)
         self.rope = Rotary(backend, width, heads)
         self.out = backend.linear(width, width)
 
-    def forward(self, x: Tensor, places: Tensor, *seen: Tensor | Packing) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.out(attended(self.attend, self.heads, self.rope(q, places), self.rope(k, places), v, *seen))
+    def look(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, *seen: Tensor | Packing) -> Tensor:
+        """q, k, v [B, K, D], places [B, K, 2] -> [B, K, D]. `seen` ends with the packing; in front of it may stand a
+        bias [B, K] on the logits of tokens, which hides the padding of a prompt."""
+        *bias, packing = seen
+        q, k = self.rope(q, places), self.rope(k, places)
+        return self.out(packing.attend(self.attend, q, k, v, self.heads, *bias))
 
 
-class CrossAttention(nn.Module):
-    """Tokens look at what the same tokens were behind the encoder."""
+class SelfAttention(Attention):
+    def __init__(self, backend: Backend, width: int, heads: int):
+        super().__init__(backend, width, heads)
+        self.qkv = backend.linear(width, 3 * width, bias=False)
+
+    def forward(self, x: Tensor, *attending: Tensor | Packing) -> Tensor:
+        return self.look(*self.qkv(x).chunk(3, dim=-1), *attending)
+
+
+class CrossAttention(Attention):
+    """Tokens look at what the tokens of their branch were behind the encoder."""
 
     def __init__(self, backend: Backend, width: int, heads: int):
-        super().__init__()
-        self.heads, self.attend = heads, backend.attention
+        super().__init__(backend, width, heads)
         self.q = backend.linear(width, width, bias=False)
         self.kv = backend.linear(width, 2 * width, bias=False)
-        self.rope = Rotary(backend, width, heads)
-        self.out = backend.linear(width, width)
 
-    def forward(self, x: Tensor, encoded: Tensor, places: Tensor, *seen: Tensor | Packing) -> Tensor:
-        q, (k, v) = self.q(x), self.kv(encoded).chunk(2, dim=-1)
-        return self.out(attended(self.attend, self.heads, self.rope(q, places), self.rope(k, places), v, *seen))
-
-
-def attended(attention, heads: int, q: Tensor, k: Tensor, v: Tensor, *seen: Tensor | Packing) -> Tensor:
-    """Attention within each segment of q, k, v [B, K, D]. `seen` ends with the packing; in front of it may stand a bias
-    [B, K] on the logits of tokens, which hides the padding of a prompt."""
-    *bias, packing = seen
-    if not bias:
-        return packing.attend(attention, q, k, v, heads)
-    parts = zip(*map(packing.split, (q, k, v, *bias)), strict=True)
-    return torch.cat([attention(q, k, v, heads, hidden.unsqueeze(1)) for q, k, v, hidden in parts], dim=1)
+    def forward(self, x: Tensor, encoded: Tensor, *attending: Tensor | Packing) -> Tensor:
+        return self.look(self.q(x), *self.kv(encoded).chunk(2, dim=-1), *attending)
 
 
 class Mlp(nn.Module):
@@ -274,6 +264,16 @@ class Out(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
+
+
+def keep_text(evaluation: Prepared, tokens: int, words: int) -> Prepared:
+    """The same for rows of `tokens` tokens of an image and `words` behind them of text, which every branch keeps."""
+
+    def with_text(kept: Tensor) -> Tensor:
+        text = torch.arange(tokens, tokens + words, device=kept.device)
+        return torch.cat([kept, text.expand(len(kept), -1)], dim=1)
+
+    return replace(evaluation, kept=tuple(tuple(map(with_text, route)) for route in evaluation.kept))
 
 
 def modulation(backend: Backend, width: int) -> nn.Sequential:

@@ -184,7 +184,7 @@ def test_with_scale_of_a_curve_without_excess():
 
 def test_presets_are_the_papers():
     flops, fid, hps, geneval = (PRESETS[name] for name in ("SG_FLOPS", "SG_FID", "HPSv3", "GenEval"))
-    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG"]
+    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG", "HDM"]
     for at in (0, 0.4, 1):
         assert (flops.at(at).gamma_strong, flops.at(at).gamma_weak) == (0.5, 0.9)
         assert 1.3 <= flops.at(at).omega <= 1.9
@@ -193,7 +193,8 @@ def test_presets_are_the_papers():
         strong = 0.3 * (1 - math.cos(math.pi * at))
         assert (fid.gamma_strong(at), fid.gamma_weak(at)) == pytest.approx((strong, 0.6 - strong))
         assert PRESETS["PDG"].at(at) == Settings(0.0, 1.0, 3.0)
-    assert [PRESETS[name].rule for name in PRESETS] == ["SG", "AG + SG", "SG", "CFG + SG", "CFG + SG"]
+        assert PRESETS["HDM"].at(at) == Settings(0.0, 0.5, 3.0)
+    assert [PRESETS[name].rule for name in PRESETS] == ["SG", "AG + SG", "SG", *["CFG + SG"] * 3]
     assert {schedule.rule for schedule in PRESETS.values()} <= RULES.keys()
 
 

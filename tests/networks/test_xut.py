@@ -21,7 +21,7 @@ from sparse_model.conditions.text import Text, concatenate
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
-from sparse_model.method.tokens import SubsetSeed
+from sparse_model.method.tokens import subsets
 from sparse_model.networks.xut import XUT, XUTConfig
 
 TINY = XUTConfig(width=48, heads=4, hidden=80, text_width=24, levels=2, after=2)
@@ -109,7 +109,7 @@ def test_sampling_goes_the_authors_way(network, expected, gamma, camera):
     x, camera = trajectory[:1], torch.tensor([camera]).expand(2, 3)
     for step in range(8):
         assert relative_error(x, trajectory[step : step + 1]) < 3e-5
-        evaluation = Evaluation((Branch(0.0, 0), Branch(gamma, 1)), SubsetSeed(7, step))
+        evaluation = Evaluation((Branch(0.0, 0), Branch(gamma, 1)), subsets(7, step))
         twice, sigma = x.repeat(2, 1, 1, 1), sigmas[step].expand(2)
         strong, weak = Flow().denoise(network, twice, sigma, text, evaluation, camera).chunk(2)
         x = x + (x - (weak + 3 * (strong - weak))) / sigmas[step] * (sigmas[step + 1] - sigmas[step])
@@ -140,7 +140,7 @@ def test_only_the_u_drops_tokens_and_none_of_text(network, gamma, inside):
 def test_branches_in_one_batch_or_two_calls(network, rates):
     """Two prompts, and one prompt of two branches: each looks at its own tokens behind the encoder."""
     strong, weak = (Branch(gamma, index) for index, gamma in enumerate(rates))
-    seed, twice = SubsetSeed(3, 7), (X.repeat(2, 1, 1, 1), T.repeat(2))
+    seed, twice = subsets(3, 7), (X.repeat(2, 1, 1, 1), T.repeat(2))
     texts = LONG, padded(SHORT, 12)
     apart = [
         network(X, T, text, Evaluation((branch,), seed)) for text, branch in zip(texts, (strong, weak), strict=True)
@@ -148,7 +148,7 @@ def test_branches_in_one_batch_or_two_calls(network, rates):
     together = network(*twice, concatenate(texts), Evaluation((strong, weak), seed))
     assert relative_error(together, torch.cat(apart)) < 1e-5
     same = [network(X, T, LONG, Evaluation((branch,), seed)) for branch in (strong, weak)]
-    shared = Evaluation(tuple(replace(branch, source="one") for branch in (strong, weak)), seed)
+    shared = Evaluation(tuple(replace(branch, condition="one") for branch in (strong, weak)), seed)
     assert relative_error(network(*twice, concatenate([LONG, LONG]), shared), torch.cat(same)) < 1e-5
 
 
@@ -163,7 +163,7 @@ def test_branches_of_one_input_share_the_layer_before_the_u(network):
 
 def test_padding_is_not_seen(network):
     for gamma in (0.0, 0.5):
-        evaluation = Evaluation((Branch(gamma),), SubsetSeed(5))
+        evaluation = Evaluation((Branch(gamma),), subsets(5))
         output, same = (network(X, T, text, evaluation) for text in (SHORT, padded(SHORT, 8)))
         assert relative_error(output, same) < 1e-5
 
@@ -193,7 +193,7 @@ def test_it_compiles_once_per_number_of_prompts_and_their_length(network):
     for step in range(3):
         for text, sources in ((concatenate([LONG, LONG]), "aa"), (concatenate([LONG, SHORT]), "ab")):
             branches = (Branch(0.25, 0, sources[0]), Branch(0.5, 1, sources[1]))
-            prepared = Evaluation(branches, SubsetSeed(3, step)).prepare(THE_U, 2, 24, X.device)
+            prepared = Evaluation(branches, subsets(3, step)).drawn(1, 2, 24, X.device)
             camera = torch.tensor([[0.1 * step, 0.0, 1.0]]).expand(4, 3)
             call = X.repeat(2, 1, 1, 1), T.repeat(2), text, prepared, camera
             assert relative_error(compiled(*call), network(*call)) < 1e-5

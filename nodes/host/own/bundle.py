@@ -5,11 +5,10 @@ from typing import Any, NoReturn
 
 import comfy.model_patcher
 import comfy.sd
-from torch import Tensor
 
-from ....sparse_model.checkpoints.checkpoint import CheckpointError
+from ....sparse_model.checkpoints.checkpoint import explained
 from ....sparse_model.conditions.qwen3 import weights
-from ....sparse_model.files import read_tensors
+from ....sparse_model.tensors import opened
 from .qwen import absent_clip, clip_of
 
 VAE, ENCODER = "vae.", "te.text_models.0."  # what stands in front of the keys of each
@@ -25,12 +24,12 @@ NO_VAE = (
 
 def load_vae(path: Path) -> "comfy.sd.VAE | AbsentVAE":
     """The autoencoder in a checkpoint, or one that says what to download when it is used."""
-    state = _tensors(path)
-    inside = {key.removeprefix(VAE): value for key, value in state.items() if key.startswith(VAE)}
-    if not inside:
-        return AbsentVAE(NO_VAE.format(name=path.name))
-    vae = comfy.sd.VAE(sd=inside)
-    vae.throw_exception_if_invalid()
+    with explained(path), opened((path,)) as contents:
+        names = [key for key in contents.tensors if key.startswith(VAE)]
+        if not names:
+            return AbsentVAE(NO_VAE.format(name=path.name))
+        vae = comfy.sd.VAE(sd={key.removeprefix(VAE): contents.tensors[key].read() for key in names})
+        vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
     return vae
 
@@ -39,13 +38,11 @@ def load_clip(path: Path, other: Path | None = None, disable_dynamic: bool = Fal
     """The text encoder in a checkpoint, or one that says what to download when it is used; with `other` that of another
     file. CheckpointError if it is not a whole Qwen3."""
     file = other or path
-    inside = weights(_tensors(file), "" if other else ENCODER)
-    if not inside and other is None:
-        return absent_clip(NO_ENCODER.format(name=path.name))
-    try:
-        clip = clip_of(inside, disable_dynamic)
-    except ValueError as error:
-        raise CheckpointError(f"{file.name}: {error}") from error
+    with explained(file), opened((file,)) as contents:
+        inside = weights(contents.tensors, "" if other else ENCODER)
+        if not inside and other is None:
+            return absent_clip(NO_ENCODER.format(name=path.name))
+        clip = clip_of({key: tensor.read() for key, tensor in inside.items()}, disable_dynamic)
     clip.patcher.cached_patcher_init = (_clip_patcher, (path, other))
     return clip
 
@@ -61,13 +58,6 @@ class AbsentVAE:
 
     encode = decode = encode_tiled = decode_tiled = refuse
     spacial_compression_encode = temporal_compression_decode = refuse
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors((path,))[0]
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
 
 
 # How new hosts ask again for patchers, without their dynamic offloading or for another device.

@@ -39,7 +39,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "prx": Architecture(PRXConfig, PRX, prx.recognise, prx.rename),
     "sprint": Architecture(SprintConfig, Sprint, sprint.recognise, extra=sprint.EXTRA.match),
     "trdit": Architecture(TRDiTConfig, TRDiT),  # its weights are not public
-    "xut": Architecture(XUTConfig, XUT, xut.recognise, xut.rename),
+    "xut": Architecture(XUTConfig, XUT, xut.recognise, xut.rename, xut.EXTRA.match),
 }
 
 # what people load as a model by mistake, told by parts of keys

@@ -14,6 +14,7 @@ from ..clues import Clues
 from ..spec import LATENTS, ModelSpec
 
 PREFIX = re.compile(r"^(unet\.)?model\.")
+EXTRA = re.compile(r"(vae|te)\.|vae_(mean|std)$|time_emb\.freqs$")  # the table of frequencies is rounded in the file
 ENCODERS = {1024: "qwen3-0.6b"}
 PROMPT_TOKENS = 256  # in all stages but the last one, which had 512
 STEPS = 24
@@ -32,12 +33,11 @@ def rename(key: str) -> str:
 
 def recognise(clues: Clues) -> ModelSpec | None:
     """The resolution that a model was trained at stands in its name alone."""
-    shapes = clues.shapes
     if not clues.have("in_patch.proj.weight", "ctx_proj.weight", "shared_adaln_xattn.1.weight"):
         return None
     if not clues.have("prev_tread_trns.blocks.0.attn.rope.freqs", "addon_info_embs_proj.0.weight"):
         return None
-    width, channels, patch, _ = shapes["in_patch.proj.weight"]
+    width, channels, patch, _ = clues.shape("in_patch.proj.weight", 4)
     before = clues.layers("prev_tread_trns.blocks.")
     named = re.search(r"(?<!\d)(256|512|768|1024)(?!\d)", clues.name)
     pixels = int(named[1]) if named else 1024
@@ -46,9 +46,9 @@ def recognise(clues: Clues) -> ModelSpec | None:
         patch_size=patch,
         in_channels=channels,
         width=width,
-        heads=shapes["prev_tread_trns.blocks.0.attn.rope.freqs"][0],
-        hidden=shapes["prev_tread_trns.blocks.0.mlp.w3.weight"][1],
-        text_width=shapes["ctx_proj.weight"][1],
+        heads=clues.shape("prev_tread_trns.blocks.0.attn.rope.freqs", 3)[0],
+        hidden=clues.shape("prev_tread_trns.blocks.0.mlp.w3.weight", 2)[1],
+        text_width=clues.shape("ctx_proj.weight", 2)[1],
         before=before,
         levels=clues.layers("backbone.enc_blocks."),
         encoder=clues.layers("backbone.enc_blocks.0."),

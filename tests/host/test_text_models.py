@@ -233,7 +233,7 @@ def test_a_dc_ae_that_is_not_whole(host: Host) -> None:
     vae = graph.add("SparseVAELoader", folder="halved")
     graph.add("PreviewImage", images=graph.add("VAEDecode", samples=samples, vae=vae))
     text = sentence(host, graph)
-    assert "'halved' is no whole AutoencoderDC: it lacks" in text and "such as decoder." in text
+    assert "'halved' is not a whole AutoencoderDC: it lacks" in text and "such as decoder." in text
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)

@@ -1,15 +1,16 @@
 """The deep compression autoencoder of Sana as the host's VAE: the host has its layers, but loads it for music only."""
 
 import inspect
-import json
 from pathlib import Path
 
 import comfy.model_patcher
 import comfy.sd
 from comfy.ldm.ace.vae.autoencoder_dc import AutoencoderDC
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 
 from ....sparse_model.checkpoints.source import find
+from ....sparse_model.files import FileError, printable, read_json, sentence
 from ....sparse_model.tensors import finite, opened
 
 CLASS = "AutoencoderDC"
@@ -25,23 +26,27 @@ STAND_IN = {
 
 def load_vae(folder: Path) -> comfy.sd.VAE:
     """A VAE from config.json and safetensors of a diffusers folder; ValueError in one sentence if it is damaged."""
-    config, known = config_of(folder) or {}, inspect.signature(AutoencoderDC).parameters
-    sizes = {key: value for key, value in config.items() if key in known}
+    config, sizes = config_of(folder) or {}, inspect.signature(AutoencoderDC).parameters
     try:
-        network = AutoencoderDC(**{**sizes, "scaling_factor": 1.0}).eval()  # the model's latent format scales latents
+        # the model's latent format scales latents
+        network = AutoencoderDC(**{key: config[key] for key in config if key in sizes} | {"scaling_factor": 1.0}).eval()
+        state = network.state_dict()
         with opened(find(folder).files) as contents:
-            state = {key: tensor.read() for key, tensor in contents.tensors.items()}
-        wanted = network.state_dict()
-        missing = [key for key in wanted if key not in state]
-        if missing:
-            raise ValueError(f"it lacks {len(missing)} of {len(wanted)} tensors, such as {missing[0]}.")
-        damaged = [key for key in wanted if state[key].shape != wanted[key].shape or not finite(state[key])]
-        if damaged:
-            raise ValueError(f"its tensor {damaged[0]} is of another size or holds values that are not finite.")
-        network.load_state_dict({key: state[key] for key in wanted})
-    except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f"'{folder.name}' is no whole {CLASS}: {error}") from error
-    return _hosted(network, int(config["latent_channels"]))
+            missing = [key for key in state if key not in contents.tensors]
+            if missing:
+                raise FileError(f"it lacks {len(missing)} of {len(state)} tensors, such as {missing[0]}.")
+            for key, value in state.items():
+                throw_exception_if_processing_interrupted()
+                stored = contents.tensors[key].read()
+                if stored.shape != value.shape or not finite(stored):
+                    raise FileError(f"its tensor {key} is of another size or holds values that are not finite.")
+                value.copy_(stored)
+        channels = int(config["latent_channels"])
+    except InterruptProcessingException:
+        raise
+    except Exception as error:
+        raise ValueError(f"'{printable(folder.name)}' is not a whole {CLASS}: {sentence(error)}") from error
+    return _hosted(network, channels)
 
 
 def _hosted(network: AutoencoderDC, channels: int) -> comfy.sd.VAE:
@@ -60,7 +65,7 @@ def _hosted(network: AutoencoderDC, channels: int) -> comfy.sd.VAE:
 def config_of(folder: Path) -> dict | None:
     """What config.json says, if it is that of such an autoencoder."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         return config if config["_class_name"] == CLASS else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileError, KeyError, TypeError):
         return None

@@ -33,12 +33,20 @@ class DCAE(comfy.latent_formats.LatentFormat):
     scale_factor = 0.41407
 
 
+class KLF8D16(comfy.latent_formats.LatentFormat):
+    """Latents of ostris/vae-kl-f8-d16, an autoencoder of MicroDiT."""
+
+    latent_channels = 16
+    scale_factor = 0.2614
+
+
 LATENT_FORMATS = {
     "pixels": Pixels,
     "sd": comfy.latent_formats.SD15,
     "sdxl": comfy.latent_formats.SDXL,
     "flux": comfy.latent_formats.Flux,
     "dcae": DCAE,
+    "kl-f8-d16": KLF8D16,
 }
 MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
 

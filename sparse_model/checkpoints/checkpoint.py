@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
 from ..tensors import Stored, finite, opened
-from .checks import check_runs, check_sizes
+from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
 from .metadata import KEY, from_metadata, to_metadata
@@ -94,8 +94,9 @@ def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
                 spec = from_metadata(contents.metadata)
             else:
                 spec = recognise(Clues.of(tensors, source, contents))
-            check_sizes(spec, len(tensors))
-            network = build(spec, replace(TORCH, device="meta"))
+            check_sizes(spec)
+            with limited(2 * len(tensors) + 1000):
+                network = build(spec, replace(TORCH, device="meta"))
             checkpoint = Checkpoint(path, spec, _matching(tensors, spec, network))
             check_runs(spec, network)
         yield checkpoint

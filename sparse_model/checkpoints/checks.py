@@ -1,9 +1,13 @@
 """Whether what a file says of itself can be true, found before anything is allocated for it."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..conditions.text import Text
 from ..files import FileError
@@ -13,11 +17,28 @@ LARGEST = 1 << 20  # of any number that describes a network
 LARGEST_SIDE = 1 << 14  # of an input
 
 
-def check_sizes(spec: ModelSpec, tensors: int) -> None:
-    """FileError if a number of the spec's config cannot be one of a file of so many tensors, or if its routes or labels
-    do not fit the network."""
+@contextmanager
+def limited(parameters: int) -> Iterator[None]:
+    """FileError once a network that this thread builds in the block has more parameters than that."""
+    thread, count = threading.get_ident(), 0
+
+    def registered(*_: object) -> None:
+        nonlocal count
+        count += threading.get_ident() == thread
+        if count > parameters:
+            raise FileError("it says that it has far more layers than it holds; the file is damaged.")
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check_sizes(spec: ModelSpec) -> None:
+    """FileError if a number of the spec's config cannot be one of a network, or if its routes or labels do not fit."""
     for name, value in asdict(spec.config).items():
-        largest = LARGEST_SIDE if name == "input_size" else tensors if "depth" in name else LARGEST
+        largest = LARGEST_SIDE if name == "input_size" else LARGEST
         for number in value if isinstance(value, tuple) else (value,):
             if not 0 <= number <= largest:
                 raise FileError(f"it says that its {name} is {number}, which cannot be; the file is damaged.")
@@ -30,7 +51,7 @@ def check_sizes(spec: ModelSpec, tensors: int) -> None:
 
 
 def check_runs(spec: ModelSpec, network: nn.Module) -> None:
-    """FileError unless the network, on the meta device, runs at its own size: sizes that do not divide one another."""
+    """FileError unless the network, on the meta device, runs at its own size, and its noise levels are numbers."""
     config = spec.config
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -48,3 +69,10 @@ def check_runs(spec: ModelSpec, network: nn.Module) -> None:
         raise FileError("the sizes that it says it has do not fit one another; the file is damaged.") from error
     if not fits:
         raise FileError("the sizes that it says it has do not fit its input; the file is damaged.")
+    try:
+        levels = spec.prediction.sigmas(spec.steps)
+        ordinary = bool(levels[0] > 0) and bool(levels.isfinite().all())
+    except (OverflowError, ZeroDivisionError):
+        ordinary = False
+    if not ordinary:
+        raise FileError("the noise levels that it asks for are not numbers; the file is damaged.")

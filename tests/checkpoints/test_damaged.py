@@ -292,6 +292,19 @@ def test_a_small_file_takes_little_memory(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("depth", 10**6), ("depth", 10**9), ("width", 10**9), ("input_size", 10**6)]
+)
+def test_sizes_that_cannot_be_are_not_built(tmp_path, name, value):
+    record = json.loads(to_metadata(SPEC)[KEY])
+    record["config"][name] = value
+    save_file(state(), tmp_path / "a.safetensors", {KEY: json.dumps(record)})
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="far more layers than it holds|which cannot be"):
+        load(tmp_path / "a.safetensors")
+    assert time.process_time() - start < 5
+
+
 def test_the_time_grows_with_the_tensors(tmp_path):
     """Eight times the tensors take about eight times as long, not sixty-four."""
     seconds = []

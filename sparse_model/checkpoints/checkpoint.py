@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
 from ..tensors import Stored, finite, opened
+from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
 from .metadata import KEY, from_metadata, to_metadata
@@ -93,7 +94,11 @@ def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
                 spec = from_metadata(contents.metadata)
             else:
                 spec = recognise(Clues.of(tensors, source, contents))
-            checkpoint = Checkpoint(path, spec, _matching(tensors, spec))
+            check_sizes(spec)
+            with limited(2 * len(tensors) + 1000):
+                network = build(spec, replace(TORCH, device="meta"))
+            checkpoint = Checkpoint(path, spec, _matching(tensors, spec, network))
+            check_runs(spec, network)
         yield checkpoint
 
 
@@ -143,12 +148,12 @@ def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.
         os.replace(temporary, path)
 
 
-def _matching(tensors: Mapping[str, Stored], spec: ModelSpec) -> dict[str, Stored]:
+def _matching(tensors: Mapping[str, Stored], spec: ModelSpec, network: nn.Module) -> dict[str, Stored]:
     """The tensors that the spec's network takes, checked. FileError if any is missing or of another shape, and if
     others are left over that the network might need."""
     architecture = ARCHITECTURES[spec.architecture]
     tensors = {architecture.rename(key): tensor for key, tensor in tensors.items()}
-    wanted = build(spec, replace(TORCH, device="meta")).state_dict()
+    wanted = network.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
         raise FileError(

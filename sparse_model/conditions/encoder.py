@@ -4,7 +4,6 @@ The package is imported when an encoder is loaded, not before. Weights come from
 published so, from pickles that are read for tensors alone), nothing is fetched, and no code of a folder is run.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..files import FileError, read_json
 from .prompts import CLEANING
 from .text import Text
 
@@ -139,9 +139,8 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
 def kind_of(folder: Path) -> Kind | None:
     """What kind of text encoder a folder holds, by its config.json."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return KINDS.get(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return KINDS.get(read_json(folder / "config.json")["model_type"])
+    except (FileError, KeyError, TypeError):
         return None
 
 

@@ -97,10 +97,19 @@ def test_microdit():
     assert only("microdit", clues)
 
 
-def test_latents_of_unknown_scale_are_refused():
+def test_microdit_of_16_channels():
     clues = of(MicroDiT(published_microdit(channels=16), backend=META), "dit_16_channel_37M_real_and_synthetic_data")
-    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
-        recognise(clues)
+    assert (recognise(clues).latent, recognise(clues).ratio) == ("kl-f8-d16", 8)
+    with pytest.raises(ValueError, match="8 channels, whose scale is not known"):
+        recognise(of(MicroDiT(published_microdit(channels=8), backend=META)))
+
+
+@pytest.mark.parametrize(("name", "head_width"), [("XL", 64), ("Tiny", 32)])
+def test_heads_of_microdit(name, head_width):
+    """The authors' Tiny is 512 wide with heads of 32 channels, their XL 1024 wide with heads of 64."""
+    config = replace(published_microdit(), width={"XL": 1024, "Tiny": 512}[name])
+    spec = recognise(of(MicroDiT(config, backend=META)))
+    assert spec.config.head_width == head_width and "attention heads" not in spec.note
 
 
 PRX_FILES = {  # the published name -> sizes of its kind, and what else is told by it

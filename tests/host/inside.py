@@ -219,6 +219,18 @@ def guided_by_us(path: Path) -> list:
     return patcher.model.process_latent_in(found).tolist()
 
 
+def cancelled() -> list:
+    """Whether loading stops where the artist has pressed Cancel, and loads when asked again."""
+    load, management = part("nodes.host.own.loading").load, comfy.model_management
+    management.interrupt_current_processing(True)
+    try:
+        load(checkpoint)
+        stopped = False
+    except management.InterruptProcessingException:
+        stopped = True
+    return [stopped, load(checkpoint).model.spec.title == model.model.spec.title]
+
+
 def preview() -> list:
     """Size and first pixel of a white picture as the host previews it."""
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
@@ -231,7 +243,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     folder = Path(checkpoint).parent
     found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in ("SG", "CFG + SG", "ICG")}
     found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
-    found |= {"error": cleanup_after_error, "preview": preview}
+    found |= {"error": cleanup_after_error, "preview": preview, "cancelled": cancelled}
     for path in sorted(folder.glob("family-*.safetensors")):
         found[path.stem] = partial(family_error, path)
         if path.stem.startswith("family-prx"):

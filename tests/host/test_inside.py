@@ -221,6 +221,10 @@ def test_offloaded_weights_predict_the_same(inside: Outcomes, family: str) -> No
     assert inside[f"family-{family}"]["offloaded"] < 1e-4
 
 
+def test_loading_can_be_cancelled(inside: Outcomes) -> None:
+    assert inside["cancelled"] == [True, True]
+
+
 def test_previews_are_pictures(inside: Outcomes) -> None:
     size, pixel = inside["preview"]
     assert size == [16, 16]

@@ -56,6 +56,13 @@ class EQSDXL(comfy.latent_formats.LatentFormat):
         return latent * deviation + mean
 
 
+class KLF8D16(comfy.latent_formats.LatentFormat):
+    """Latents of ostris/vae-kl-f8-d16, an autoencoder of MicroDiT."""
+
+    latent_channels = 16
+    scale_factor = 0.2614
+
+
 LATENT_FORMATS = {
     "pixels": Pixels,
     "sd": comfy.latent_formats.SD15,
@@ -63,6 +70,7 @@ LATENT_FORMATS = {
     "flux": comfy.latent_formats.Flux,
     "dcae": DCAE,
     "eq-sdxl": EQSDXL,
+    "kl-f8-d16": KLF8D16,
 }
 CAMERA = {"x_shift": 0.0, "y_shift": 0.0, "zoom": 1.0}
 """Keys of a conditioning that move the camera of a network that has one, and where they leave it."""

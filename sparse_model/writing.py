@@ -11,7 +11,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-RUST = re.compile(r'message: "([^"]+)"|([^:\s][^:]*) \(os error \d+\)')  # how safetensors, old and new, quotes the system
+RUST = re.compile(
+    r'message: "([^"]+)"|([^:\s][^:]*) \(os error \d+\)'
+)  # how safetensors, old and new, quotes the system
 LEFT_OVER = 3600  # seconds after which nobody is writing to a temporary file any more
 
 
@@ -26,7 +28,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     remove_left_overs(path)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # of any new file here; safetensors makes its own private
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     left beside `path` is removed.
     """
     remove_left_overs(path)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # of no suffix, so that nobody lists it
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # of any new file here; safetensors makes its own private
@@ -43,8 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def remove_left_overs(path: Path, age: float = LEFT_OVER) -> None:
     """Removes temporary files of `path` that nobody has written to for `age` seconds."""
-    pattern = f".{glob.escape(path.stem)}.{'[0-9a-f]' * 32}{glob.escape(path.suffix)}"
-    for file in path.parent.glob(pattern):
+    for file in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
         try:
             if time.time() - file.stat().st_mtime >= age:
                 file.unlink()

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> None:
     from ..writing import whole_file
     from .comparison import comparison_picture
 
-    if options.out.suffix.lower() not in Image.registered_extensions():
+    form = Image.registered_extensions().get(options.out.suffix.lower())
+    if form not in Image.SAVE:
         raise ValueError(f"--out '{options.out}' is no picture that can be written; end it in .png.")
     if not options.out.parent.is_dir():
         raise ValueError(f"--out '{options.out}': the folder '{options.out.parent}' does not exist.")
@@ -61,5 +62,5 @@ def run(options: argparse.Namespace) -> None:
         compile=options.compile,
     )
     with whole_file(options.out) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, form)
     print(f"{options.out}: {picture.width} x {picture.height}")

@@ -30,4 +30,4 @@ def save_grid(network: nn.Module, spec: ModelSpec, pictures: Pictures, index: to
     for name, schedule in ROWS.items():
         rows[name] = sample(denoiser, y, schedule, shape=shape, steps=25).float().cpu()
     with whole_file(path) as temporary:
-        contact_sheet(rows, scale=2).save(temporary)
+        contact_sheet(rows, scale=2).save(temporary, "PNG")

@@ -148,7 +148,7 @@ def test_a_full_disk_keeps_the_last_state(run):
 def test_what_a_killed_run_left_is_gone_after_the_next_start(run):
     (run.folder / "state.new").mkdir()
     (run.folder / "state.new" / "network.safetensors").write_bytes(b"half")
-    left = run.folder / f".model.{'0123456789abcdef' * 2}.safetensors"
+    left = run.folder / f".model.safetensors.{'0123456789abcdef' * 2}"
     left.write_bytes(b"half")
     run()
     assert not left.exists() and not (run.folder / "state.new").exists()

@@ -1,8 +1,6 @@
 """Checkpoint files: recognised, checked and loaded without ever running code from them; written atomically."""
 
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
 from ..tensors import Stored, finite, opened
+from ..writing import whole_file
 from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
@@ -135,17 +134,13 @@ def build(spec: ModelSpec, backend: Backend = TORCH) -> nn.Module:
 
 
 def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a safetensors file with metadata; the file appears whole or not at all."""
+    """Writes a safetensors file with metadata; the file appears whole or not at all, then OSError says why."""
     tensors = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
         for name, value in state.items()
     }
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary, ordinary = Path(folder, path.name), Path(folder, "ordinary")
+    with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=to_metadata(spec))
-        ordinary.touch()  # save_file's own files are private; this one has the mode that any new file gets here
-        temporary.chmod(ordinary.stat().st_mode)
-        os.replace(temporary, path)
 
 
 def _matching(tensors: Mapping[str, Stored], spec: ModelSpec, network: nn.Module) -> dict[str, Stored]:

@@ -266,7 +266,6 @@ def _model(folder):
     ("arguments", "message"),
     [
         (("evaluate", "--samples", "5"), "--samples 5 are too few: the metrics need at least 6."),
-        (("evaluate", "--steps", "0"), "--steps 0 is too few; at least 1."),
         (("sweep", "everything"), "there is no plan 'everything'; use compare, maps, naive"),
         (("evaluate", "--reference", "nowhere"), "--reference 'nowhere' does not exist; name a folder"),
         (

@@ -77,7 +77,7 @@ class Family:
     `folded`     arguments whose rows are folded into their second dimension.
     `refused`    argument -> what it means, where it cannot be cut down to kept tokens.
     `text_last`  network -> whether text follows the image in joint sequences.
-    `route`      what to route where nobody says otherwise.
+    `route`      what "family default" means; saved workflows depend on it.
     """
 
     name: str

@@ -12,7 +12,7 @@ from .host.cost import Step, step_costs
 from .host.guide.checks import check_plan
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
-from .sockets import CATEGORY, SparsitySocket
+from .sockets import CATEGORY, SparsitySocket, cfg_input
 
 
 class SparseGuidanceReport(io.ComfyNode):
@@ -43,6 +43,7 @@ class SparseGuidanceReport(io.ComfyNode):
                     tooltip="Also runs the model for a step without guidance, of CFG and of this plan, and says how "
                     "long each took.",
                 ),
+                cfg_input(),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, as text."),
@@ -59,16 +60,17 @@ class SparseGuidanceReport(io.ComfyNode):
         steps: int,
         positive: list | None = None,
         time_a_step: bool = False,
+        cfg: float = 1.0,
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
         shape = tuple(fitting(model, latent).shape)
         text = adapter_of(model).text_tokens(positive)
-        found = step_costs(model, sparsity, steps, shape, text)
+        found = step_costs(model, sparsity, steps, shape, text, cfg)
         lines = table(sparsity, found, text)
         if time_a_step:
             if positive is None:
                 raise ValueError("Timing a step runs the model, which needs a conditioning: connect positive.")
-            times = step_seconds(model, sparsity, positive, shape)
+            times = step_seconds(model, sparsity, positive, shape, cfg)
             lines += ["", "Seconds of one step, the better of two:"]
             lines += [f"{name:14s} {seconds:8.3f}" for name, seconds in times.items()]
         picture = np.asarray(cost_plot([step.cost for step in found]), dtype=np.float32) / 255
@@ -86,7 +88,7 @@ def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
         "GMACs per step and picture, attention included:",
         *(f"{name:14s} {value / 1e9:10.2f}" for name, value in rows),
         f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {text} text tokens are "
-        "counted, and what runs once for both branches only once.",
+        "counted, and what runs once for several branches only once.",
         "",
         "step         strong: gamma   tokens   GMACs   weak: gamma   tokens   GMACs",
     ]

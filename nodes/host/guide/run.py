@@ -1,5 +1,6 @@
 """What one sampling run remembers between its steps, and how a step's predictions reach a sampler that combines two."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,13 @@ from ....sparse_model.method.guidance import RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
+
+UNPAIRED = {
+    False: "Sparse Guidance: the sampler uses one prediction (cfg 1 or no negative), so only the strong branch runs. "
+    "The rule SG beside CFG guides here, too.",
+    True: "Sparse Guidance: the sampler uses one condition (cfg 1 or no negative), so Sparse Guidance alone guides it.",
+}
+"""What is said once in a run whose sampler combines nothing, by whether the rule has CFG besides."""
 
 
 @dataclass(eq=False)
@@ -35,6 +43,7 @@ class Run:
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
+    _said: bool = field(default=False, init=False)
     _latest: tuple[float, Settings] | None = field(default=None, init=False)
 
     def __post_init__(self):
@@ -53,6 +62,9 @@ class Run:
         if self._latest is None or self._latest[0] != sigma:
             self._latest = sigma, self.schedule.at(progress(model_sampling, sigma))
         now = self._latest[1]
+        if not scaled and not self._said:
+            self._said = True
+            logging.info(UNPAIRED[self.rule.beside_cfg])
         if self.rule.beside_cfg:
             return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
         return now if scaled else replace(now, omega=1.0)

@@ -9,6 +9,7 @@ from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
+from .simple import SparseGuidanceSimple
 from .text import SparseTextEncoder
 from .vae import SparseVAELoader
 
@@ -24,6 +25,7 @@ NODES = [
     SparseGuider,
     SparseKSampler,
     SparseGuidanceReport,
+    SparseGuidanceSimple,
 ]
 
 

@@ -16,8 +16,8 @@ class SparseGuidance(io.ComfyNode):
             display_name="Sparse Guidance",
             category=CATEGORY,
             description="Makes any stock sampler guide with Sparse Guidance, instead of CFG or beside it. The "
-            "sampler's cfg is the guidance scale omega; under the rule SG beside CFG it stays cfg, and the schedule's own "
-            "omega counts.",
+            "sampler's cfg is the guidance scale omega; under the rule SG beside CFG it stays cfg, and the schedule's "
+            "own omega counts.",
             inputs=[
                 io.Model.Input(
                     "model",

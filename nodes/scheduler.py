@@ -24,8 +24,8 @@ CURVES = {
         1.5,
         1.5,
         100.0,
-        "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value, but not under the rule "
-        "SG beside CFG)",
+        "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value, but not under the "
+        "rule SG beside CFG)",
     ),
 }
 

@@ -33,6 +33,14 @@ class Adapter(Protocol):
     def default_route(self) -> Sparsity:
         """What to route where nobody says otherwise: the checkpoint's own route, else its family's default."""
 
+    @property
+    def trainers_route(self) -> Sparsity:
+        """The checkpoint's own route, else what its family's trainers route."""
+
+    @property
+    def short_route(self) -> Sparsity:
+        """The checkpoint's own route, else two layers: for a network that nobody trained with a route."""
+
     def tokens(self, shape: tuple[int, ...]) -> int:
         """Image tokens of a latent [B, C, ...]."""
 

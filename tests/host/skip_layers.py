@@ -21,6 +21,7 @@ from torch import Tensor  # noqa: E402
 from zoo import ZOO, build, conditions, latent  # noqa: E402
 
 adapter_of, guided = part("nodes.host.adapters").adapter_of, part("nodes.host.guide.patch").guided
+SparseGuidanceSimple = part("nodes.simple").SparseGuidanceSimple
 SparseGuider = part("nodes.host.guide.guider").SparseGuider
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 schedules = part("sparse_model.method.schedule")
@@ -82,7 +83,12 @@ def family(name: str) -> dict[str, Any] | None:
         Curve.constant(CFG),
         "CFG + SG",
     )
+    simply = {}
+    if adapter_of(patcher).short_route.routes[0].layers(adapter_of(patcher).depth) == range(layers[0], layers[1] + 1):
+        one_node = SparseGuidanceSimple.execute(patcher, SCALE, START, END, 1.0)[0]
+        simply["one node"] = error(sampled(stock(one_node, positive, negative, CFG), x), expected)
     return {
+        **simply,
         "effect": error(expected, plain),
         "beside CFG": error(ours, expected),
         "at cfg 1": error(sampled(stock(guided(route, beside()), positive, negative, 1.0), x), alone),

@@ -28,9 +28,10 @@ def test_the_whole_route_dropped_is_skip_layer_guidance(checkout: Checkout, foun
     families = found["families"]
     assert {"FLUX.1", "SD3.5 medium", "Wan 2.1", "Qwen-Image"} <= families.keys()
     assert len(families) >= (16 if version_key(checkout.version) > (0, 4) else 11)
+    assert "one node" in families["FLUX.1"] and "one node" in families["Wan 2.1"]
     for name, errors in families.items():
         assert errors.pop("effect") > 0.01, name
-        assert len(errors) == 6 and max(errors.values()) < 2e-5, (name, errors)
+        assert len(errors) >= 6 and max(errors.values()) < 2e-5, (name, errors)
 
 
 def test_three_branches_are_three_separate_runs(found: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """What nodes ask of a MODEL with a network of this pack (`adapters.Adapter`)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from comfy.model_patcher import ModelPatcher
 
 from ....sparse_model.cost import Count, counter
-from ....sparse_model.method.sparsity import Sparsity, trainers_route
+from ....sparse_model.method.sparsity import Route, Sparsity, short_route, trainers_route
 from .model import fitted_text, spec_of
 
 ROUTE = "diffusion_model.sparsity"
@@ -27,7 +28,19 @@ class OwnModel:
 
     @property
     def default_route(self) -> Sparsity:
-        return self.spec.sparsity if self.spec.sparsity.routes else Sparsity((trainers_route(self.depth),))
+        return self._or(trainers_route)
+
+    @property
+    def trainers_route(self) -> Sparsity:
+        return self._or(trainers_route)
+
+    @property
+    def short_route(self) -> Sparsity:
+        return self._or(short_route)
+
+    def _or(self, route: Callable[[int], Route]) -> Sparsity:
+        """The route of the checkpoint; where it has none, another one."""
+        return self.spec.sparsity if self.spec.sparsity.routes else Sparsity((route(self.depth),))
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         return self.spec.config.tokens(*shape[-2:])

@@ -9,7 +9,7 @@ from torch import nn
 
 from ....sparse_model.cost import Count
 from ....sparse_model.method.branches import Branch, Evaluation
-from ....sparse_model.method.sparsity import Sparsity
+from ....sparse_model.method.sparsity import Sparsity, short_route
 from ....sparse_model.method.tokens import keep_count
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
@@ -43,6 +43,14 @@ class HostModel:
     @property
     def default_route(self) -> Sparsity:
         return Sparsity((self.family.route(self.depth),))
+
+    @property
+    def trainers_route(self) -> Sparsity:
+        return Sparsity((self.family.trainers(self.depth),))
+
+    @property
+    def short_route(self) -> Sparsity:
+        return Sparsity((short_route(self.depth),))
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         return math.prod(self.family.grid(self.network, shape[2:]))

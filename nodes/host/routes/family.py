@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ....sparse_model.method.sparsity import Route
+from ....sparse_model.method.sparsity import Route, short_route, trainers_route
 
 Span = tuple[int, int]
 """Where the droppable tokens of a sequence stand: their start and their count."""
@@ -92,7 +92,11 @@ class Family:
     folded: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     text_last: Callable[[nn.Module], bool] = lambda network: False
-    route: Callable[[int], Route] = lambda depth: Route(depth // 3, depth // 3 + 1)
+    route: Callable[[int], Route] = short_route
+
+    def trainers(self, depth: int) -> Route:
+        """What its trainers route, or would: their advice, where nobody is known to have followed it."""
+        return (trainers_route if self.route is short_route else self.route)(depth)
 
     @property
     def rowwise(self) -> bool:

@@ -1,11 +1,12 @@
 """Sparse Guidance for stock samplers: as a patch on the model, and as a guider."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider as Guider
 from .host.guide.patch import guided
-from .sockets import CATEGORY, SparsitySocket, cfg_input
+from .sockets import CATEGORY, SparsitySocket, cfg_input, mask_input
 
 
 class SparseGuidance(io.ComfyNode):
@@ -26,6 +27,7 @@ class SparseGuidance(io.ComfyNode):
                 SparsitySocket.Input(
                     "sparsity", tooltip="How sparse each branch is over progress, from Sparsity Scheduler."
                 ),
+                mask_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -37,8 +39,8 @@ class SparseGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: object, sparsity: Schedule) -> io.NodeOutput:
-        return io.NodeOutput(guided(model, sparsity))
+    def execute(cls, model: object, sparsity: Schedule, mask: Tensor | None = None) -> io.NodeOutput:
+        return io.NodeOutput(guided(model, sparsity, mask))
 
 
 class SparseGuider(io.ComfyNode):
@@ -68,6 +70,7 @@ class SparseGuider(io.ComfyNode):
                     tooltip="An earlier checkpoint of the same training, for the rules AG and AG + SG only.",
                 ),
                 cfg_input(),
+                mask_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
@@ -81,5 +84,6 @@ class SparseGuider(io.ComfyNode):
         negative: list | None = None,
         weak_model: object | None = None,
         cfg: float = 1.0,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        return io.NodeOutput(Guider(model, sparsity, positive, negative, weak_model, cfg))
+        return io.NodeOutput(Guider(model, sparsity, positive, negative, weak_model, cfg, mask))

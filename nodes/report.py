@@ -9,10 +9,10 @@ from ..sparse_model.method.schedule import Schedule
 from ..sparse_model.pictures.cost_plot import cost_plot
 from .host.adapters import adapter_of
 from .host.cost import Step, step_costs
-from .host.guide.checks import check_plan
+from .host.guide.checks import check_plan, mask_over
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
-from .sockets import CATEGORY, SparsitySocket, cfg_input
+from .sockets import CATEGORY, SparsitySocket, cfg_input, mask_input
 
 
 class SparseGuidanceReport(io.ComfyNode):
@@ -44,6 +44,7 @@ class SparseGuidanceReport(io.ComfyNode):
                     "long each took.",
                 ),
                 cfg_input(),
+                mask_input(),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, as text."),
@@ -61,12 +62,18 @@ class SparseGuidanceReport(io.ComfyNode):
         positive: list | None = None,
         time_a_step: bool = False,
         cfg: float = 1.0,
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
         shape = tuple(fitting(model, latent).shape)
-        text = adapter_of(model).text_tokens(positive)
-        found = step_costs(model, sparsity, steps, shape, text, cfg)
+        adapter = adapter_of(model)
+        text = adapter.text_tokens(positive)
+        placed = mask_over(model, sparsity, mask, shape)
+        stay = 0 if placed is None else adapter.staying(placed, shape).count
+        found = step_costs(model, sparsity, steps, shape, text, cfg, stay)
         lines = table(sparsity, found, text)
+        if stay:
+            lines.insert(5, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")
         if time_a_step:
             if positive is None:
                 raise ValueError("Timing a step runs the model, which needs a conditioning: connect positive.")

@@ -35,6 +35,16 @@ def cfg_input() -> io.Input:
     )
 
 
+def mask_input() -> io.Input:
+    """What must not be left out."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Tokens under this mask are never left out: faces, text, what is inpainted. Any size; for a video one "
+        "mask for all frames, or one for each.",
+    )
+
+
 def preset_schedule(name: str, model: object | None) -> Schedule:
     """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
     if name != FROM_MODEL:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
+from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
 
@@ -27,6 +28,7 @@ class Run:
     """One sampling run under a schedule, from its `first` evaluation on; `steps` evaluations are expected.
 
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
+    Tokens under a `mask` are never left out.
     `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of the
     latest pair, `evaluations` how many there were.
 
@@ -39,6 +41,7 @@ class Run:
     first: int = 0
     steps: int = 1
     relative: bool = False
+    mask: TokenMask | None = None
     evaluations: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
@@ -73,8 +76,8 @@ class Run:
         """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3)."""
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
         self.evaluations += 1
-        self.strong = Evaluation(branches[:1], kept)
-        return Evaluation(branches, kept)
+        self.strong = Evaluation(branches[:1], kept, self.mask)
+        return Evaluation(branches, kept, self.mask)
 
     def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:
         """The predictions of a step's branches as (strong, weak), which the sampler combines at its own scale; without

@@ -7,6 +7,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ....sparse_model.cost import Count, counter
 from ....sparse_model.method.sparsity import Route, Sparsity, short_route, trainers_route
+from ....sparse_model.method.token_mask import TokenMask
+from ....sparse_model.method.tokens import Staying
 from .model import fitted_text, spec_of
 
 ROUTE = "diffusion_model.sparsity"
@@ -54,12 +56,15 @@ class OwnModel:
             return embeddings.shape[1]
         return fitted_text(text, embeddings, options.get("attention_mask")).mask.shape[1]
 
-    def counter(self, shape: tuple[int, ...], text: int) -> Count:
+    def staying(self, mask: TokenMask, shape: tuple[int, ...]) -> Staying:
+        return mask.over(shape[2:], (self.spec.config.patch_size,) * 2)
+
+    def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
         spec = replace(self.spec, sparsity=self.sparsity)
         if spec.text is not None:
             spec = replace(spec, text=replace(spec.text, length=text))
         patch = spec.config.patch_size
-        return counter(spec, True, tuple(max(side // patch, 1) * patch for side in shape[-2:]))
+        return counter(spec, True, tuple(max(side // patch, 1) * patch for side in shape[-2:]), stay)
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         list(sparsity.stretches(self.depth))

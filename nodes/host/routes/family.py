@@ -102,12 +102,15 @@ class Family:
     def rowwise(self) -> bool:
         return any(0 in dims for dims in self.indexed.values())
 
-    def grid(self, network: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Patches along each dimension of a latent [B, C, *size]; latents are padded to whole patches."""
+    def sides(self, network: nn.Module, dimensions: int) -> tuple[int, ...]:
+        """A patch's size along each dimension of a latent."""
         patch = self.patch(network)
         sides = (patch,) * 2 if isinstance(patch, int) else tuple(patch)
-        sides = (1,) * (len(size) - len(sides)) + sides
-        return tuple(-(-length // side) for length, side in zip(size, sides[-len(size) :], strict=True))
+        return ((1,) * (dimensions - len(sides)) + sides)[-dimensions:]
+
+    def grid(self, network: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along each dimension of a latent [B, C, *size]; latents are padded to whole patches."""
+        return tuple(-(-length // side) for length, side in zip(size, self.sides(network, len(size)), strict=True))
 
 
 def last(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:

@@ -9,6 +9,7 @@ from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
+from .sheet import SparseGuidanceSheet
 from .simple import SparseGuidanceSimple
 from .text import SparseTextEncoder
 from .vae import SparseVAELoader
@@ -26,6 +27,7 @@ NODES = [
     SparseKSampler,
     SparseGuidanceReport,
     SparseGuidanceSimple,
+    SparseGuidanceSheet,
 ]
 
 

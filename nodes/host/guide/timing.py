@@ -21,6 +21,12 @@ SCALE = 2.0
 """Any scale but 1 runs two branches."""
 
 
+def unguided_seconds(model: ModelPatcher, positive: list, shape: tuple[int, ...]) -> float:
+    """Seconds of one step without guidance, after one to warm up."""
+    plain = unguided(model)
+    return min(_step(plain, positive, 1.0, shape) for _ in range(2))
+
+
 def step_seconds(
     model: ModelPatcher, schedule: Schedule, positive: list, shape: tuple[int, ...], cfg: float = 1.0
 ) -> dict[str, float]:
@@ -53,9 +59,9 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
     seconds: list[float] = []
 
     def timed(executor: Any, *args: Any) -> Tensor:
-        started = _now(model.load_device)
+        started = now(model.load_device)
         output = executor(*args)
-        seconds.append(_now(model.load_device) - started)
+        seconds.append(now(model.load_device) - started)
         return output
 
     watched = model.clone()
@@ -70,7 +76,7 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
     return seconds[0]
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Seconds, once the device has done everything it was asked to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -11,6 +11,8 @@ from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
+from .sheet import SparseGuidanceSheet
+from .simple import SparseGuidanceSimple
 from .text import SparseTextEncoder
 from .vae import SparseVAELoader
 
@@ -28,6 +30,8 @@ NODES = [
     SparseGuider,
     SparseKSampler,
     SparseGuidanceReport,
+    SparseGuidanceSimple,
+    SparseGuidanceSheet,
 ]
 
 

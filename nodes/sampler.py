@@ -2,11 +2,12 @@
 
 import comfy.samplers
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider
 from .host.guide.sampling import sample_latent
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, cfg_input, mask_input, preset_schedule
 
 
 class SparseKSampler(io.ComfyNode):
@@ -81,6 +82,8 @@ class SparseKSampler(io.ComfyNode):
                 SparsitySocket.Input(
                     "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
                 ),
+                cfg_input(),
+                mask_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The denoised latent.")],
         )
@@ -101,11 +104,13 @@ class SparseKSampler(io.ComfyNode):
         negative: list | None = None,
         weak_model: object | None = None,
         sparsity: Schedule | None = None,
+        cfg: float = 1.0,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         schedule = sparsity if sparsity is not None else preset_schedule(preset, model)
         if omega > 0:
             schedule = schedule.with_scale(omega)
-        guider = SparseGuider(model, schedule, positive, negative, weak_model)
+        guider = SparseGuider(model, schedule, positive, negative, weak_model, cfg, mask)
         return io.NodeOutput(
             sample_latent(
                 guider,

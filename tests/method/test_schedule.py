@@ -182,9 +182,12 @@ def test_with_scale_of_a_curve_without_excess():
     assert rising.with_scale(3).omega == Curve.constant(3)
 
 
+SKIP_LAYER = "like Skip Layer Guidance"
+
+
 def test_presets_are_the_papers():
     flops, fid, hps, geneval = (PRESETS[name] for name in ("SG_FLOPS", "SG_FID", "HPSv3", "GenEval"))
-    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG", "HDM"]
+    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG", "HDM", SKIP_LAYER]
     for at in (0, 0.4, 1):
         assert (flops.at(at).gamma_strong, flops.at(at).gamma_weak) == (0.5, 0.9)
         assert 1.3 <= flops.at(at).omega <= 1.9
@@ -194,7 +197,11 @@ def test_presets_are_the_papers():
         assert (fid.gamma_strong(at), fid.gamma_weak(at)) == pytest.approx((strong, 0.6 - strong))
         assert PRESETS["PDG"].at(at) == Settings(0.0, 1.0, 3.0)
         assert PRESETS["HDM"].at(at) == Settings(0.0, 0.5, 3.0)
-    assert [PRESETS[name].rule for name in PRESETS] == ["SG", "AG + SG", "SG", *["CFG + SG"] * 3]
+    rules = [schedule.rule for schedule in PRESETS.values()]
+    assert rules == ["SG", "AG + SG", "SG", *["CFG + SG"] * 3, "SG beside CFG"]
+    skip = PRESETS[SKIP_LAYER]
+    assert skip.at(0.1, 5.0) == Settings(0.0, 1.0, 4.0, 5.0)
+    assert (skip.at(0.009).omega, skip.at(0.01).omega, skip.at(0.15).omega, skip.at(0.16).omega) == (1, 4, 4, 1)
     assert {schedule.rule for schedule in PRESETS.values()} <= RULES.keys()
 
 

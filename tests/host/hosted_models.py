@@ -285,9 +285,10 @@ def neighbours() -> dict[str, Any]:
     original = patcher.get_model_object(name)
     before = patcher.clone()
     before.add_object_patch(name, foreign)
-    wrapped = sampled(routed(before, middle))
+    wrapped, before_calls = sampled(routed(before, middle)), seen.count(-1)
     behind = routed(patcher, middle)
     behind.add_object_patch(name, foreign)
+    behind_ours, all_calls = sampled(behind), seen.count(-1)
     split = routed(patcher, middle)
     calls: list[int] = []
 
@@ -309,25 +310,20 @@ def neighbours() -> dict[str, Any]:
     compiled, graphs = routed(patcher, middle), torch._dynamo.testing.CompileCounter()
     set_torch_compile_wrapper(compiled, backend=graphs)
     counts = [(error(sampled(compiled)[1], alone[1]), graphs.frame_count) for _ in range(3)]
-    other_device = True
-    if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
-        second, sparse = build(animal), routed(patcher, middle)
-        clone = sparse.clone(model_override=second.get_clone_model_override())
-        for callback in sparse.get_all_callbacks(comfy.patcher_extension.CallbacksMP.ON_DEEPCLONE_MULTIGPU):
-            callback(sparse, clone)
-        owners = [patch.original.__self__ for patch in clone.object_patches.values()]
-        blocks = [*second.model.diffusion_model.double_blocks, *second.model.diffusion_model.single_blocks]
-        other_device = len(owners) == 4 and all(any(owner is block for block in blocks) for owner in owners)
+    second = build(animal)
+    sparse = routed(patcher, middle)
+    sampled(sparse)
+    elsewhere = sampled(sparse.clone(model_override=second.get_clone_model_override()))
     unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
         image_size=32, in_channels=4, model_channels=32, out_channels=4, num_res_blocks=[1], channel_mult=[1],
         transformer_depth=[0], transformer_depth_output=[0, 0], transformer_depth_middle=-1, num_heads=1,
         operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
-    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet))
+    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet), object_patches_backup={})
     return {
         "replaced": same(alone, beside) and set(seen[:2]) == {20},
-        "patched before": same(alone, wrapped) and -1 in seen,
-        "patched behind": message(lambda: sampled(behind)),
+        "patched before": same(alone, wrapped) and before_calls > 0,
+        "patched behind": same(alone, behind_ours) and all_calls > before_calls,
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
         "stacked text": description(adapter_of(routed(patcher, early)), middle, tuple(x.shape)),
         "regions": max(error(found[..., :4], own) for found, own in zip(regions, half, strict=True)),
@@ -335,7 +331,7 @@ def neighbours() -> dict[str, Any]:
         "calls": calls,
         "split": error(apart[1], alone[1]),
         "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
-        "other device": other_device,
+        "other device": same(alone, elsewhere),
         "unet": message(lambda: adapter_of(convolutional).default_route),
         "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
         "no route": message(lambda: guided(patcher, plan)),

@@ -13,6 +13,8 @@ from torch import Tensor
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
 from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
+from ....sparse_model.method.sparsity import Sparsity
+from ..plain import plain
 from ..wire import evaluation_of
 from .network import hosted
 
@@ -41,6 +43,9 @@ LATENT_FORMATS = {
     "dcae": DCAE,
 }
 MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
+
+ROUTE = "token_route"
+"""Token Route's entry in transformer_options."""
 
 
 class Config(comfy.supported_models_base.BASE):
@@ -96,8 +101,16 @@ class SparseModel(comfy.model_base.BaseModel):
         **kwargs: Any,
     ) -> Tensor:
         """Draws the kept tokens in front of the network, which the host may have compiled."""
-        kwargs["evaluation"] = evaluation_of(transformer_options).prepare(self.diffusion_model, x)
-        return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        patcher = self.current_patcher
+        network = plain(self, {} if patcher is None else patcher.object_patches_backup, "diffusion_model")
+        with network.routed(route_of(transformer_options, self.spec)):
+            kwargs["evaluation"] = evaluation_of(transformer_options, x, t).prepare(network, x)
+            return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def route_of(transformer_options: dict[str, Any], spec: ModelSpec) -> Sparsity:
+    """Where a model is token-sparse: as Token Route says, or else its file."""
+    return transformer_options.get(ROUTE, spec.sparsity)
 
 
 def louder(sampling: Any, config: Config, scale: float) -> Any:

@@ -11,6 +11,7 @@ from ....sparse_model.cost import Count
 from ....sparse_model.method.branches import Branch, Evaluation
 from ....sparse_model.method.sparsity import Sparsity
 from ....sparse_model.method.tokens import keep_count
+from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
@@ -18,7 +19,11 @@ from .route import KEY, routed
 
 class HostModel:
     def __init__(self, model: ModelPatcher):
-        self.model, self.network = model, model.model.diffusion_model
+        self.model = model
+        self.network = self._plain("diffusion_model")
+
+    def _plain(self, name: str) -> nn.Module:
+        return plain(self.model.model, self.model.object_patches_backup, name)
 
     @cached_property
     def family(self) -> Family:
@@ -53,7 +58,8 @@ class HostModel:
     def counter(self, shape: tuple[int, ...], text: int) -> Count:
         """From the sizes of the linear layers in the blocks, times the tokens that run through each, and the two
         products of attention; embeddings and the last layer are left out."""
-        blocks = [(stage, block) for _, stage, block in numbered_blocks(self.network, self.family)]
+        numbered = numbered_blocks(self.network, self.family)
+        blocks = [(stage, self._plain(f"diffusion_model.{path}")) for path, stage, _ in numbered]
         stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
 
         def count(branches: Sequence[Branch]) -> int:

@@ -69,7 +69,7 @@ class BeginRun:
         relative = not RULES[self.schedule.rule].beside_cfg and hasattr(guider, "cfg")
         schedule = self.schedule.with_scale(2.0) if relative else self.schedule  # omega - 1 is the share of each step
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
-        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative)
+        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative, lambda: guider.cfg)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         output = executor(*args, **kwargs)
         if not run.evaluations:
@@ -77,5 +77,10 @@ class BeginRun:
                 "Sparse Guidance had no effect: %s does not guide through the host's usual function; use it with "
                 "KSampler, CFGGuider or Sparse Guider.",
                 type(guider).__name__,
+            )
+        elif relative and run.unscaled == run.evaluations:
+            logging.warning(
+                "Sparse Guidance did not guide: the sampler's cfg is 1, which is no guidance; raise cfg above 1, or "
+                "choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         return output

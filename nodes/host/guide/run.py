@@ -1,14 +1,14 @@
 """What one sampling run remembers between its steps, and how a step's predictions reach a sampler that combines two."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from ....sparse_model.method.branches import Evaluation
-from ....sparse_model.method.guidance import RULES, Rule, Settings
+from ....sparse_model.method.guidance import NULL, RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
@@ -19,8 +19,9 @@ class Run:
     """One sampling run under a schedule, from its `first` evaluation on; `steps` evaluations are expected.
 
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
+    `cfg` tells that scale at the moment, which nodes change from step to step.
     `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of the
-    latest pair, `evaluations` how many there were.
+    latest pair, `evaluations` how many there were, and `unscaled` at how many of them the sampler's scale was 1.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
     vanishes with the run's own options.
@@ -31,7 +32,9 @@ class Run:
     first: int = 0
     steps: int = 1
     relative: bool = False
+    cfg: Callable[[], Any] = lambda: None
     evaluations: int = field(default=0, init=False)
+    unscaled: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
@@ -48,6 +51,12 @@ class Run:
     def rule(self) -> Rule:
         return RULES[self.schedule.rule]
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the sampler's scale at the moment is another than 1; where it is not known it may be."""
+        scale = self.cfg() if self.relative else None
+        return not (isinstance(scale, int | float) and math.isclose(scale, 1))
+
     def settings(self, model_sampling: Any, sigma: float, scaled: bool = True) -> Settings:
         """The schedule at a noise level. Without a scale of its own (not `scaled`) the sampler uses one prediction."""
         if self._latest is None or self._latest[0] != sigma:
@@ -57,12 +66,13 @@ class Run:
             return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
         return now if scaled else replace(now, omega=1.0)
 
-    def next_evaluation(self, now: Settings) -> Evaluation:
-        """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3)."""
+    def next_evaluation(self, now: Settings, null: bool = False) -> Evaluation:
+        """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3); `null` adds an unconditional
+        prediction on the strong branch's tokens, for other nodes that compare the two."""
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
         self.evaluations += 1
         self.strong = Evaluation(branches[:1], kept)
-        return Evaluation(branches, kept)
+        return Evaluation((*branches, replace(branches[0], condition=NULL)) if null else branches, kept)
 
     def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:
         """The predictions of a step's branches as (strong, weak), which the sampler combines at its own scale; without

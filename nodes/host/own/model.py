@@ -48,6 +48,16 @@ ROUTE = "token_route"
 """Token Route's entry in transformer_options."""
 
 
+class Sizes(dict):
+    """What the host's nodes look up about a model; ValueError where they ask for what only U-Nets have (FreeU)."""
+
+    def __missing__(self, key: str) -> None:
+        raise ValueError(
+            f"This node asks for the {key.replace('_', ' ')} of a U-Net (SD 1.5, SDXL), but the model is a transformer "
+            "and has none: connect the model to the next node directly."
+        )
+
+
 class Config(comfy.supported_models_base.BASE):
     """What the host wants to know of a model before it makes one."""
 
@@ -56,6 +66,7 @@ class Config(comfy.supported_models_base.BASE):
     def __init__(self, spec: ModelSpec):
         self.latent_format = LATENT_FORMATS[spec.latent]
         super().__init__({"spec": spec})
+        self.unet_config = Sizes(self.unet_config)
         self.sampling_settings = _sampling_settings(spec.prediction)
         # The host's estimate is per latent pixel; relative to Flux, whose factor is 2.8 at width 3072 and patch 2.
         self.memory_usage_factor = 2.8 * spec.config.width / 3072 * 4 / spec.config.patch_size**2

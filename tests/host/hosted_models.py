@@ -34,6 +34,7 @@ import torch._dynamo.testing  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from hidden_tokens import Reference  # noqa: E402
+from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
@@ -62,36 +63,10 @@ def routed(patcher, sparsity):
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
-SEED, SIGMA = 9, 0.7
 REFERENCES: dict[str, type] = {}
 """Model -> what to compare it with, where that is not `Reference`."""
 BUILDERS: dict[str, Callable] = {}
 """Model -> what builds it, where that is not `build`."""
-
-
-class Probe(comfy.samplers.Sampler):
-    """A sampler that evaluates the model once and returns nothing of it."""
-
-    def sample(self, model: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any) -> Tensor:
-        model(noise, sigmas[:1].expand(len(noise)), **extra_args)
-        return noise
-
-
-def predictions(patcher: Any, positive: list, negative: list | None, x: Tensor, cfg: float) -> list[Tensor]:
-    """The host's predictions of the first and the second branch, through its own guider."""
-    found = []
-
-    def capture(args: dict) -> Tensor:
-        found.extend(args[name] for name in ("cond_denoised", "uncond_denoised") if args[name] is not None)
-        return args["denoised"]
-
-    watched = patcher.clone()
-    watched.set_model_sampler_post_cfg_function(capture, disable_cfg1_optimization=False)
-    guider = comfy.samplers.CFGGuider(watched)
-    guider.set_conds(positive, negative or positive)
-    guider.set_cfg(cfg)
-    guider.sample(x, torch.zeros_like(x), Probe(), torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=SEED)
-    return [value.clone() for value in found]
 
 
 def depth(patcher: Any, animal: Animal) -> int:
@@ -102,10 +77,6 @@ def subset(patcher: Any, branch: int, batch: int, tokens: int, gamma: float) -> 
     """The tokens that a branch keeps in the first evaluation, [batch, K]."""
     run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
     return subsets(SEED, run, "exact").draw(branch, batch, tokens, gamma)
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def check(case: Case) -> dict[str, Any] | None:
@@ -227,14 +198,6 @@ def halved(
     return all(good)
 
 
-def message(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except ValueError as problem:
-        return str(problem)
-    return "no error"
-
-
 def auxiliary(route: Any) -> str:
     """AG + SG with a second checkpoint: its own route is needed, and is followed."""
     animal = ZOO["FLUX.1"]
@@ -260,9 +223,6 @@ def neighbours() -> dict[str, Any]:
 
     def sampled(model: Any) -> list[Tensor]:
         return predictions(guided(model, plan), positive, None, x, 2.0)
-
-    def same(one: list[Tensor], other: list[Tensor]) -> bool:
-        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
     alone = sampled(routed(patcher, middle))
     seen: list[int] = []

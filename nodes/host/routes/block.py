@@ -28,7 +28,7 @@ class RoutedBlock:
     def __init__(self, block: nn.Module, stage: Stage, route: int | None, last: bool, like: nn.Module | None = None):
         self.block, self.stage, self.route, self.last = block, stage, route, last
         self.shadowed: Callable | None = None
-        self.names = stage.positional or _parameters(type(block if like is None else like).forward)
+        self.names = stage.positional or _parameters(type(block if like is None else like), stage.tokens)
 
     @property
     def original(self) -> Callable:
@@ -130,7 +130,13 @@ def installed(blocks: Sequence[RoutedBlock], call: Call | None) -> Iterator[None
         CURRENT.reset(before)
 
 
-def _parameters(function: Callable) -> tuple[str, ...]:
-    """The names of the positional parameters of a method, but for the object itself."""
+def _parameters(kind: type[nn.Module], tokens: str) -> tuple[str, ...]:
+    """The names of the positional parameters of a block's forward; a class that other nodes have put over the host's
+    need not name them."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds)[1:]
+    for owner in kind.__mro__:
+        parameters = inspect.signature(owner.forward).parameters.values() if "forward" in owner.__dict__ else ()
+        names = tuple(p.name for p in parameters if p.kind in kinds)[1:]
+        if tokens in names:
+            return names
+    raise ValueError(f"Token Route cannot tell which argument of {kind.__qualname__} holds its tokens ({tokens}).")

@@ -136,8 +136,8 @@ class Withheld:
 
     def _read(self, *_: Any) -> NoReturn:
         raise ValueError(
-            f"Token Route leaves out tokens in this block, so {self.name} (frames, rows and columns of all tokens) "
-            "does not hold inside it: take out the node that reads it, or route other blocks."
+            f"{self.name}, the frames, rows and columns of all tokens, does not hold in a block where Token Route leaves "
+            "some out"
         )
 
     __iter__ = __getitem__ = __len__ = __int__ = __index__ = _read

@@ -301,14 +301,15 @@ def in_place(where: str) -> float:
     return error(sampled(patched, model), sampled(patcher, model))
 
 
-def easycache() -> dict[str, Any]:
-    """The host's own node over a model in float32, beside the same with a latent of its own in every call."""
+def easycache() -> dict[str, Any] | None:
+    """The host's own node over a model in float32, beside the same with a latent of its own in every call; None for a
+    host whose node cannot take two predictions in a batch, guided by us or not."""
     EasyCacheNode = __import__("comfy_extras.nodes_easycache", fromlist=["EasyCacheNode"]).EasyCacheNode
     model = own()
     patcher, *_ = model
     calls = []
 
-    def cached(copied: bool) -> Tensor:
+    def cached(copied: bool, guide: Callable[[Any], Any] = lambda patched: guided(patched, PLAN)) -> Tensor:
         patched = patcher.clone()
         if copied:
 
@@ -324,8 +325,13 @@ def easycache() -> dict[str, Any]:
             return executor(*args, **kwargs)
 
         with_cache.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
-        return sampled(guided(with_cache, PLAN), model, steps=8)
+        return sampled(guide(with_cache), model, steps=8)
 
+    try:
+        cached(True, lambda patched: patched)
+    except RuntimeError:
+        return None
+    calls.clear()
     found, count = cached(False), len(calls)
     return {"calls": count, "error": error(found, cached(True))}
 
@@ -379,8 +385,8 @@ def per_token() -> dict[str, Any] | None:
     }
 
 
-def grid_reader() -> str:
-    """InfiniteTalk's patch, or one that reads the grid as it does."""
+def grid_reader() -> str | None:
+    """InfiniteTalk's patch, or one that reads the grid as it does; None for a host whose Wan has no such patches."""
     patcher, x, positive, _ = host("Wan 2.1")
     try:
         from comfy.ldm.wan.model_multitalk import MultiTalkCrossAttnPatch
@@ -395,7 +401,7 @@ def grid_reader() -> str:
                 return args["x"] * frames
 
         if "attn2_patch" not in __import__("inspect").getsource(comfy.ldm.wan.model):
-            return "no such patches"
+            return None
 
     def speak(x: Tensor, audio: Tensor, shape: Any, x_ref_attn_map: Any) -> Tensor:
         frames, _, _ = shape

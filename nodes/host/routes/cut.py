@@ -136,8 +136,7 @@ class Withheld:
 
     def _read(self, *_: Any) -> NoReturn:
         raise ValueError(
-            f"{self.name}, the frames, rows and columns of all tokens, does not hold in a block where Token Route leaves "
-            "some out"
+            f"{self.name}, the frames, rows and columns of all tokens, does not hold where Token Route leaves some out"
         )
 
     __iter__ = __getitem__ = __len__ = __int__ = __index__ = _read

@@ -21,6 +21,7 @@ from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import TextSpec
 from sparse_model.method.prediction import Flow
 
+pytestmark = pytest.mark.slow
 PROMPTS = ("1girl, nagato (azur lane), (masterpiece:1.3)", r"nagato \(azur lane\)", "")
 CAMERAS = {0.25: {}, 0.5: {"x_shift": 0.1, "y_shift": -0.2, "zoom": 1.25}}
 

@@ -30,6 +30,7 @@ from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.xut import XUTConfig
 
 pytestmark = pytest.mark.slow
 TEXT = TextSpec("t5gemma-2b", 12, 5, masked=True)
@@ -57,6 +58,14 @@ FAMILIES = {
         Sparsity((Route(1, 1),)),
         latent="pixels",
         text=TEXT,
+    ),
+    "xut": ModelSpec(
+        "xut",
+        XUTConfig(8, width=32, heads=2, hidden=48, text_width=12, levels=1, after=1),
+        Flow(),
+        Sparsity((Route(1, 1),)),
+        latent="eq-sdxl",
+        text=TextSpec("qwen3-0.6b", 12, 5, padded=False),
     ),
     "microdit": ModelSpec(
         "microdit", MICRODIT, EDM(0.9), Sparsity(mask=0.75), latent="sdxl", text=TextSpec("clip-h", 12, 5, "zeros")

@@ -150,10 +150,11 @@ def test_a_case_that_crashes_fails_alone(checkout: Checkout, tmp_path: Path) -> 
         found["dies"]
 
 
-@pytest.mark.parametrize("rule", ["SG", "CFG + SG", "ICG"])
-def test_split_batches_keep_the_same_tokens(inside: Outcomes, rule: str) -> None:
-    """Two samples, two branches: 4 calls of 4 rows, or 8 calls of 2. Rounding depends on shapes, tokens must not."""
-    assert inside[rule]["calls"] == [[4] * 4, [2] * 8]
+@pytest.mark.parametrize(("rule", "branches"), [("SG", 2), ("CFG + SG", 2), ("ICG", 2), ("SG beside CFG", 3)])
+def test_split_batches_keep_the_same_tokens(inside: Outcomes, rule: str, branches: int) -> None:
+    """Two samples in 4 steps: all branches in one call, or each in its own. Rounding depends on shapes, tokens must
+    not."""
+    assert inside[rule]["calls"] == [[2 * branches] * 4, [2] * 4 * branches]
     assert inside[rule]["difference"] < 1e-4
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of
+from ..wire import evaluation_of, places_of
 from .block import RoutedBlock, installed, routed_blocks
 from .families import placed
 from .family import Family
@@ -66,7 +66,8 @@ class RouteTokens:
             blocks = self._blocks[model] if model in self._blocks else self._find(model, {})
             network, inputs = self._network(model), {**kwargs, "c_concat": c_concat}
             grid = self.family.grid(network, x.shape[2:])
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device)
+            labels = places_of(transformer_options, x, t)
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels)
         with installed(blocks, call):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 

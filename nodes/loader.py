@@ -5,7 +5,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
+from .host.own.loading import WEIGHT_TYPES, checkpoint_names, listed_name, load
 from .host.own.model import spec_of
 
 
@@ -21,7 +21,7 @@ class SparseModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=checkpoint_names(folder_paths.get_filename_list("diffusion_models")),
+                    options=listed(),
                     tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
                     "demo models of this pack are listed without copying them.",
                 ),
@@ -43,16 +43,32 @@ class SparseModelLoader(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        """In place of the host's own check of the list: names that Windows has spelled are good everywhere."""
+        try:
+            return model_name is None or bool(listed_name(model_name, listed()))
+        except ValueError as problem:
+            return str(problem)
+
+    @classmethod
     def fingerprint_inputs(cls, model_name: str, weight_dtype: str) -> tuple[str, str, int]:
         """A file that training has written anew is loaded anew."""
-        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        return model_name, weight_dtype, Path(path).stat().st_mtime_ns
+        return model_name, weight_dtype, Path(full_path(model_name)).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        model = load(folder_paths.get_full_path_or_raise("diffusion_models", model_name), weight_dtype)
+        model = load(full_path(model_name), weight_dtype)
         about = description(spec_of(model))
         return io.NodeOutput(model, about, ui=ui.PreviewText(about))
+
+
+def listed() -> list[str]:
+    """The checkpoints to choose from."""
+    return checkpoint_names(folder_paths.get_filename_list("diffusion_models"))
+
+
+def full_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise("diffusion_models", listed_name(name, listed()))
 
 
 def description(spec) -> str:

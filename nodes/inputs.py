@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io, ui
 
+from ..sparse_model.checkpoints.bundled import DEFAULT_LABELS
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names, label_weights
 from .host.own.model import spec_of
@@ -29,11 +30,12 @@ class SparseClassCondition(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model whose labels are meant."),
                 io.String.Input(
                     "labels",
-                    default="",
+                    default=DEFAULT_LABELS,
                     multiline=True,
-                    placeholder="twemoji, rocket",
+                    placeholder="no label: the null condition",
                     tooltip="Labels, separated by commas; a number after a colon weighs one: rocket:0.5. Numbers alone "
-                    "are class ids. Nothing at all is the null condition. The loader's second output lists the labels.",
+                    "are class ids. Nothing at all is the null condition. Typing suggests the model's labels; the "
+                    "loader's second output lists them.",
                 ),
             ],
             outputs=[

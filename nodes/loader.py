@@ -5,8 +5,10 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..sparse_model.checkpoints.bundled import HELPER, best_first
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
 from .host.own.model import spec_of
+from .host.own.vae import vae_of
 
 
 class SparseModelLoader(io.ComfyNode):
@@ -21,9 +23,10 @@ class SparseModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=checkpoint_names(folder_paths.get_filename_list("diffusion_models")),
+                    options=best_first(checkpoint_names(folder_paths.get_filename_list("diffusion_models"))),
                     tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
-                    "demo models of this pack are listed without copying them.",
+                    "demo models of this pack are listed without copying them, the best one first. A name that ends "
+                    f"in {HELPER} is a helper: the weak_model of AG and AG + SG.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -39,6 +42,10 @@ class SparseModelLoader(io.ComfyNode):
                     display_name="about",
                     tooltip="Architecture, sizes, route, and the labels or text it reads; connect Preview as Text.",
                 ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="For VAE Decode, of models that draw pixels. A model of latents needs Load VAE.",
+                ),
             ],
         )
 
@@ -51,8 +58,9 @@ class SparseModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         model = load(folder_paths.get_full_path_or_raise("diffusion_models", model_name), weight_dtype)
-        about = description(spec_of(model))
-        return io.NodeOutput(model, about, ui=ui.PreviewText(about))
+        spec = spec_of(model)
+        about = description(spec)
+        return io.NodeOutput(model, about, vae_of(spec), ui=ui.PreviewText(about))
 
 
 def description(spec) -> str:

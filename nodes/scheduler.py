@@ -8,7 +8,7 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.method.tokens import SELECTIONS
 from ..sparse_model.pictures.schedule_plot import schedule_plot
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
 
 CUSTOM = "custom"
 SHAPES = {
@@ -65,7 +65,7 @@ class SparsityScheduler(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=[CUSTOM, *PRESET_NAMES],
-                    default="SG_FLOPS",
+                    default=FROM_MODEL,
                     tooltip=f"{PRESET_HELP} custom: everything below. A preset uses nothing of what is below.",
                 ),
                 io.Combo.Input(

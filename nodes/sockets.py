@@ -24,6 +24,8 @@ def preset_schedule(name: str, model: object | None) -> Schedule:
         return PRESETS[name]
     spec = None if model is None else spec_of(model)
     if spec is None or spec.schedule is None:
-        what = "no model is connected" if model is None else "this model's file recommends no settings"
-        raise ValueError(f"The preset '{FROM_MODEL}' cannot be used because {what}; choose another preset.")
+        what, remedy = ("this model's file recommends no settings", "choose another preset, such as HPSv3")
+        if model is None:
+            what, remedy = "no model is connected", "connect one to the input 'model' or choose another preset"
+        raise ValueError(f"The preset '{FROM_MODEL}' cannot be used because {what}; {remedy}.")
     return spec.schedule

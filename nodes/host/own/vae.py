@@ -1,15 +1,19 @@
-"""The deep compression autoencoder of Sana as the host's VAE: the host has its layers, but loads it for music only."""
+"""Autoencoders as the host's VAE: none for models of pixels, and the deep compression autoencoder of Sana, whose
+layers the host has, but loads for music only."""
 
 import inspect
 import json
 from pathlib import Path
+from typing import Any, NoReturn
 
 import comfy.model_patcher
 import comfy.sd
+import torch
 from comfy.ldm.ace.vae.autoencoder_dc import AutoencoderDC
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ....sparse_model.checkpoints.source import find
+from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.tensors import finite, opened
 
 CLASS = "AutoencoderDC"
@@ -21,6 +25,39 @@ STAND_IN = {
         "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
     },
 }  # fmt: skip
+
+NO_VAE = (
+    "The file of this model holds no VAE: its latents are those of {name}. Load that with {node} and connect it "
+    "instead of the loader's own output."
+)
+VAES = {
+    "sd": ("Stable Diffusion 1.x (vae-ft-mse or vae-ft-ema)", "Load VAE"),
+    "sdxl": ("Stable Diffusion XL", "Load VAE"),
+    "flux": ("FLUX.1 (ae.safetensors)", "Load VAE"),
+    "dcae": ("the DC-AE of the published model", "Sparse VAE Loader"),
+}
+"""Whose latents a model works on (spec.LATENTS), and what loads their VAE."""
+
+
+def vae_of(spec: ModelSpec) -> "comfy.sd.VAE | AbsentVAE":
+    """What decodes a model's pictures: the host's pixel space, or for latents one that says what to load."""
+    if spec.latent == "pixels":
+        return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    name, node = VAES.get(spec.latent, (f"its published model ({spec.latent})", "Load VAE"))
+    return AbsentVAE(NO_VAE.format(name=name, node=node))
+
+
+class AbsentVAE:
+    """A VAE that can be passed on, and that raises `sentence` where one is needed."""
+
+    def __init__(self, sentence: str):
+        self.sentence = sentence
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise ValueError(self.sentence)
+
+    encode = decode = encode_tiled = decode_tiled = refuse
+    spacial_compression_encode = spacial_compression_decode = temporal_compression_decode = refuse
 
 
 def load_vae(folder: Path) -> comfy.sd.VAE:

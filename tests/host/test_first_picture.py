@@ -12,8 +12,8 @@ from PIL import Image
 from sparse_model.checkpoints.bundled import DEFAULT
 
 FOX = Path(__file__).parents[1] / "fixtures" / "fox.png"
-"""What the default model draws of its default labels with seed 0. When the default changes, look at the picture that the
-failing test names, and put it here."""
+"""What the default model draws of its default labels with seed 0. When the default changes, look at the picture that
+the failing test names, and put it here."""
 TOLERANCE = 6.0
 """Mean difference of 8-bit values: CPUs and versions of PyTorch round differently, and the sampler carries it on."""
 

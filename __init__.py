@@ -7,10 +7,12 @@ __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
 
 
 async def comfy_entrypoint():
-    """What the host calls once: names the nodes and adds the bundled models to its lists."""
+    """What the host calls once: names the nodes, adds the bundled models to its lists, and answers the web scripts."""
     import folder_paths
 
     from .nodes import SparseGuidanceExtension
+    from .nodes.editor import add_routes
 
+    add_routes()
     folder_paths.add_model_folder_path("diffusion_models", str(Path(__file__).parent / "models"))
     return SparseGuidanceExtension()

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.method.schedule import PRESETS, Schedule
 from .host.own.model import spec_of
 
@@ -20,12 +21,21 @@ PRESET_HELP = (
 
 def preset_schedule(name: str, model: object | None) -> Schedule:
     """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
+    if name == FROM_MODEL and model is None:
+        raise ValueError(
+            f"The preset '{FROM_MODEL}' cannot be used because no model is connected; connect one to the input 'model' "
+            "or choose another preset."
+        )
+    return recommended(name, None if model is None else spec_of(model))
+
+
+def recommended(name: str, spec: ModelSpec | None) -> Schedule:
+    """The schedule of a preset's name for a checkpoint; ValueError if it recommends none."""
     if name != FROM_MODEL:
         return PRESETS[name]
-    spec = None if model is None else spec_of(model)
     if spec is None or spec.schedule is None:
-        what, remedy = ("this model's file recommends no settings", "choose another preset, such as HPSv3")
-        if model is None:
-            what, remedy = "no model is connected", "connect one to the input 'model' or choose another preset"
-        raise ValueError(f"The preset '{FROM_MODEL}' cannot be used because {what}; {remedy}.")
+        raise ValueError(
+            f"The preset '{FROM_MODEL}' cannot be used because this model's file recommends no settings; choose "
+            "another preset, such as HPSv3."
+        )
     return spec.schedule

@@ -15,6 +15,7 @@ from server import PromptServer
 from ..sparse_model.checkpoints.checkpoint import open_checkpoint
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names
+from ..sparse_model.method.guidance import RULES
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
 from .sockets import FROM_MODEL, recommended
 
@@ -29,18 +30,20 @@ def add_routes() -> None:
 
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
     """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which widgets
-    count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it."""
+    count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it,
+    which takes omega's place (`scaled`) unless the rule leaves cfg its own meaning."""
     preset, values = asked.get("preset"), asked.get("values") or {}
     answer: dict[str, Any] = {"used": used_widgets(preset, values)}
     try:
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
         schedule = custom_schedule(values) if preset == CUSTOM else recommended(preset, spec)
-        if asked.get("scale"):
+        scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
+        if scaled:
             schedule = schedule.with_scale(float(asked["scale"]))
     except (ValueError, KeyError, TypeError, OSError) as error:
         return {**answer, "error": str(error) if isinstance(error, ValueError) else "These values are incomplete."}
-    return {**answer, **shown(schedule), "steps": spec.steps if spec else None}
+    return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
 
 
 def labels(name: str) -> list[str]:

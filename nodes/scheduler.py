@@ -141,14 +141,12 @@ def shown(schedule: Schedule, points: int = 161) -> dict:
 
 
 def in_words(schedule: Schedule) -> str:
-    """One line: every curve's values from its start to its end, and when guidance is active."""
+    """One line: every curve's values from its start to its end."""
     parts = []
     for name in CURVES:
         curve = getattr(schedule, name)
         values = [f"{value:g}" for _, value in curve.keyframes]
         parts.append(f"{name.replace('_', ' ')} {values[0] if curve.low == curve.high else ' to '.join(values)}")
-    if (schedule.start, schedule.end) != (0, 1):
-        parts.append(f"guided from {schedule.start:g} to {schedule.end:g}")
     return ", ".join(parts)
 
 

@@ -13,7 +13,7 @@ const LOOK_EVERY = 300;  // ms; a look is cheap, and sees links, undo and other 
 const HEIGHT = 190;
 const WIDTH = 320;
 const COLORS = { gamma_strong: "#4a9fe0", gamma_weak: "#e8833a", omega: "#3fae62" };
-const WIDTHS = { gamma_weak: 6, gamma_strong: 2, omega: 2 };  // the wider one is drawn first: equal rates are both seen
+const WIDTHS = { gamma_weak: 5, gamma_strong: 2, omega: 2 };  // the wider one is drawn first: equal rates are both seen
 const PANELS = { gamma_weak: [34, 106], gamma_strong: [34, 106], omega: [118, 166] };
 const LEFT = 30, RIGHT = 312;
 
@@ -52,7 +52,7 @@ function drawn(plan, note) {
   for (const name of ["gamma_strong", "gamma_weak", "omega"]) {
     picture.append(svg("rect", { x: along, y: 6, width: 12, height: 4, fill: COLORS[name] }));
     picture.append(svg("text", { x: along + 15, y: 11 }, name.replace("_", " ")));
-    along += 24 + name.length * 5;
+    along += 25 + name.length * 5.4;
   }
   picture.append(svg("text", { x: LEFT, y: 24, opacity: 0.8 }, plan.words));
   picture.append(svg("text", { x: LEFT, y: 182, opacity: 0.8 }, note));
@@ -77,8 +77,12 @@ function fold(node, used) {
     if (Boolean(widget.hidden) === hidden) continue;
     changed = true;
     widget.hidden = hidden;
+    if (hidden) [widget.sparseSize, widget.computeSize] = [widget.computeSize, () => [0, -4]];  // for editors that leave a gap
+    else if (widget.sparseSize) widget.computeSize = widget.sparseSize;
+    else delete widget.computeSize;
     if (widget.options) widget.options.hidden = hidden;
   }
+  if (changed) node.widgets.push(node.widgets.pop());  // Nodes 2.0 looks again only when the list changes
   return changed;
 }
 
@@ -94,9 +98,13 @@ function question(node) {
   };
 }
 
+/** The line below the curves: when guidance is active, where omega comes from, how many steps the model wants. */
 function note({ scale }, plan) {
-  if (scale) return `omega: ${scale.value} from ${scale.name} of ${scale.title}`;
-  return plan.steps ? `progress, noise to picture; ${plan.steps} steps are recommended` : "progress: noise to picture";
+  const parts = [];
+  if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
+  if (scale && plan.scaled) parts.push(`omega ${scale.value} is the ${scale.name} of ${scale.title}`);
+  else if (plan.steps) parts.push(`${plan.steps} steps recommended`);
+  return parts.join(", ") || "progress: noise to picture";
 }
 
 async function look(node) {

@@ -63,6 +63,10 @@ class Editor:
         """Open workflow files, in either form, as a user does. Pictures go into the folder `screenshots`, if given."""
         return self._browse("check", workflows, screenshots)
 
+    def build(self, plans: list[Path], screenshots: Path | None = None) -> list[Report]:
+        """Make graphs on an empty canvas by searching for their nodes; browser.mjs says what a plan holds."""
+        return self._browse("build", plans, screenshots)
+
     def convert(self, workflows: list[Path], screenshots: Path | None = None) -> list[dict[str, Any]]:
         """API form -> editor form, laid out, with fixed seeds.
 

@@ -1,12 +1,15 @@
 """The first picture of somebody who changes nothing: every node with its defaults, from an empty graph."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from editor import Editor
 from graphs import SPEC, Graph, run, write_checkpoint
-from host import Host
+from host import Host, Workflow
 from PIL import Image
 
 from sparse_model.checkpoints.bundled import DEFAULT
@@ -57,6 +60,50 @@ def test_defaults_draw_a_fox(host: Host, tmp_path: Path) -> None:
     result = run(host, first_graph(host))
     ((picture,),) = result.images.values()
     check_fox(picture, tmp_path)
+
+
+NODES = [
+    ("Sparse Model Loader", "SparseModelLoader", [40, 60]),
+    ("Sparse Class Condition", "SparseClassCondition", [400, 60]),
+    ("Empty Sparse Latent", "EmptySparseLatent", [400, 320]),
+    ("Sparse KSampler", "SparseKSampler", [860, 60]),
+    ("VAE Decode", "VAEDecode", [1240, 60]),
+    ("Save Image", "SaveImage", [1240, 180]),
+]
+LINKS = [
+    (0, "model", 1, "model"),
+    (0, "model", 2, "model"),
+    (0, "model", 3, "model"),
+    (1, "conditioning", 3, "positive"),
+    (2, "latent", 3, "latent_image"),
+    (3, "latent", 4, "samples"),
+    (0, "vae", 4, "vae"),
+    (4, "IMAGE", 5, "images"),
+]
+
+
+@pytest.mark.slow
+def test_a_search_for_each_node_is_all_it_takes(editor: Editor, tmp_path: Path) -> None:
+    """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion."""
+    nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
+    plain, completed = tmp_path / "plain.json", tmp_path / "completed.json"
+    plain.write_text(json.dumps({"nodes": nodes, "links": LINKS}))
+    typed = {"typed": "twemoji, rock", "label": "rocket"}
+    completed.write_text(json.dumps({"nodes": nodes[:2], "links": LINKS[:1], "complete": typed}))
+    built, labelled = editor.build([plain, completed], screenshots=tmp_path)
+    assert built.problems == []
+    ((picture,),) = editor.host.run(fixed(built.prompt)).images.values()
+    check_fox(picture, tmp_path)
+    (condition,) = [node for node in labelled.prompt.values() if node["class_type"] == "SparseClassCondition"]
+    assert condition["inputs"]["labels"] == "twemoji, rocket"
+
+
+def fixed(prompt: Workflow) -> Workflow:
+    """With the seed that the stored picture has: a fresh node's is random in some editors."""
+    for node in prompt.values():
+        if "seed" in node["inputs"]:
+            node["inputs"]["seed"] = 0
+    return prompt
 
 
 def test_the_best_model_is_offered_first_and_helpers_last(host: Host) -> None:

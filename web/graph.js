@@ -34,15 +34,22 @@ export function checkpointOf(node, inputName = "model") {
   return null;
 }
 
-/** The widget that replaces a schedule's omega: a stock sampler's cfg behind Sparse Guidance, or Sparse KSampler's omega. */
-export function scaleBehind(node, hops = 32) {
-  for (const { node: target, input } of targets(node)) {
+/** The widgets that replace a schedule's omega: the cfg of stock samplers behind Sparse Guidance, the omega of Sparse
+ * KSampler. Of several the largest, and how many they are. */
+export function scaleBehind(node) {
+  const found = scalesBehind(node).filter(({ value }) => value > 0);
+  if (!found.length) return null;
+  const largest = found.reduce((a, b) => (b.value > a.value ? b : a));
+  return found.length === 1 ? largest : { ...largest, title: `one of ${found.length} samplers` };
+}
+
+function scalesBehind(node, hops = 32) {
+  return targets(node).flatMap(({ node: target, input }) => {
     const widget = widgetOf(target, target.comfyClass === "SparseKSampler" ? "omega" : "cfg");
-    const counts = widget && target.comfyClass !== "SparseGuidance" && (input === "model" || widget.name === "omega");
-    if (counts) return widget.value > 0 ? { value: widget.value, name: widget.name, title: target.title } : null;
+    if (widget && target.comfyClass !== "SparseGuidance" && (input === "model" || widget.name === "omega")) {
+      return [{ value: widget.value, name: widget.name, title: target.title }];
+    }
     const passesOn = target.outputs?.[0]?.type === "MODEL" || (target.outputs?.length === 1 && target.inputs?.length === 1);
-    const found = hops > 0 && passesOn ? scaleBehind(target, hops - 1) : null;
-    if (found) return found;
-  }
-  return null;
+    return hops > 0 && passesOn ? scalesBehind(target, hops - 1) : [];
+  });
 }

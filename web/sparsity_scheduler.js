@@ -132,9 +132,9 @@ function show(node, plan, now) {
   state.element.replaceChildren(plan.error ? said(plan.error) : drawn(plan, note(now, plan)));
   if (plan.used && fold(node, plan.used)) {
     const needed = node.computeSize();
-    const kept = state.restored && !state.folded;
-    node.setSize([Math.max(node.size[0], needed[0]), kept ? Math.max(node.size[1], needed[1]) : needed[1]]);
-    state.folded = true;
+    const [width, height] = state.saved ?? [node.size[0], 0];  // a file's size counts once, before the user changes anything
+    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+    state.saved = null;
   }
   node.setDirtyCanvas?.(true, true);
 }
@@ -149,12 +149,12 @@ app.registerExtension({
     const size = { getMinHeight: () => HEIGHT, getMaxHeight: () => 2 * HEIGHT };
     const widget = node.addDOMWidget(PLOT, "sparse_guidance_plan", element, { serialize: false, hideOnZoom: false, ...size });
     widget.serialize = false;
-    node.sparsePlan = { element, key: null, asking: false, restored: false, folded: false };
+    node.sparsePlan = { element, key: null, asking: false, saved: null };
     open.add(node);
 
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
-      this.sparsePlan.restored = true;
+      this.sparsePlan.saved = given[0]?.size && [...given[0].size];
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

@@ -142,8 +142,9 @@ def _convert(paths: list[Path], folder: Path, pictures: Path | None) -> None:
 
 
 def stamped(workflow: dict[str, Any]) -> dict[str, Any]:
-    """The same workflow; its nodes of this pack name the pack and its version, by which the editor offers to install it,
-    and its loaders name where their files come from: the links of the workflow's note, where they lead to a file."""
+    """The same workflow; its nodes of this pack name the pack and its version, by which the editor offers to install
+    it, and its loaders name where their files come from: the links of the workflow's note, where they lead to a file.
+    """
     project = dict(PROJECT.findall((REPOSITORY / "pyproject.toml").read_text()))
     notes = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
     links = [found.groups() for note in notes for found in LINK.finditer(note)]

@@ -2,6 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .camera import SparseCameraCondition
+from .checkpoint import SparseCheckpointLoader
 from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
@@ -9,14 +11,18 @@ from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
 from .scheduler import SparsityScheduler
+from .sheet import SparseGuidanceSheet
+from .simple import SparseGuidanceSimple
 from .text import SparseTextEncoder
 from .vae import SparseVAELoader
 
 NODES = [
     SparseModelLoader,
+    SparseCheckpointLoader,
     SparseTextEncoder,
     SparseVAELoader,
     SparseClassCondition,
+    SparseCameraCondition,
     EmptySparseLatent,
     TokenRoute,
     SparsityScheduler,
@@ -24,6 +30,8 @@ NODES = [
     SparseGuider,
     SparseKSampler,
     SparseGuidanceReport,
+    SparseGuidanceSimple,
+    SparseGuidanceSheet,
 ]
 
 

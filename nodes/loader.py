@@ -6,9 +6,9 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..sparse_model.checkpoints.bundled import HELPER, best_first
+from .host.own.decoder import vae_of
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
 from .host.own.model import spec_of
-from .host.own.vae import vae_of
 
 
 class SparseModelLoader(io.ComfyNode):

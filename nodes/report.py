@@ -9,10 +9,10 @@ from ..sparse_model.method.schedule import Schedule
 from ..sparse_model.pictures.cost_plot import cost_plot
 from .host.adapters import adapter_of
 from .host.cost import Step, step_costs
-from .host.guide.checks import check_plan
+from .host.guide.checks import check_plan, mask_over
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
-from .sockets import CATEGORY, SparsitySocket
+from .sockets import CATEGORY, SparsitySocket, cfg_input, mask_input
 
 
 class SparseGuidanceReport(io.ComfyNode):
@@ -43,6 +43,8 @@ class SparseGuidanceReport(io.ComfyNode):
                     tooltip="Also runs the model for a step without guidance, of CFG and of this plan, and says how "
                     "long each took.",
                 ),
+                cfg_input(),
+                mask_input(),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, as text."),
@@ -59,16 +61,23 @@ class SparseGuidanceReport(io.ComfyNode):
         steps: int,
         positive: list | None = None,
         time_a_step: bool = False,
+        cfg: float = 1.0,
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
         shape = tuple(fitting(model, latent).shape)
-        text = adapter_of(model).text_tokens(positive)
-        found = step_costs(model, sparsity, steps, shape, text)
+        adapter = adapter_of(model)
+        text = adapter.text_tokens(positive)
+        placed = mask_over(model, sparsity, mask, shape)
+        stay = 0 if placed is None else adapter.staying(placed, shape).count
+        found = step_costs(model, sparsity, steps, shape, text, cfg, stay)
         lines = table(sparsity, found, text)
+        if stay:
+            lines.insert(5, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")
         if time_a_step:
             if positive is None:
                 raise ValueError("Timing a step runs the model, which needs a conditioning: connect positive.")
-            times = step_seconds(model, sparsity, positive, shape)
+            times = step_seconds(model, sparsity, positive, shape, cfg)
             lines += ["", "Seconds of one step, the better of two:"]
             lines += [f"{name:14s} {seconds:8.3f}" for name, seconds in times.items()]
         picture = np.asarray(cost_plot([step.cost for step in found]), dtype=np.float32) / 255
@@ -86,7 +95,7 @@ def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
         "GMACs per step and picture, attention included:",
         *(f"{name:14s} {value / 1e9:10.2f}" for name, value in rows),
         f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {text} text tokens are "
-        "counted, and what runs once for both branches only once.",
+        "counted, and what runs once for several branches only once.",
         "",
         "step         strong: gamma   tokens   GMACs   weak: gamma   tokens   GMACs",
     ]

@@ -7,7 +7,7 @@ from .host.adapters import Adapter, adapter_of
 from .host.guide.sampling import fitting
 from .sockets import CATEGORY
 
-FAMILY, CUSTOM = "family default", "custom"
+FAMILY, CUSTOM, TRAINERS, SHORT = "family default", "custom", "trainer's route", "short route"
 
 
 class TokenRoute(io.ComfyNode):
@@ -24,10 +24,12 @@ class TokenRoute(io.ComfyNode):
                 io.Model.Input("model", tooltip="Any transformer; LoRAs may come before or after this node."),
                 io.Combo.Input(
                     "route",
-                    options=[FAMILY, CUSTOM],
-                    default=FAMILY,
-                    tooltip="family default: blocks 2 to -2 for families that are trained with TREAD routes, two "
-                    "blocks a third of the way in for the others. custom: the blocks named below.",
+                    options=[FAMILY, CUSTOM, TRAINERS, SHORT],
+                    default=SHORT,
+                    tooltip="short route: two blocks a third of the way in, for a model that nobody trained with "
+                    "routes. trainer's route: blocks 2 to -2, for models and LoRAs trained with TREAD. family default: "
+                    "the trainer's for families that are trained so, the short one for the others. custom: the blocks "
+                    "named below. A checkpoint that records its route keeps it, but for custom.",
                 ),
                 io.Int.Input(
                     "start_layer",
@@ -91,7 +93,8 @@ class TokenRoute(io.ComfyNode):
         elif route == CUSTOM:
             sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
         else:
-            sparsity = adapter.default_route
+            named = {FAMILY: "default_route", TRAINERS: "trainers_route", SHORT: "short_route"}
+            sparsity = getattr(adapter, named[route])
         if not sparsity.routes:
             raise ValueError("There is no route in this: give at least one start and end layer.")
         about = description(adapter, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
@@ -107,9 +110,10 @@ def description(adapter: Adapter, sparsity: Sparsity, shape: tuple[int, ...] | N
     stretches = [layers for layers, route in sparsity.stretches(depth) if route is not None]
     lines = [f"{adapter.name}, {depth} blocks."]
     for layers, route in zip(stretches, sorted(sparsity.routes, key=lambda r: r.layers(depth).start), strict=True):
+        trained = f"trained at ratio {route.ratio:g}" if route.ratio else "not trained so"
         lines.append(
             f"Routed: blocks {layers.start} to {layers.stop - 1} ({names[layers.start]} to {names[layers.stop - 1]}), "
-            f"trained at ratio {route.ratio:g}."
+            f"{trained}."
         )
     if shape is not None:
         lines.append(

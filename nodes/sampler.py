@@ -2,12 +2,22 @@
 
 import comfy.samplers
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider
 from .host.guide.sampling import sample_latent
 from .host.own.model import spec_of
-from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from .sockets import (
+    CATEGORY,
+    FROM_MODEL,
+    PRESET_HELP,
+    PRESET_NAMES,
+    SparsitySocket,
+    cfg_input,
+    mask_input,
+    preset_schedule,
+)
 
 UNKNOWN_STEPS = 20
 """Steps for a model that recommends none: the stock KSampler's."""
@@ -90,6 +100,8 @@ class SparseKSampler(io.ComfyNode):
                 SparsitySocket.Input(
                     "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
                 ),
+                cfg_input(),
+                mask_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The denoised latent.")],
         )
@@ -110,11 +122,13 @@ class SparseKSampler(io.ComfyNode):
         negative: list | None = None,
         weak_model: object | None = None,
         sparsity: Schedule | None = None,
+        cfg: float = 1.0,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         schedule = sparsity if sparsity is not None else preset_schedule(preset, model)
         if omega > 0:
             schedule = schedule.with_scale(omega)
-        guider = SparseGuider(model, schedule, positive, negative, weak_model)
+        guider = SparseGuider(model, schedule, positive, negative, weak_model, cfg, mask)
         return io.NodeOutput(
             sample_latent(
                 guider,

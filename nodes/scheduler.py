@@ -24,7 +24,8 @@ CURVES = {
         1.5,
         1.5,
         100.0,
-        "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value)",
+        "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value, but not under the "
+        "rule SG beside CFG)",
     ),
 }
 
@@ -74,7 +75,8 @@ class SparsityScheduler(io.ComfyNode):
                     options=list(RULES),
                     default="SG",
                     tooltip="What the weak branch is (preset custom). SG: the same condition, sparser. CFG, CFG + SG: "
-                    "the null condition. ICG: a random label. AG, AG + SG: an earlier checkpoint.",
+                    "the null condition. ICG: a random label. AG, AG + SG: an earlier checkpoint. SG beside CFG: SG is "
+                    "added to CFG, which keeps the sampler's own cfg; at cfg 1 it needs no negative.",
                 ),
                 *[field for name, values in CURVES.items() for field in curve_inputs(name, *values)],
                 io.Float.Input(

@@ -9,14 +9,41 @@ from .host.own.model import spec_of
 SparsitySocket = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""
 
+
 CATEGORY = "sampling/sparse guidance"
 FROM_MODEL = "from the model"
 PRESET_NAMES = [FROM_MODEL, *PRESETS]
 PRESET_HELP = (
     "SG_FLOPS: fastest, both predictions drop tokens. SG_FID: best quality, needs an earlier checkpoint as weak model. "
     "HPSv3, GenEval: the paper's text-to-image settings (GenEval also uses the null condition). PDG: SPRINT's, the "
-    "weak prediction has no label and skips the whole route. from the model: what the checkpoint's author recommends."
+    "weak prediction has no label and skips the whole route. like Skip Layer Guidance: what that node does, beside "
+    "CFG. from the model: what the checkpoint's author recommends."
 )
+
+
+def cfg_input() -> io.Input:
+    """The second scale of the rule that has two."""
+    return io.Float.Input(
+        "cfg",
+        default=1.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        optional=True,
+        tooltip="CFG's own scale under the rule SG beside CFG, where omega is that of Sparse Guidance; 1 is no CFG and "
+        "needs no negative. Other rules do not use it.",
+    )
+
+
+def mask_input() -> io.Input:
+    """What must not be left out."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Tokens under this mask are never left out: faces, text, what is inpainted. Any size; for a video one "
+        "mask for all frames, or one for each.",
+    )
 
 
 def preset_schedule(name: str, model: object | None) -> Schedule:

@@ -15,14 +15,14 @@ class SparseVAELoader(io.ComfyNode):
             node_id="SparseVAELoader",
             display_name="Sparse VAE Loader",
             category="loaders",
-            description="Loads the deep compression autoencoder (DC-AE) of the PRX models named dc-ae; for every other "
-            "model use Load VAE.",
+            description="Loads autoencoders that Load VAE does not know: the DC-AE of the PRX models named dc-ae, and "
+            "that of 16 channels for MicroDiT. For every other model use Load VAE.",
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=folder_names(PLACE, config_of),
-                    tooltip="A folder in models/vae with config.json and safetensors of a DC-AE: the folder vae of the "
-                    "published model.",
+                    tooltip="A folder in models/vae with config.json and safetensors: the folder vae of a PRX model "
+                    "with a DC-AE, or ostris/vae-kl-f8-d16.",
                 )
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Decode and VAE Encode.")],
@@ -30,4 +30,4 @@ class SparseVAELoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        return io.NodeOutput(load_vae(folder_path(folder, PLACE, config_of, "a DC-AE")))
+        return io.NodeOutput(load_vae(folder_path(folder, PLACE, config_of, "such an autoencoder")))

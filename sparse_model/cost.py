@@ -14,6 +14,7 @@ from .conditions.text import Condition, Text
 from .method.branches import Branch, Evaluation
 from .method.guidance import RULES, Settings
 from .method.schedule import Schedule
+from .method.tokens import Staying, subsets
 from .networks.layers import Backend
 
 Count = Callable[[Sequence[Branch]], float]
@@ -65,9 +66,10 @@ def step_cost(
     return Cost.mean(cost_of(count, schedule.rule, schedule.at(step / steps, cfg)) for step in range(steps))
 
 
-def counter(spec: ModelSpec, attention: bool = False, size: tuple[int, int] | None = None) -> Count:
+def counter(spec: ModelSpec, attention: bool = False, size: tuple[int, int] | None = None, stay: int = 0) -> Count:
     """Counts passes of a network of this pack: matrix products and convolutions; with `attention` its two products as
-    well (the paper leaves them out). `size` is (height, width) of the network's input, its own if not given."""
+    well (the paper leaves them out). `size` is (height, width) of the network's input, its own if not given; `stay`
+    tokens are kept at any rate."""
     shown = replace(spec, labels=(), title="", note="", license="", schedule=None)  # the rest decides nothing here
     size = size or (spec.config.input_size,) * 2
 
@@ -77,22 +79,24 @@ def counter(spec: ModelSpec, attention: bool = False, size: tuple[int, int] | No
         asked = tuple(
             Branch(branch.gamma, i, number) for i, (branch, number) in enumerate(zip(branches, alike, strict=True))
         )
-        return _counted(shown, asked, attention, size)
+        return _counted(shown, asked, attention, size, stay)
 
     return count
 
 
 @lru_cache(maxsize=1024)
-def _counted(spec: ModelSpec, branches: tuple[Branch, ...], attention: bool, size: tuple[int, int]) -> int:
+def _counted(spec: ModelSpec, branches: tuple[Branch, ...], attention: bool, size: tuple[int, int], stay: int) -> int:
     network, products = _on_shapes(spec)
     products.clear()
-    rows = len(branches)
+    rows, kept = len(branches), subsets()
+    if stay:
+        kept = replace(kept, stay=Staying.first(stay, spec.config.tokens(*size)))
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         network(
             torch.empty(rows, spec.config.in_channels, *size, device="meta"),
             torch.empty(rows, device="meta"),
             _condition(spec, rows),
-            Evaluation(branches),
+            Evaluation(branches, kept),
         )
     return flops.get_total_flops() // 2 + attention * sum(products)
 

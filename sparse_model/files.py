@@ -29,7 +29,7 @@ def sentence(error: Exception) -> str:
         return printable(str(error))
     if isinstance(error, OSError) and error.strerror:
         return printable(f"it cannot be read ({error.strerror}).")
-    return f"it cannot be read: it is damaged, or of a form that is not known ({type(error).__name__})."
+    return "it cannot be read: it is damaged, or of a form that is not known."
 
 
 def read_json(path: Path) -> Any:

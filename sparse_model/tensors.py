@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .files import FileError
 
 AVERAGED = ("ema_state_dict", "ema", "model_state_dict", "model", "state_dict", "module")  # weights in training dicts
 PREFIXES = ("module.", "_orig_mod.", "state.model.denoiser.", "model.", "denoiser.", "net.", "diffusion_model.")
+DAMAGED = "not a whole safetensors file; download or copy it again."
+HEADER_LIMIT = 100_000_000  # bytes, as in the format's own library
 NESTING = 8  # of the dictionaries around weights
 PICKLES = {".pt", ".pth", ".ckpt", ".bin"}
 TYPES = {
@@ -100,22 +101,34 @@ def _opened_file(path: Path, stack: ExitStack) -> Contents:
 
 
 def _safetensors(path: Path, stack: ExitStack) -> Contents:
-    try:
-        with safe_open(path, "pt") as file:  # checks the header as a whole
-            metadata = file.metadata() or {}
-    except (SafetensorError, UnicodeDecodeError) as error:
-        raise FileError(f"not a whole safetensors file ({error}); download or copy it again.") from error
     file = stack.enter_context(path.open("rb"))
-    length = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return Contents({key: _in_safetensors(file, 8 + length, key, entry) for key, entry in header.items()}, metadata)
+    size, length = path.stat().st_size, int.from_bytes(file.read(8), "little")
+    start, end = 8 + length, 0
+    if not 0 < length <= min(HEADER_LIMIT, size - 8):
+        raise FileError(DAMAGED)
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        places = {key: (*entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]) for key, entry in header.items()}
+        for begin, stop, shape, _ in sorted(places.values(), key=lambda place: place[:2]):
+            if begin != end or stop < begin or not all(type(number) is int and number >= 0 for number in shape):
+                raise FileError(DAMAGED)
+            end = stop
+        words = [*metadata, *metadata.values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(DAMAGED) from error
+    if start + end != size or not all(isinstance(word, str) for word in words):
+        raise FileError(DAMAGED)
+    return Contents({key: _in_safetensors(file, start, key, *place) for key, place in places.items()}, metadata)
 
 
-def _in_safetensors(file: BinaryIO, start: int, key: str, entry: Mapping) -> Stored:
-    if entry["dtype"] not in TYPES:
-        raise FileError(f"{key} holds numbers of the type {entry['dtype']}, which is not read; use fp16 or bf16.")
-    shape, dtype, (begin, end) = tuple(entry["shape"]), TYPES[entry["dtype"]], entry["data_offsets"]
+def _in_safetensors(file: BinaryIO, start: int, key: str, begin: int, end: int, shape: tuple, name: str) -> Stored:
+    """A tensor of the bytes from `begin` to `end` behind `start`, of numbers of the type `name`."""
+    if name not in TYPES:
+        raise FileError(f"{key} holds numbers of the type {name}, which is not read; use fp16 or bf16.")
+    dtype = TYPES[name]
+    if math.prod(shape) * dtype.itemsize != end - begin:
+        raise FileError(DAMAGED)
 
     def get() -> Tensor:
         value = torch.empty(shape, dtype=dtype)
@@ -170,7 +183,7 @@ def _weights(data: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         wrappers.append(name)
         data = data[name]
     if not isinstance(data, Mapping):
-        raise FileError(f"holds a {type(data).__name__}, not a model's weights.")
+        raise FileError("holds a single value, not a model's weights.")
     state = {str(key): value for key, value in data.items() if isinstance(value, Tensor)}
     return state, tuple(wrappers)
 

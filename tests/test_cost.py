@@ -147,3 +147,17 @@ def test_three_branches_of_two_inputs_in_one_pass():
     assert step_cost(SMALL, schedule, 1, cfg=4.0).total == pytest.approx(pair + null, rel=1e-3)
     assert step_cost(SMALL, schedule, 1).total == pair
     assert step_cost(SMALL, schedule, 1, cfg=4.0).weak == count((Branch(0.75),)) + null
+
+
+def test_tokens_that_stay_and_factors_of_routes():
+    """Where a mask keeps more than a rate, and each route at its own rate: as counted at the rates that come of it."""
+    one = ModelSpec("dit", SMALL.config, Flow(), Sparsity((Route(1, 3),)))
+    assert counter(one, stay=32)((Branch(0.75),)) == counter(one)((Branch(0.5),))
+    assert counter(one, stay=32)((Branch(0.25),)) == counter(one)((Branch(0.25),))
+    two = Sparsity((Route(1, 1, factor=0.5), Route(2, -2)))
+    halves = [
+        counter(ModelSpec("dit", SMALL.config, Flow(), Sparsity((route,))))((Branch(gamma),))
+        for route, gamma in ((Route(1, 1), 0.25), (Route(2, -2), 0.5))
+    ]
+    both = counter(ModelSpec("dit", SMALL.config, Flow(), two))((Branch(0.5),))
+    assert both == sum(halves) - counter(SMALL)((Branch(),))

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (  # a room imports itself and those in front of it
     "sparse_model.files",
     "sparse_model.tensors",
+    "sparse_model.writing",
     "sparse_model.conditions",
     "sparse_model.method",
     "sparse_model.networks",
@@ -25,8 +26,8 @@ ORDER = (  # a room imports itself and those in front of it
     "nodes.host.own",
     "nodes.host.routes",
     "nodes.host.adapters",
-    "nodes.host.guide",
     "nodes.host.cost",
+    "nodes.host.guide",
     "nodes.host",
     "nodes",
     "__init__",

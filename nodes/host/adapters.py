@@ -6,6 +6,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ...sparse_model.cost import Count
 from ...sparse_model.method.sparsity import Sparsity
+from ...sparse_model.method.token_mask import TokenMask
+from ...sparse_model.method.tokens import Staying
 from .own.adapter import OwnModel
 from .own.model import spec_of
 from .routes.adapter import HostModel
@@ -33,14 +35,26 @@ class Adapter(Protocol):
     def default_route(self) -> Sparsity:
         """What to route where nobody says otherwise: the checkpoint's own route, else its family's default."""
 
+    @property
+    def trainers_route(self) -> Sparsity:
+        """The checkpoint's own route, else what its family's trainers route."""
+
+    @property
+    def short_route(self) -> Sparsity:
+        """The checkpoint's own route, else two layers: for a network that nobody trained with a route."""
+
     def tokens(self, shape: tuple[int, ...]) -> int:
         """Image tokens of a latent [B, C, ...]."""
 
     def text_tokens(self, positive: list | None) -> int:
         """How many text tokens a conditioning brings, or, without one, how many there can be."""
 
-    def counter(self, shape: tuple[int, ...], text: int) -> Count:
-        """Counts multiply-adds over a latent [B, C, ...] with `text` text tokens, attention included."""
+    def staying(self, mask: TokenMask, shape: tuple[int, ...]) -> Staying:
+        """The image tokens of a latent [B, C, ...] that a mask over it keeps."""
+
+    def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
+        """Counts multiply-adds over a latent [B, C, ...] with `text` text tokens, attention included, where `stay`
+        image tokens are kept at any rate."""
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         """A clone that drops tokens there, in place of any earlier route; ValueError if a route does not fit."""

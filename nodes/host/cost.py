@@ -1,19 +1,20 @@
 """What a plan costs on a MODEL: tokens and multiply-adds of every step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...sparse_model.cost import Cost, cost_of
 from ...sparse_model.method.branches import Branch
 from ...sparse_model.method.guidance import RULES, Settings
 from ...sparse_model.method.schedule import Schedule
-from ...sparse_model.method.tokens import keep_count
+from ...sparse_model.method.tokens import Staying, subsets
 from .adapters import adapter_of
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the schedule's values, its branches and how many tokens each keeps, and its cost for one picture."""
+    """One step: the schedule's values, its branches and how many tokens each keeps (the mean over routes of different
+    factors), and its cost for one picture."""
 
     now: Settings
     branches: tuple[Branch, ...]
@@ -22,16 +23,23 @@ class Step:
 
 
 def step_costs(
-    model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int, cfg: float = 1.0
+    model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int, cfg: float = 1.0, stay: int = 0
 ) -> list[Step]:
-    """Every step over a latent [B, C, ...] with `text` text tokens."""
+    """Every step over a latent [B, C, ...] with `text` text tokens, where `stay` image tokens are kept at any rate."""
     adapter = adapter_of(model)
-    tokens, count = adapter.tokens(shape), adapter.counter(shape, text)
+    tokens, count, factors = adapter.tokens(shape), adapter.counter(shape, text, stay), adapter.sparsity.factors
+    subset = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
+    routes = range(max(len(factors), 1))
     made: dict[Settings, Step] = {}
 
     def step(now: Settings) -> Step:
         branches = RULES[schedule.rule].branches(now)
-        kept = tuple(keep_count(tokens, branch.gamma) for branch in branches)
+        kept = tuple(
+            round(sum(subset.count(tokens, branch.gamma, route) for route in routes) / len(routes))
+            if branch.gamma > 0
+            else tokens
+            for branch in branches
+        )
         return Step(now, branches, kept, cost_of(count, schedule.rule, now))
 
     moments = (schedule.at(number / steps, cfg) for number in range(steps))

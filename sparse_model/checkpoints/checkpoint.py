@@ -1,8 +1,6 @@
 """Checkpoint files: recognised, checked and loaded without ever running code from them; written atomically."""
 
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,8 @@ from torch import Tensor, nn
 from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
 from ..tensors import Stored, finite, opened
+from ..writing import whole_file
+from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
 from .metadata import KEY, from_metadata, to_metadata
@@ -93,7 +93,11 @@ def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
                 spec = from_metadata(contents.metadata)
             else:
                 spec = recognise(Clues.of(tensors, source, contents))
-            checkpoint = Checkpoint(path, spec, _matching(tensors, spec))
+            check_sizes(spec)
+            with limited(2 * len(tensors) + 1000):
+                network = build(spec, replace(TORCH, device="meta"))
+            checkpoint = Checkpoint(path, spec, _matching(tensors, spec, network))
+            check_runs(spec, network)
         yield checkpoint
 
 
@@ -130,25 +134,21 @@ def build(spec: ModelSpec, backend: Backend = TORCH) -> nn.Module:
 
 
 def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a safetensors file with metadata; the file appears whole or not at all."""
+    """Writes a safetensors file with metadata; the file appears whole or not at all, then OSError says why."""
     tensors = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
         for name, value in state.items()
     }
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary, ordinary = Path(folder, path.name), Path(folder, "ordinary")
+    with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=to_metadata(spec))
-        ordinary.touch()  # save_file's own files are private; this one has the mode that any new file gets here
-        temporary.chmod(ordinary.stat().st_mode)
-        os.replace(temporary, path)
 
 
-def _matching(tensors: Mapping[str, Stored], spec: ModelSpec) -> dict[str, Stored]:
+def _matching(tensors: Mapping[str, Stored], spec: ModelSpec, network: nn.Module) -> dict[str, Stored]:
     """The tensors that the spec's network takes, checked. FileError if any is missing or of another shape, and if
     others are left over that the network might need."""
     architecture = ARCHITECTURES[spec.architecture]
     tensors = {architecture.rename(key): tensor for key, tensor in tensors.items()}
-    wanted = build(spec, replace(TORCH, device="meta")).state_dict()
+    wanted = network.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
         raise FileError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..conditions.text import TextSpec
 from ..files import FileError
-from ..method.prediction import KINDS
+from ..method.prediction import KINDS, Flow, Prediction
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from .families import ARCHITECTURES
@@ -52,17 +52,16 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelSpec:
         name = record["architecture"]
         if name not in ARCHITECTURES:
             raise FileError(f"its architecture '{name}' is unknown here; known: {', '.join(ARCHITECTURES)}.")
-        prediction = dict(record["prediction"])
         schedule = record.get("schedule")
         return ModelSpec(
             architecture=name,
             config=_build(ARCHITECTURES[name].config, record["config"]),
-            prediction=_build(KINDS[prediction.pop("kind")], prediction),
+            prediction=_prediction(record["prediction"]),
             sparsity=Sparsity.from_dict(record["sparsity"]),
             labels=_labels(record.get("labels", [])),
             latent=_latent(record.get("latent", "sd")),
             schedule=None if schedule is None else schedule_from_dict(schedule),
-            steps=_value(int, record.get("steps", 40), "steps"),
+            steps=_steps(record.get("steps", 40)),
             title=metadata.get("modelspec.title", ""),
             license=metadata.get("modelspec.license", ""),
             text=None if record.get("text") is None else _build(TextSpec, record["text"]),
@@ -90,6 +89,25 @@ def _curve(values: Mapping[str, Any]) -> Curve:
         raise TypeError("keyframes are pairs of progress and value")
     points = tuple((_value(float, t, "keyframes"), _value(float, v, "keyframes")) for t, v in values["keyframes"])
     return Curve(points, values["interpolation"])
+
+
+def _prediction(values: Mapping[str, Any]) -> Prediction:
+    prediction = _build(KINDS[values["kind"]], values)
+    numbers = [value for value in asdict(prediction).values() if isinstance(value, float)]
+    if isinstance(prediction, Flow):
+        known = prediction.output in ("velocity", "data") and prediction.clean_time in (0, 1) and prediction.levels >= 0
+    else:
+        known = getattr(prediction, "timesteps", 1) in range(1, 1 << 20)
+    if not known or min(numbers) <= 0:
+        raise FileError(f"its '{KEY}' metadata is damaged: its prediction is of no kind that is known.")
+    return prediction
+
+
+def _steps(value: Any) -> int:
+    steps = _value(int, value, "steps")
+    if not 1 <= steps <= 10_000:
+        raise FileError(f"its '{KEY}' metadata is damaged: it recommends {steps} steps.")
+    return steps
 
 
 def _labels(values: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Everything a checkpoint says about itself besides its weights."""
+"""Everything a checkpoint says about itself apart from its weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from ..method.sparsity import Sparsity
 from ..networks.dit import DiTConfig
 from ..networks.trdit import TRDiTConfig
 
-LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32}
+LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32, "kl-f8-d16": 8, "eq-sdxl": 8}
 """What the channels of a network's input can be, and how many pixels of the picture stand behind one of theirs."""
 
 

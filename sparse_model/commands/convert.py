@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..method.sparsity import Route, Sparsity
+from .numbers import whole
 from .schedule_options import add_schedule, schedule_of
 
 
@@ -24,7 +25,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, help="a text file with one class name per line")
     parser.add_argument("--title", help="the model's name")
     parser.add_argument("--license", help="the weights' licence, as an SPDX identifier")
-    parser.add_argument("--steps", type=int, help="recommended number of steps")
+    parser.add_argument("--steps", type=whole(1), help="recommended number of steps")
     add_schedule(parser)
     return parser
 
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> None:
 
     if options.target.suffix != ".safetensors":
         raise ValueError(f"'{options.target}' must end in .safetensors.")
+    if not options.target.parent.is_dir():
+        raise ValueError(f"'{options.target}': the folder '{options.target.parent}' does not exist.")
     spec, state = read(options.source)
     changes = {name: value for name in ("title", "license", "steps") if (value := getattr(options, name)) is not None}
     if options.route:
@@ -43,12 +46,20 @@ def run(options: argparse.Namespace) -> None:
         route.layers(spec.config.depth)
         changes["sparsity"] = Sparsity((route,))
     if options.labels and spec.text is not None:
-        raise ValueError(f"'{options.source}' reads text and knows no labels; leave --labels out.")
+        raise ValueError(f"'{options.source}' reads text and knows no labels; run it without --labels.")
     if options.labels:
-        changes["labels"] = tuple(options.labels.read_text(encoding="utf-8").split("\n")[: spec.config.num_classes])
+        changes["labels"] = tuple(lines_of(options.labels)[: spec.config.num_classes])
         if len(changes["labels"]) != spec.config.num_classes:
             raise ValueError(f"'{options.labels}' has fewer names than the model's {spec.config.num_classes} classes.")
     if schedule := schedule_of(options):
         changes["schedule"] = schedule
     save(state, replace(spec, **changes), options.target, getattr(torch, options.dtype) if options.dtype else None)
     print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB")
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file; ValueError if it is something else."""
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text of one name a line.") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..method.schedule import PRESETS
 from ..method.sparsity import Route, Sparsity
+from .numbers import whole
 from .schedule_options import add_schedule, schedule_of
 
 
@@ -23,9 +24,11 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint instead of --arch")
     parser.add_argument("--start", type=int, default=2, help="first routed layer (%(default)s)")
     parser.add_argument("--end", type=int, default=-4, help="last routed layer, itself routed (%(default)s)")
-    parser.add_argument("--size", type=int, help="side of the network's input, in its own pixels or latents")
     parser.add_argument(
-        "--steps", type=int, default=40, help="steps that a schedule's mean is taken over (%(default)s)"
+        "--size", type=whole(1, 65536), help="side of the network's input, in its own pixels or latents"
+    )
+    parser.add_argument(
+        "--steps", type=whole(1), default=40, help="steps that a schedule's mean is taken over (%(default)s)"
     )
     parser.add_argument("--attention", action="store_true", help="count the attention products too; the paper does not")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -42,8 +45,8 @@ def run(options: argparse.Namespace) -> None:
         spec, _ = read(options.checkpoint)
     else:
         spec = ModelSpec.published(options.arch, Sparsity((Route(options.start, options.end),)))
-    if options.steps < 1:
-        raise ValueError(f"--steps {options.steps} is too few; at least 1.")
+    if options.size is not None and options.size % spec.config.patch_size:
+        raise ValueError(f"--size {options.size} is no multiple of the network's patches of {spec.config.patch_size}.")
     schedule = schedule_of(options) or PRESETS["SG_FLOPS"]
     cost = step_cost(spec, schedule, options.steps, options.attention, options.size)
     figures = {name: round(value / 1e9, 4) for name, value in {**asdict(cost), "total": cost.total}.items()}

@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ..files import printable
+
+SHOWN = 60  # labels
+
 
 def add_parser(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("inspect", help="what a checkpoint is: architecture, route, sizes, classes")
@@ -15,9 +19,11 @@ def run(options: argparse.Namespace) -> None:
 
     spec, state = read(options.checkpoint)
     weights = sum(value.numel() for value in state.values())
-    print(f"{options.checkpoint.name}: {spec.title}\n  {spec.describe()}\n  {weights / 1e6:.1f} M parameters")
+    lines = [f"{options.checkpoint.name}: {spec.title}", f"  {spec.describe()}", f"  {weights / 1e6:.1f} M parameters"]
     if spec.note:
-        print(f"  {spec.note}.")
+        lines.append(f"  {spec.note}.")
     if spec.labels:
-        more = f", … ({len(spec.labels)})" if len(spec.labels) > 60 else ""
-        print("  labels: " + ", ".join(spec.labels[:60]) + more)
+        more = f", … ({len(spec.labels)})" if len(spec.labels) > SHOWN else ""
+        lines.append("  labels: " + ", ".join(printable(label, 40) for label in spec.labels[:SHOWN]) + more)
+    for line in lines:
+        print(printable(line, 80 * SHOWN))

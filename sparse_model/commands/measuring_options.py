@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.bundled import DEFAULT, earlier
+from .numbers import whole
 
 if TYPE_CHECKING:
     from ..evaluation.measure import Bench
@@ -33,16 +34,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=["float32", "bfloat16"], default="float32", help="of the network (%(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=100, help="pictures drawn at once (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="Euler steps (%(default)s)")
-    parser.add_argument("--samples", type=int, default=1000, help="pictures per seed (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs with noises of their own (%(default)s)")
+    parser.add_argument("--batch", type=whole(1), default=100, help="pictures drawn at once (%(default)s)")
+    parser.add_argument("--steps", type=whole(1), default=20, help="Euler steps (%(default)s)")
+    parser.add_argument("--samples", type=whole(1), default=1000, help="pictures per seed (%(default)s)")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="runs with noises of their own (%(default)s)")
 
 
 def bench_of(options: argparse.Namespace) -> "Bench":
-    for name in ("batch", "steps", "samples", "seeds"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} {getattr(options, name)} is too few; at least 1.")
     if not options.reference.exists():
         raise ValueError(
             f"--reference '{options.reference}' does not exist; name a folder of class subfolders, or make the packed "

@@ -5,12 +5,17 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from ..files import printable
+
+LIMIT = 1000
+"""Characters of an error: what files say of themselves, and what people type, has no end."""
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the usage text."""
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {printable(message, LIMIT)}\n")
 
 
 def run_verb(verbs: Sequence[ModuleType], description: str, arguments: Sequence[str] | None) -> int:
@@ -23,6 +28,12 @@ def run_verb(verbs: Sequence[ModuleType], description: str, arguments: Sequence[
     try:
         options.run(options)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        print(f"{parser.prog} {options.command}: {printable(_sentence(error), LIMIT)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"'{error.filename}': {error.strerror}."
+    return str(error)

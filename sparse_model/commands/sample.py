@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..checkpoints.bundled import DEFAULT, earlier
+from .numbers import SEEDS, whole
 from .schedule_options import add_schedule, schedule_of
 
 PROMPTS = [
@@ -31,18 +32,24 @@ def add_parser(commands) -> argparse.ArgumentParser:
         "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
     )
     parser.add_argument("--out", type=Path, default=Path("out.png"), help="where the picture goes (%(default)s)")
-    parser.add_argument("--steps", type=int, help="Euler steps; default: what the checkpoint recommends")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first column; column i has seed + i")
+    parser.add_argument("--steps", type=whole(1), help="Euler steps; default: what the checkpoint recommends")
+    parser.add_argument(
+        "--seed", type=whole(-SEEDS, SEEDS), default=0, help="seed of the first column; column i has seed + i"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off on many pictures")
     add_schedule(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from ..writing import whole_file
     from .comparison import comparison_picture
 
-    if options.steps is not None and options.steps < 1:
-        raise ValueError(f"--steps {options.steps} is too few; at least 1.")
+    form = Image.registered_extensions().get(options.out.suffix.lower())
+    if form not in Image.SAVE:
+        raise ValueError(f"--out '{options.out}' is no picture that can be written; end it in .png.")
     if not options.out.parent.is_dir():
         raise ValueError(f"--out '{options.out}': the folder '{options.out.parent}' does not exist.")
     picture = comparison_picture(
@@ -54,5 +61,6 @@ def run(options: argparse.Namespace) -> None:
         auxiliary=options.auxiliary or earlier(options.checkpoint),
         compile=options.compile,
     )
-    picture.save(options.out)
+    with whole_file(options.out) as temporary:
+        picture.save(temporary, form)
     print(f"{options.out}: {picture.width} x {picture.height}")

@@ -4,24 +4,33 @@ import argparse
 from pathlib import Path
 
 from .measuring_options import add_common, bench_of
+from .numbers import real, whole
 
 
 def add_parser(commands) -> argparse.ArgumentParser:
     from ..evaluation.calibrate import TRIALS
+    from ..evaluation.metrics import NEIGHBOURS
     from ..evaluation.plans import PLANS
     from ..evaluation.sweep import Sizes
 
     parser = commands.add_parser(
         "sweep",
         help="measure every guidance method, or search the best schedule within a budget",
-        description="Measures the cells of plans into a results file; the same call again goes on where it stopped. "
+        description="Measures the cells of plans into a results file; the same call again continues from there. "
         "With --budget it searches the best schedule instead and writes it into the checkpoint.",
     )
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
-    parser.add_argument("--budget", type=float, help="calibrate: the highest cost of a step, as a fraction of CFG's")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="schedules to try within the budget (%(default)s)")
     parser.add_argument(
-        "--search-samples", type=int, default=Sizes.search, help="pictures per cell of a search (%(default)s)"
+        "--budget", type=real(0, 10), help="calibrate: the highest cost of a step, as a fraction of CFG's"
+    )
+    parser.add_argument(
+        "--trials", type=whole(1), default=TRIALS, help="schedules to try within the budget (%(default)s)"
+    )
+    parser.add_argument(
+        "--search-samples",
+        type=whole(NEIGHBOURS + 1),
+        default=Sizes.search,
+        help="pictures per cell of a search (%(default)s)",
     )
     parser.add_argument("--plots", type=Path, help="a folder for plots and tables of the whole results file")
     add_common(parser)

@@ -4,7 +4,6 @@ The package is imported when an encoder is loaded, not before. Weights come from
 published so, from pickles that are read for tensors alone), nothing is fetched, and no code of a folder is run.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..files import FileError, read_json
 from .prompts import CLEANING
 from .text import Text
 
 
 class Kind(NamedTuple):
     """How a published pipeline reads prompts: `encoder` names it (text.ENCODERS), prompts are cleaned, padded to and
-    cut at `length` tokens. `take` finds the part that encodes text in the class `model` of transformers. `pad` is the
-    token that stands for padding where a network reads the padding like the prompt, None where it is masked."""
+    cut at `length` tokens, or left as long as they are (None). `take` finds the part that encodes text in the class
+    `model` of transformers. `pad` is the token that stands for padding where a network reads the padding like the
+    prompt, None where it is masked."""
 
     encoder: str
-    length: int
+    length: int | None
     cleaning: str
     model: str
     take: Callable[[Any], nn.Module] = lambda whole: whole
@@ -33,6 +34,8 @@ class Kind(NamedTuple):
 
 # MicroDiT's text encoder was run by open_clip, which pads with zeros and masks nothing
 CLIP = Kind("clip-h", 77, "light", "clip.CLIPTextModel", options={"use_safetensors": None}, pad=0)
+# HDM's pipeline pads the prompts of a batch to the longest; an empty prompt is one token of padding
+QWEN3 = Kind("qwen3-0.6b", None, "plain", "qwen3.Qwen3Model", pad=151643)
 # by the model_type in a folder's config.json: whole models, and the parts that diffusers keeps of them
 KINDS: dict[str, Kind] = {
     "t5gemma": Kind(
@@ -52,6 +55,7 @@ KINDS: dict[str, Kind] = {
         lambda model: model.model.language_model,
     ),
     "qwen3_vl_text": Kind("qwen3-vl-2b", 256, "light", "qwen3_vl.Qwen3VLTextModel"),
+    "qwen3": QWEN3,
     "clip": CLIP,
     "clip_text_model": CLIP,
 }
@@ -68,9 +72,11 @@ class PromptEncoder:
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids [N, length] and their mask, True where the network reads: at tokens of the prompt, or at all."""
-        clean = CLEANING[self.kind.cleaning]
+        cleaned = [CLEANING[self.kind.cleaning](prompt) for prompt in prompts]
+        if self.kind.length is None:
+            return self.unpadded(cleaned)
         encoded = self.tokenizer(
-            [clean(prompt) for prompt in prompts],
+            cleaned,
             padding="max_length",
             max_length=self.kind.length,
             truncation=True,
@@ -81,6 +87,13 @@ class PromptEncoder:
         if self.kind.pad is None:
             return ids, mask
         return ids.masked_fill(~mask, self.kind.pad), torch.ones_like(mask)
+
+    def unpadded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The same at the length of the longest prompt."""
+        rows = [self.tokenizer(prompt)["input_ids"] or [self.kind.pad] for prompt in prompts]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [self.kind.pad] * (longest - len(row)) for row in rows])
+        return ids, torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
 
     @torch.no_grad()
     def encode(self, ids: Tensor, mask: Tensor) -> Text:
@@ -126,9 +139,8 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
 def kind_of(folder: Path) -> Kind | None:
     """What kind of text encoder a folder holds, by its config.json."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return KINDS.get(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return KINDS.get(read_json(folder / "config.json")["model_type"])
+    except (FileError, KeyError, TypeError):
         return None
 
 

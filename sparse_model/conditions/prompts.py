@@ -1,4 +1,4 @@
-"""Prompts as the published pipelines of PRX clean them before they are cut into tokens."""
+"""Prompts as published pipelines clean them before they are cut into tokens."""
 
 import html
 import re
@@ -79,7 +79,12 @@ def thorough(text: str) -> str:
     return _replaced(light(text), NOISE).strip()
 
 
-CLEANING: dict[str, Callable[[str], str]] = {"light": light, "thorough": thorough}
+def plain(text: str) -> str:
+    """As it is, but for brackets that are escaped for nodes that read weights in them: for HDM."""
+    return text.replace(r"\(", "(").replace(r"\)", ")")
+
+
+CLEANING: dict[str, Callable[[str], str]] = {"light": light, "thorough": thorough, "plain": plain}
 
 
 def _replaced(text: str, rules: tuple[tuple[str, str], ...]) -> str:

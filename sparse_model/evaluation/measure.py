@@ -114,7 +114,7 @@ class Bench:
         return Denoiser(lambda x, *inputs: network(x.to(dtype), *inputs).float(), spec.prediction), spec, weights
 
     def key(self, cell: Cell) -> str:
-        """Identifies everything that decides a cell's figures, besides the model."""
+        """Identifies everything that decides a cell's figures, apart from the model."""
         weak = self.auxiliary_digest if RULES[cell.schedule.rule].auxiliary else ""
         parts = [schedule_to_dict(cell.schedule), cell.seed, cell.samples, cell.steps, self.precision]
         parts += [self.reference.digest, weak, SIDE]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 NEIGHBOURS = 5
 
 
-class Given(nn.Module):
+class Identity(nn.Module):
     """The feature module that torchmetrics is given where features are computed already: hands them on."""
 
     def __init__(self, num_features: int):
@@ -34,7 +34,7 @@ class Real:
             )
 
     @cached_property
-    def balls(self) -> Tensor:
+    def radii(self) -> Tensor:
         """Distance of every picture to its NEIGHBOURS-th nearest other one [N]."""
         return _radius(self._apart)
 
@@ -61,7 +61,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
             "pip install -r requirements-evaluate.txt"
         ) from error
     # one process computes it from everybody's features, so torchmetrics must not wait for the others
-    metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False)
+    metric = FrechetInceptionDistance(Identity(real.shape[1]), sync_on_compute=False)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     return metric.compute().item()
@@ -71,18 +71,18 @@ def neighbourhoods(real: Real, fake: Tensor) -> dict[str, float]:
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797), from k nearest neighbours.
 
     precision: share of fakes inside the k-ball of some real picture; recall: the other way round. density: how many
-    real k-balls a fake lies in, divided by k; coverage: share of real pictures with a fake in their k-ball.
+    real k-radii a fake lies in, divided by k; coverage: share of real pictures with a fake in their k-ball.
     """
     if len(fake) <= NEIGHBOURS:
         raise ValueError(f"{len(fake)} pictures are too few: the metrics need at least {NEIGHBOURS + 1}.")
     across = torch.cdist(real.features.double(), fake.double())  # [N, M]
-    real_ball, fake_ball = real.balls, _radius(torch.cdist(fake.double(), fake.double()))
-    inside = across <= real_ball[:, None]
+    real_radius, fake_radius = real.radii, _radius(torch.cdist(fake.double(), fake.double()))
+    inside = across <= real_radius[:, None]
     return {
         "precision": inside.any(dim=0).double().mean().item(),
-        "recall": (across <= fake_ball[None, :]).any(dim=1).double().mean().item(),
+        "recall": (across <= fake_radius[None, :]).any(dim=1).double().mean().item(),
         "density": inside.double().sum(dim=0).mean().item() / NEIGHBOURS,
-        "coverage": (across.amin(dim=1) <= real_ball).double().mean().item(),
+        "coverage": (across.amin(dim=1) <= real_radius).double().mean().item(),
     }
 
 

@@ -38,7 +38,9 @@ def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module
     """
     if path.is_dir():
         if held_out:
-            raise ValueError(f"'{path}' is a folder, of which nothing was held out; leave --held-out away.")
+            raise ValueError(
+                f"'{path}' is a folder of pictures, none of which was held out; run it without --held-out."
+            )
         pictures = load(path, spec.config.input_size)
         index = torch.arange(len(pictures))
     else:

@@ -38,8 +38,10 @@ class Results:
     def _parse(self, line: bytes, number: int) -> Row:
         try:
             row = json.loads(line)
-            model, _, _ = row["model"], row["key"], row["plan"]
-        except (ValueError, KeyError, TypeError) as error:
+            model, key, plan = row["model"], row["key"], row["plan"]
+            if not isinstance(key, str) or not isinstance(plan, str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"'{self.path}' line {number} is not a result; name another file for results.") from error
         if model != self.model:
             raise ValueError(
@@ -77,7 +79,7 @@ class Results:
                 file.truncate(start)
                 raise OSError(
                     f"'{self.path}' could not be written ({error.strerror}); make room and call the same again: it "
-                    "goes on where it stopped."
+                    "continues from there."
                 ) from error
 
 

@@ -24,7 +24,7 @@ class Variant(Protocol):
 
 @dataclass(frozen=True)
 class _Changed(Denoiser):
-    """A denoiser that evaluates `change(evaluation)` in place of each evaluation."""
+    """A denoiser that runs `change(evaluation)` in place of each evaluation."""
 
     change: Callable[[Evaluation], Evaluation]
 

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from .sparsity import Sparsity
+from .token_mask import TokenMask
 from .tokens import Subsets, keep_count, random_subset, subsets
 
 
@@ -63,11 +65,12 @@ class Evaluation:
     """One call of a network: its batch is one equal chunk of rows per branch, in order.
 
     `subsets` decides the kept tokens; None draws them from torch's global generator, on the network's device, as in
-    training.
+    training. Tokens under a `mask` are never left out.
     """
 
     branches: tuple[Branch, ...] = (Branch(),)
     subsets: Subsets | None = field(default_factory=subsets)
+    mask: TokenMask | None = None
 
     @cached_property
     def sources(self) -> tuple[int, ...]:
@@ -87,6 +90,16 @@ class Evaluation:
         named = zip(known, inputs, strict=True)
         return replace(self, branches=tuple(replace(b, condition=(b.condition, given)) for b, given in named))
 
+    def placed(
+        self, sparsity: Sparsity, size: Sequence[int], patch: Sequence[int], part: slice = slice(None)
+    ) -> "Evaluation":
+        """The same in a network with these routes and patches, over a latent [N, C, *size]; see `TokenMask.over`."""
+        factors = sparsity.factors
+        if self.subsets is None or not (factors or self.mask):
+            return self
+        stay = self.mask and self.mask.over(size, patch, part)
+        return replace(self, subsets=replace(self.subsets, factors=factors, stay=stay or self.subsets.stay))
+
     def draw(self, route: int, batch: int, tokens: int, device: torch.device | str | None) -> tuple[Tensor, ...]:
         """The kept tokens of every branch in one route: [batch, K] each."""
         if self.subsets is None:
@@ -96,7 +109,8 @@ class Evaluation:
     def prepare(self, network: nn.Module, x: Tensor) -> Prepared:
         """The same evaluation with its tokens drawn for all routes of a network and its batch x [N, C, H, W]."""
         batch, tokens = len(x) // len(self.branches), network.config.tokens(*x.shape[-2:])
-        return self.drawn(network.sparsity.count, batch, tokens, x.device)
+        placed = self.placed(network.sparsity, x.shape[2:], (network.config.patch_size,) * 2)
+        return placed.drawn(network.sparsity.count, batch, tokens, x.device)
 
     def drawn(self, routes: int, batch: int, tokens: int, device: torch.device | str | None = None) -> Prepared:
         """The same with `batch` rows per chunk of `tokens` tokens each."""

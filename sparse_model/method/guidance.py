@@ -18,8 +18,8 @@ def guide(strong: Tensor, weak: Tensor, omega: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Settings:
-    """A schedule's values at one moment, and the scale `cfg` of a rule that has CFG besides. At a scale of 1 a branch
-    is not needed."""
+    """A schedule's values at one moment, and `cfg`, the scale of a rule that also has CFG. A branch whose scale is 1 is
+    not needed."""
 
     gamma_strong: float
     gamma_weak: float
@@ -63,7 +63,7 @@ class Rule:
 
     @property
     def beside_cfg(self) -> bool:
-        """Whether it has a CFG scale besides omega."""
+        """Whether it has a CFG scale as well as omega."""
         return any(away.scale == "cfg" for away in self.away)
 
     @property

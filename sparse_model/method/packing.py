@@ -27,16 +27,20 @@ class Packing:
         repeated = [part.expand(-1, n, *part.shape[2:]) for part, n in zip(parts, self.lengths, strict=True)]
         return torch.cat(repeated, dim=1)
 
-    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        """Self-attention within each segment: q, k, v [B, sum(lengths), heads * d] -> the same shape."""
+    def attend(
+        self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
+    ) -> Tensor:
+        """Self-attention within each segment: q, k, v [B, sum(lengths), heads * d], `bias` [B, sum(lengths)] on the
+        logits of tokens -> the shape of q."""
         count = len(self.lengths)
+        parts = (q, k, v) if bias is None else (q, k, v, bias)
         if count < 2:
-            return attention(q, k, v, heads)
+            return _attend(attention, heads, *parts)
         if len(set(self.lengths)) == 1:  # segments of one length are as good as rows
-            q, k, v = (x.unflatten(1, (count, -1)).flatten(0, 1) for x in (q, k, v))
-            return attention(q, k, v, heads).unflatten(0, (-1, count)).flatten(1, 2)
-        parts = zip(*map(self.split, (q, k, v)), strict=True)
-        return torch.cat([attention(*part, heads) for part in parts], dim=1)
+            rows = (x.unflatten(1, (count, -1)).flatten(0, 1) for x in parts)
+            return _attend(attention, heads, *rows).unflatten(0, (-1, count)).flatten(1, 2)
+        segments = zip(*map(self.split, parts), strict=True)
+        return torch.cat([_attend(attention, heads, *segment) for segment in segments], dim=1)
 
     def attend_to(
         self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None
@@ -59,7 +63,7 @@ class Packing:
         context_v: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        """Self-attention within each segment whose tokens see a context besides: q, k, v [B, sum(lengths), heads * d],
+        """Self-attention within each segment whose tokens also see a context: q, k, v [B, sum(lengths), heads * d],
         context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M] on the logits of the context -> the
         shape of q."""
         outputs = []
@@ -72,3 +76,7 @@ class Packing:
 
 
 WHOLE = Packing()
+
+
+def _attend(attention: Attention, heads: int, q: Tensor, k: Tensor, v: Tensor, *bias: Tensor) -> Tensor:
+    return attention(q, k, v, heads, *(own.unsqueeze(1) for own in bias))

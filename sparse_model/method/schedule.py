@@ -187,11 +187,17 @@ def constant(gamma_strong: float, gamma_weak: float, omega: float, rule: str = "
 
 
 # arXiv 2601.01608: SG_FLOPS and SG_FID in table 2 (omega within the range of its heatmaps), HPSv3 and GenEval settings
-# of its text-to-image model. Path-Drop Guidance of arXiv 2510.21986, omega of its published configuration.
+# of its text-to-image model. Path-Drop Guidance of arXiv 2510.21986, omega of its published configuration. HDM: the
+# example in its authors' README (KohakuBlueleaf/HDM). The last one is what the node SkipLayerGuidanceDiT
+# of ComfyUI does at its defaults: scale 3 between 1 % and 15 %.
 PRESETS: dict[str, Schedule] = {
     "SG_FLOPS": constant(0.5, 0.9, 1.5),
     "SG_FID": Schedule(Curve.cosine(0.0, 0.6), Curve.cosine(0.6, 0.0), Curve.constant(1.5), "AG + SG"),
     "HPSv3": constant(0.1, 0.8, 1.8),
     "GenEval": constant(0.2, 0.7, 2.5, "CFG + SG"),
     "PDG": constant(0.0, 1.0, 3.0, "CFG + SG"),
+    "HDM": constant(0.0, 0.5, 3.0, "CFG + SG"),
+    "like Skip Layer Guidance": Schedule(
+        Curve.constant(0.0), Curve.constant(1.0), Curve.constant(4.0), "SG beside CFG", 0.01, 0.15
+    ),
 }

@@ -60,7 +60,7 @@ def run_masked(
     per_sample: Sequence[Tensor] = (),
     per_token: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
-    """Each branch's kept tokens through all layers, and `fill` in the place of the others (arXiv 2601.01608, eq. 4).
+    """Each branch's kept tokens through all layers, and `fill` in place of the others (arXiv 2601.01608, eq. 4).
 
     As `run_layers`, but for the other tokens: x [U * B, T, D], fill [1, 1, E] -> [N, T, E]; the layers may change the
     width from D to E.

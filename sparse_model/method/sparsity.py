@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +12,26 @@ OPTION = re.compile(r"""(?P<quote>["']?)--tread_config[=\s]\s*(?P<value>.+?)(?P=
 """SimpleTuner's option as it is typed: quoted or not, perhaps with the backslash that continues a line."""
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
+FACTOR = "gamma_factor"
+"""Our own key beside the trainers'; it may be missing."""
 
 
 @dataclass(frozen=True)
 class Route:
     """A stretch of layers that only kept tokens run through: r_{start->end}, both ends inside the route.
 
-    Negative ends count from the network's last layer, as in Python. `ratio` is the sparsity rate in training.
+    Negative ends count from the network's last layer, as in Python. `ratio` is the sparsity rate in training. In
+    sampling the rates of a schedule are multiplied by `factor`, for networks that were trained with several ratios.
     """
 
     start: int
     end: int
     ratio: float = 0.5
+    factor: float = 1.0
 
     def __post_init__(self):
+        if not 0 <= self.factor < math.inf:
+            raise ValueError(f"route {FACTOR} {self.factor} is no factor of a sparsity rate: it is 0 or more.")
         if not 0 <= self.ratio < 1:
             raise ValueError(f"route ratio {self.ratio} is outside [0, 1): it is the fraction of tokens left out.")
 
@@ -50,6 +57,13 @@ def trainers_route(depth: int) -> Route:
     return Route(2, -2) if depth > 4 else Route(depth // 3, depth // 3)
 
 
+def short_route(depth: int) -> Route:
+    """A route for a network that nobody trained with one: two layers, a third of the way in, where skip-layer guidance
+    is used to leave layers out (7 to 9 of the 24 of SD3.5 medium)."""
+    start = min(depth // 3, depth - 1)
+    return Route(start, min(start + 1, depth - 1), ratio=0.0)
+
+
 @dataclass(frozen=True)
 class Sparsity:
     """How a network was trained to be token-sparse: by routes, or by a mask in front of its encoder."""
@@ -71,6 +85,26 @@ class Sparsity:
         """How many token subsets one evaluation needs for each branch."""
         return len(self.routes) + (self.mask is not None)
 
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """What every route multiplies a schedule's rates by; () where they leave them as they are."""
+        found = tuple(route.factor for route in self.routes)
+        return () if set(found) <= {1.0} else found
+
+    def check_rates(self, gamma_strong: float, gamma_weak: float) -> None:
+        """ValueError if a route would scale the highest rates of a schedule out of their range."""
+        for route in self.routes:
+            for name, gamma, fits in (
+                ("gamma_strong", gamma_strong, gamma_strong * route.factor < 1),
+                ("gamma_weak", gamma_weak, gamma_weak * route.factor <= 1),
+            ):
+                if not fits:
+                    raise ValueError(
+                        f"The route {route.start} -> {route.end} multiplies {name} {gamma:g} by its {FACTOR} "
+                        f"{route.factor:g}, which is {gamma * route.factor:g}: no more than all tokens can be left "
+                        f"out, and the strong branch must keep some; lower {name} or the {FACTOR} in the route's JSON."
+                    )
+
     def stretches(self, depth: int) -> Iterator[tuple[range, int | None]]:
         """(layers, route number or None) over all layers in order; ValueError if routes overlap."""
         layer = 0
@@ -87,7 +121,12 @@ class Sparsity:
         """What `to_json` writes, as a value for somebody else's JSON."""
         if self.mask is not None:
             return {"mask_ratio": self.mask}
-        return {"routes": [dict(zip(KEYS, (r.start, r.end, r.ratio), strict=True)) for r in self.routes]}
+        return {
+            "routes": [
+                dict(zip(KEYS, (r.start, r.end, r.ratio), strict=True)) | ({FACTOR: r.factor} if r.factor != 1 else {})
+                for r in self.routes
+            ]
+        }
 
     def to_json(self) -> str:
         """The trainers' JSON: {"routes": [{"start_layer_idx", "end_layer_idx", "selection_ratio"}]}."""
@@ -98,9 +137,10 @@ class Sparsity:
         """What `to_dict` gave or a trainer's configuration holds; ValueError in one sentence for anything else."""
         try:
             mask = float(data["mask_ratio"]) if "mask_ratio" in data else None
-            routes = [[route[key] for key in KEYS] for route in data["routes"]] if mask is None else []
-            numbers = [(int(start), int(end), float(ratio)) for start, end, ratio in routes]
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            routes = data["routes"] if mask is None else []
+            numbers = [(*(route[key] for key in KEYS), route.get(FACTOR, 1)) for route in routes]
+            numbers = [(int(start), int(end), float(ratio), float(factor)) for start, end, ratio, factor in numbers]
+        except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise _not_a_route(repr(data)) from error
         return cls(tuple(Route(*values) for values in numbers), mask)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +42,23 @@ def random_scores(seed: int, evaluation: int, branch: int, route: int, tokens: i
     return torch.rand(tokens, generator=_generator(seed, evaluation, branch, route, 1))
 
 
+@dataclass(frozen=True, eq=False)
+class Staying:
+    """Tokens that are kept at any rate: `which` [B or 1, tokens] of every sample or of all, on the CPU."""
+
+    which: Tensor
+
+    @cached_property
+    def count(self) -> int:
+        """The most of any sample: so many tokens are kept of each, so that a batch stays rectangular."""
+        return int(self.which.sum(dim=1).max())
+
+    @classmethod
+    def first(cls, count: int, tokens: int) -> "Staying":
+        """Any `count` of `tokens`, where only their number matters."""
+        return cls(torch.arange(tokens).unsqueeze(0) < count)
+
+
 class TokenOrders:
     """The order in which one run keeps the tokens of every sample: a subset of any size is its beginning.
 
@@ -64,9 +82,11 @@ class TokenOrders:
         tokens: int,
         route: int = 0,
         device: torch.device | str | None = None,
+        stay: Staying | None = None,
     ) -> Tensor:
-        """[batch, tokens] int64: the numbers of all tokens, those to keep first."""
-        key = branch, batch, tokens, route, str(device)
+        """[batch, tokens] int64: the numbers of all tokens, those to keep first. Those that stay come in front; the
+        order of the others does not depend on them."""
+        key = branch, batch, tokens, route, str(device), stay
         first, orders = self._drawn.get(key, (evaluation, None))
         if orders is None or not 0 <= evaluation - first < len(orders):
             first = evaluation
@@ -75,6 +95,9 @@ class TokenOrders:
                 for later in range(first, first + self.ahead)
                 for i in range(batch)
             ])  # fmt: skip
+            if stay is not None:
+                rows = torch.arange(batch).repeat(self.ahead) % len(stay.which)
+                scores = scores - stay.which[rows].to(scores)  # scores lie in [0, 1)
             orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
             self._drawn[key] = first, orders
         return orders[evaluation - first]
@@ -85,11 +108,15 @@ class Subsets:
     """Which tokens the branches of one evaluation keep. `exact` keeps T - int(T * gamma) tokens per sample
     (CompVis/tread). `bernoulli` keeps each token with probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is
     drawn from the binomial once per evaluation and shared by the samples and by branches of one gamma, so that a batch
-    stays rectangular. ValueError for another selection."""
+    stays rectangular. ValueError for another selection.
+
+    `factors` scale the rate of each route. Where more tokens have to `stay` than a rate keeps, the rate gives way."""
 
     orders: TokenOrders
     evaluation: int = 0
     selection: str = "exact"
+    factors: tuple[float, ...] = ()
+    stay: Staying | None = None
 
     def __post_init__(self):
         if self.selection not in SELECTIONS:
@@ -100,11 +127,17 @@ class Subsets:
         return replace(self, evaluation=evaluation)
 
     def count(self, tokens: int, gamma: float, route: int = 0) -> int:
-        """How many of `tokens` tokens stay at sparsity rate `gamma`."""
+        """How many of `tokens` tokens are kept at sparsity rate `gamma`."""
+        if self.factors:
+            gamma = gamma * self.factors[route]
+            if gamma > 1:
+                raise ValueError(f"route number {route} scales the sparsity rate to {gamma:g}, which is over 1.")
         if self.selection == "exact":
-            return keep_count(tokens, gamma)
-        chances = torch.rand(tokens, generator=_generator(self.orders.seed, self.evaluation, route))
-        return int((chances >= gamma).sum())
+            kept = keep_count(tokens, gamma)
+        else:
+            chances = torch.rand(tokens, generator=_generator(self.orders.seed, self.evaluation, route))
+            kept = int((chances >= gamma).sum())
+        return kept if self.stay is None else max(kept, self.stay.count)
 
     def draw(
         self,
@@ -116,7 +149,7 @@ class Subsets:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """The kept tokens of one branch in one route, ascending: [batch, K] int64."""
-        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device)
+        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device, self.stay)
         return order[:, : self.count(tokens, gamma, route)].sort(dim=1).values
 
 

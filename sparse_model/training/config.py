@@ -1,11 +1,11 @@
 """What a training run is: one frozen record, saved beside its checkpoints, and the ready ones of the demo models."""
 
-import json
 from dataclasses import dataclass, field, fields, replace
 
 from ..method.sparsity import Route, Sparsity
 from ..networks.dit import DiTConfig
 from ..networks.maskdit import MaskDiTConfig
+from .limits import check, parsed
 
 EMOJI = ("twemoji", "noto", "noto-v1", "fluent-emoji-flat", "emojione")
 PICTURES = ("Animals & Nature", "Food & Drink", "Travel & Places", "Smileys & Emotion")
@@ -111,11 +111,9 @@ def changed(name: str, assignments: list[str]) -> TrainConfig:
         target = config.network if owner == "network" else config
         if owner not in ("", "network") or inner not in {field.name for field in fields(target)}:
             raise ValueError(f"'{key}' is not a setting; use one of {', '.join(f.name for f in fields(TrainConfig))}.")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
+        value = parsed(key, text, getattr(target, inner))
         config = (
             replace(config, network=replace(target, **{inner: value})) if owner else replace(config, **{key: value})
         )
+    check(config)
     return config

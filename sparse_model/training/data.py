@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from .packed import read_packed
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -65,7 +67,7 @@ def load_packed(
     `sets` and `categories` name what to keep (all if empty), `min_sets` asks that as many of the kept sets draw the
     same subject, `min_count` drops labels with fewer pictures.
     """
-    data = np.load(path, allow_pickle=False)
+    data = read_packed(path)
     sources, subjects = np.array([name.split(":", 1) for name in data["names"]]).T
     keep = np.ones(len(subjects), dtype=bool)
     if sets := list(sets):
@@ -99,7 +101,7 @@ def load_folder(path: Path, size: int) -> Pictures:
         (file, label)
         for label, name in enumerate(classes)
         for file in sorted((path / name).iterdir())
-        if file.suffix.lower() in SUFFIXES
+        if file.suffix.lower() in SUFFIXES and file.is_file()
     ]
     if not files:
         raise ValueError(f"the class subfolders of '{path}' hold no images ({', '.join(sorted(SUFFIXES))}).")
@@ -112,7 +114,7 @@ def _square(file: Path, size: int) -> np.ndarray:
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGBA")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"'{file}' cannot be read as an image: {error}.") from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -9,6 +9,7 @@ from ..checkpoints.spec import ModelSpec
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import constant
 from ..pictures.image import contact_sheet
+from ..writing import whole_file
 from .data import Pictures
 
 ROWS = {
@@ -28,4 +29,5 @@ def save_grid(network: nn.Module, spec: ModelSpec, pictures: Pictures, index: to
     rows = {"real": pictures.pixels(index)}
     for name, schedule in ROWS.items():
         rows[name] = sample(denoiser, y, schedule, shape=shape, steps=25).float().cpu()
-    contact_sheet(rows, scale=2).save(path)
+    with whole_file(path) as temporary:
+        contact_sheet(rows, scale=2).save(temporary, "PNG")

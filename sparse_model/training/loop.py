@@ -21,13 +21,16 @@ from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
+from ..writing import remove_left_overs
 from .config import TrainConfig
 from .data import Pictures
 from .grid import save_grid
 from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
+from .state import read_state, write_state
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
+EXPORT, EARLY = "model.safetensors", "early.safetensors"
 
 
 def initialise(network: nn.Module) -> None:
@@ -98,7 +101,6 @@ class Run:
                 if isinstance(module, AdaLNBlock):
                     module.compile(dynamic=False)
         self.network, *self.optimizers = self.accelerator.prepare(network, *optimizers(network, config))
-        self.accelerator.register_for_checkpointing(_Held(self.ema.network))
         self.step = 0
 
     @property
@@ -106,28 +108,38 @@ class Run:
         return self.out / "state"
 
     @property
+    def fresh(self) -> Path:
+        return self.out / "state.new"
+
+    @property
     def replaced(self) -> Path:
         return self.out / "state.old"
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks of the state, by the names of their files."""
+        return {"network": self.accelerator.unwrap_model(self.network), "average": self.ema.network}
+
     def resume(self) -> None:
-        if not self.state.is_dir() and self.replaced.is_dir() and self.accelerator.is_main_process:
-            os.replace(self.replaced, self.state)  # the last run was killed in the middle of `checkpoint`
+        """Goes on from the state in the folder, if there is one, and removes what a killed run left there."""
+        if self.accelerator.is_main_process:
+            if not self.state.is_dir() and self.replaced.is_dir():
+                os.replace(self.replaced, self.state)  # the last run was killed in the middle of `checkpoint`
+            shutil.rmtree(self.fresh, ignore_errors=True)
+            for name in (EXPORT, EARLY):
+                remove_left_overs(self.out / name, age=0)
         self.accelerator.wait_for_everyone()
-        if not self.state.is_dir():
-            return
-        self.accelerator.load_state(str(self.state))
-        self.step = json.loads((self.state / "step.json").read_text())
+        if self.state.is_dir():
+            self.step = read_state(self.state, self.networks, self.optimizers, self.accelerator.scaler)
 
     def checkpoint(self) -> None:
         """The whole state, replaced only once the new one is complete."""
-        fresh = self.out / "state.new"
-        self.accelerator.save_state(str(fresh))
         if self.accelerator.is_main_process:
-            (fresh / "step.json").write_text(json.dumps(self.step))
+            write_state(self.fresh, self.networks, self.optimizers, self.step, self.accelerator.scaler)
             if self.state.is_dir():
                 shutil.rmtree(self.replaced, ignore_errors=True)
                 os.replace(self.state, self.replaced)
-            os.replace(fresh, self.state)
+            os.replace(self.fresh, self.state)
             shutil.rmtree(self.replaced, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
@@ -184,7 +196,7 @@ class Run:
             log.write(json.dumps(record) + "\n")
         tqdm.write(json.dumps(record))
         save_grid(self.ema.network, self.spec, self.pictures, self.held_out, self.out / f"grid-{self.step:06d}.png")
-        self.export("model.safetensors")
+        self.export(EXPORT)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -199,19 +211,6 @@ class Run:
             torch.manual_seed(2)
             losses[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
         return losses
-
-
-class _Held:
-    """Lets accelerate save the averaged weights with the rest of the state."""
-
-    def __init__(self, network: nn.Module):
-        self.network = network
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.network.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.network.load_state_dict(state)
 
 
 def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float = math.inf, every: int = 500) -> None:
@@ -235,13 +234,13 @@ def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float 
                 mean = loss if math.isnan(mean) else 0.9 * mean + 0.1 * loss
                 bar.set_postfix(loss=f"{mean:.4f}")
             if run.step == config.early:
-                run.export("early.safetensors")
+                run.export(EARLY)
             if run.step % every == 0 or run.step == config.steps:
                 run.checkpoint()
                 speed = (run.step - first) * config.batch / (time.monotonic() - started)
                 run.report({"step": run.step, "loss": mean, "pictures/s": speed})
         run.checkpoint()
-        run.export("model.safetensors")
+        run.export(EXPORT)
 
 
 @contextmanager

@@ -52,6 +52,20 @@ def test_a_saved_checkpoint_loads_as_it_was(tmp_path, network, spec, schedule):
     assert not loaded.training
 
 
+def test_loading_can_be_stopped_between_two_tensors(tmp_path, network, spec):
+    checkpoint.save(network.state_dict(), spec, tmp_path / "a.safetensors")
+    asked = []
+
+    def cancel():
+        asked.append(True)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    with checkpoint.open_checkpoint(tmp_path / "a.safetensors") as opened, pytest.raises(KeyboardInterrupt):
+        checkpoint.fill(DiT(CONFIG), opened, torch.float32, "cpu", cancel)
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("key", ["ema_state_dict", "ema", "model", "state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
 def test_training_dictionaries_give_their_averaged_weights(tmp_path, network, key, prefix):

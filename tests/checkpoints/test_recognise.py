@@ -24,6 +24,7 @@ from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import Sprint, SprintConfig
+from sparse_model.networks.xut import XUT, XUTConfig
 
 META = Backend(device="meta")
 
@@ -96,10 +97,19 @@ def test_microdit():
     assert only("microdit", clues)
 
 
-def test_latents_of_unknown_scale_are_refused():
+def test_microdit_of_16_channels():
     clues = of(MicroDiT(published_microdit(channels=16), backend=META), "dit_16_channel_37M_real_and_synthetic_data")
-    with pytest.raises(ValueError, match="16 channels, whose scale is not known"):
-        recognise(clues)
+    assert (recognise(clues).latent, recognise(clues).ratio) == ("kl-f8-d16", 8)
+    with pytest.raises(ValueError, match="8 channels, whose scale is not known"):
+        recognise(of(MicroDiT(published_microdit(channels=8), backend=META)))
+
+
+@pytest.mark.parametrize(("name", "head_width"), [("XL", 64), ("Tiny", 32)])
+def test_heads_of_microdit(name, head_width):
+    """The authors' Tiny is 512 wide with heads of 32 channels, their XL 1024 wide with heads of 64."""
+    config = replace(published_microdit(), width={"XL": 1024, "Tiny": 512}[name])
+    spec = recognise(of(MicroDiT(config, backend=META)))
+    assert spec.config.head_width == head_width and "attention heads" not in spec.note
 
 
 PRX_FILES = {  # the published name -> sizes of its kind, and what else is told by it
@@ -184,6 +194,33 @@ def test_weights_of_tread_are_edm_inside_its_wrapper_only(tmp_path):
 def test_a_distilled_prx():
     spec = recognise(of_prx(PRXConfig(), "prx-512-t2i-sft-distilled"))
     assert (spec.schedule, spec.steps) == (constant(0, 0, 1.0, "CFG"), 8)
+
+
+@pytest.mark.parametrize("pixels", [512, 768, 1024])
+@pytest.mark.parametrize("prefix", ["unet.model.", "model.", ""])
+def test_hdm(pixels, prefix):
+    """The published file around the network, that of diffusers, and the network alone."""
+    config = XUTConfig(input_size=pixels // 8)
+    shapes = {f"{prefix}{key}": shape for key, shape in of(XUT(config, backend=META)).shapes.items()}
+    around = {"vae.encoder.conv_in.weight": (128, 3, 3, 3), "vae_mean": (1, 4, 1, 1)} if "unet" in prefix else {}
+    name = f"hdm-xut-340M-{pixels}px-note"
+    spec = recognise(Clues({**shapes, **around}, name))
+    assert (spec.architecture, spec.config, spec.latent, spec.title) == ("xut", config, "eq-sdxl", name)
+    assert (spec.prediction, spec.sparsity) == (Flow(), Sparsity((Route(1, 1, 0.5),)))
+    assert spec.text == TextSpec("qwen3-0.6b", 1024, 256, padded=False)
+    assert (spec.schedule, spec.steps) == (PRESETS["HDM"], 24)
+    assert spec.license == "CC BY-NC-SA 4.0"
+    assert ("dense" in spec.note) == (pixels == 1024)
+
+
+def test_sizes_of_hdm():
+    sizes = {"width": 64, "heads": 2, "hidden": 96, "text_width": 24, "before": 2, "levels": 3, "encoder": 2}
+    config = XUTConfig(**sizes, decoder=4, after=1)
+    assert recognise(of(XUT(config, backend=META))).config == config
+
+
+def test_hdm_is_nothing_else():
+    assert only("xut", of(XUT(XUTConfig(), backend=META)))
 
 
 PHOTOROOM = {  # what the repository Photoroom/PRX calls the weights of a block, by diffusers' names

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from PIL import Image
 
 from sparse_model.__main__ import main
@@ -118,9 +119,60 @@ def test_convert_and_inspect(checkpoint, tmp_path, capsys):
     assert "layers 0 to -1 routed at ratio 0.5" in capsys.readouterr().out
 
 
+HOSTILE = "\x1b]0;gone\x07\x1b[31m\u202eno\nsense"
+
+
+def test_text_of_files_reaches_no_terminal_as_it_is(checkpoint, tmp_path, capsys):
+    spec, state = read(checkpoint)
+    long = "x" * 100_000
+    save(state, replace(spec, title=HOSTILE, labels=(HOSTILE, long), note=HOSTILE), tmp_path / "hostile.safetensors")
+    assert run("inspect", tmp_path / "hostile.safetensors") == 0
+    out = capsys.readouterr().out
+    assert run("sample", "cat", "--checkpoint", tmp_path / "hostile.safetensors", "--out", tmp_path / "o.png") == 2
+    error = capsys.readouterr().err
+    assert run("sample", HOSTILE + long, "--checkpoint", checkpoint, "--out", tmp_path / "o.png") == 2
+    typed = capsys.readouterr().err
+    for text in (out, error, typed):
+        assert text.isascii() or "…" in text
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert len(text) < 6000
+    assert "]0;gone" in out and out.count("\n") <= 5 and error.count("\n") == typed.count("\n") == 1
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(checkpoint, tmp_path, capsys):
+    picture, model = tmp_path / "out.png", tmp_path / "out.safetensors"
+    for path in (picture, model):
+        path.write_text("old")
+    with full_disk(5_000):
+        assert run("sample", "cat", "dog", "--checkpoint", checkpoint, "--steps", 1, "--out", picture) == 2
+        assert run("convert", checkpoint, model) == 2
+    errors = capsys.readouterr().err.splitlines()
+    for path in (picture, model):
+        assert path.read_text() == "old"
+        assert any(f"'{path}' could not be written: File too large." in line for line in errors)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "out.safetensors", "tiny.safetensors"]
+
+
+def test_labels_that_are_no_text(checkpoint, tmp_path, capsys):
+    assert run("convert", checkpoint, tmp_path / "out.safetensors", "--labels", checkpoint) == 2
+    assert f"'{checkpoint}' is no text of one name a line" in capsys.readouterr().err
+    assert run("convert", checkpoint, tmp_path / "out.safetensors", "--labels", tmp_path / "none.txt") == 2
+    assert f"'{tmp_path / 'none.txt'}': No such file or directory." in capsys.readouterr().err
+
+
+def test_more_held_out_than_there_is(tmp_path, capsys):
+    save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 32, 32, 3), np.uint8), INFO, 1))
+    assert run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}") == 2
+    assert "has 1 pictures, of which 256 are held out" in capsys.readouterr().err
+
+
 BAD = {
     "sample nonsense": "'nonsense' is not a label",
-    "sample --steps 0": "--steps 0 is too few",
+    "sample --steps 0": "--steps: 0 is too small; at least 1.",
+    "sample --steps many": "--steps: invalid whole number value: 'many'",
+    "sample --seed 99999999999999999999999": "--seed: 99999999999999999999999 is too large",
+    "sample --out out.foo": "--out 'out.foo' is no picture that can be written; end it in .png.",
+    "sample --out /tmp": "--out '/tmp' is no picture that can be written",
     "sample --preset XX": "invalid choice: 'XX'",
     "sample --gamma-strong 1.5": "gamma_strong 1.5 is outside",
     "sample --gamma-strong 0.9 --gamma-weak 0.5": "not below gamma_weak 0.5",
@@ -134,6 +186,22 @@ BAD = {
     "convert none.pt out.pt": "must end in .safetensors",
     "train nowhere --out runs/x": "no training data at 'nowhere'",
     "train nowhere --out runs/x --set speed=9": "'speed' is not a setting",
+    "train nowhere --out runs/x --set batch=0": "'batch=0' does not fit: it must be at least 1.",
+    "train nowhere --out runs/x --set steps=abc": "'steps=abc' does not fit: steps is a whole number",
+    "train nowhere --out runs/x --set output=foo": "'output=foo' does not fit: use one of data, velocity.",
+    "train nowhere --out runs/x --every 0": "--every: 0 is too small; at least 1.",
+    "train nowhere --out runs/x --minutes nan": "--minutes: invalid number value: 'nan'",
+    "train nowhere --out runs/x --minutes -1": "--minutes: -1 is too small",
+    "sweep --budget nan": "--budget: invalid number value: 'nan'",
+    "sweep --budget inf": "--budget: inf is too large",
+    "sweep --trials 0": "--trials: 0 is too small",
+    "sweep --search-samples 5": "--search-samples: 5 is too small; at least 6.",
+    "cost --size 3": "--size 3 is no multiple of the network's patches of 2.",
+    "cost --size 0": "--size: 0 is too small",
+    "cost --size -4": "--size: -4 is too small",
+    "cost --steps 0": "--steps: 0 is too small",
+    "convert none.pt nowhere/out.safetensors": "the folder 'nowhere' does not exist",
+    "convert none.pt out.safetensors --steps 0": "--steps: 0 is too small",
     "frobnicate": "invalid choice",
 }
 

@@ -1,5 +1,6 @@
 """Prompts are encoded as the published pipelines encode them."""
 
+import os
 import sys
 
 import pytest
@@ -82,6 +83,21 @@ def test_a_bad_folder_is_one_sentence(tmp_path, damage, message):
     with pytest.raises(ValueError, match=message) as error:
         load_encoder(tmp_path / "text_encoder", torch.float32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "3", "[]", '{"model_type": []}', "[" * 100_000, '{"a":' * 100_000, "\udcff"])
+def test_no_config_keeps_the_others_from_being_listed(tmp_path, text):
+    write_t5gemma(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert model_folders(tmp_path, kind_of) == ["good/text_encoder", "good/whole"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX's")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "bad").mkdir()
+    os.mkfifo(tmp_path / "bad" / "config.json")
+    assert model_folders(tmp_path, kind_of) == []
 
 
 def test_without_transformers(tmp_path, monkeypatch):

@@ -43,9 +43,10 @@ def test_bad_files(tmp_path):
     Results(path, "m1").add(ROW)
     with pytest.raises(ValueError, match="holds results of the model m1, not of m2; name another file"):
         Results(path, "m2")
-    path.write_text('{"a": 1}\n')
-    with pytest.raises(ValueError, match="line 1 is not a result"):
-        Results(path, "m1")
+    for line in ('{"a": 1}', '{"model": "m1", "key": ["a"], "plan": "map"}', "[" * 100_000, "\x00"):
+        path.write_text(line + "\n")
+        with pytest.raises(ValueError, match="line 1 is not a result"):
+            Results(path, "m1")
     with pytest.raises(ValueError, match="folder '.*nowhere' does not exist"):
         Results(tmp_path / "nowhere" / "r.jsonl", "m1")
 
@@ -121,6 +122,6 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     said = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(room)], capture_output=True, text=True, check=True
     ).stdout
-    assert "r.jsonl' could not be written" in said and "goes on where it stopped" in said
+    assert "r.jsonl' could not be written" in said and "continues from there" in said
     assert path.read_bytes() == before
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

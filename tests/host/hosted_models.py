@@ -59,6 +59,7 @@ def routed(patcher, sparsity):
     return adapter_of(patcher).routed(sparsity)
 
 
+Staying = part("sparse_model.method.tokens").Staying
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
@@ -98,10 +99,23 @@ def depth(patcher: Any, animal: Animal) -> int:
     return sum(len(getattr(patcher.model.diffusion_model, path)) for path in animal.blocks)
 
 
-def subset(patcher: Any, branch: int, batch: int, tokens: int, gamma: float) -> Tensor:
-    """The tokens that a branch keeps in the first evaluation, [batch, K]."""
+def subset(patcher: Any, branch: int, batch: int, tokens: int, gamma: float, stays: Tensor | None = None) -> Tensor:
+    """The tokens that a branch keeps in the first evaluation, [batch, K]; `stays` [tokens] always."""
     run = first_evaluation(patcher.get_model_object("model_sampling"), SIGMA)
-    return subsets(SEED, run, "exact").draw(branch, batch, tokens, gamma)
+    stay = None if stays is None else Staying(stays.unsqueeze(0))
+    return replace(subsets(SEED, run, "exact"), stay=stay).draw(branch, batch, tokens, gamma)
+
+
+def bottom_row(animal: Animal, case: Case) -> tuple[Tensor, Tensor]:
+    """A mask of eight times the latent's size over its lowest row of patches, and the droppable tokens under it."""
+    high, wide = animal.latent[-2:]
+    mask = torch.zeros(1, 8 * high, 8 * wide)
+    mask[:, -8 * animal.patch[-2] :] = 1
+    sides = animal.latent[-len(animal.patch) :]
+    under = torch.zeros([-(-side // patch) for side, patch in zip(sides, animal.patch, strict=True)], dtype=torch.bool)
+    under[..., -1, :] = True
+    size = case.size or under.numel()
+    return mask, under.flatten()[-size:] if case.before else under.flatten()[:size]
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -140,11 +154,17 @@ def check(case: Case) -> dict[str, Any] | None:
     both = predictions(guided(sparse, constant(0.0, 0.5, 2.0, "CFG + SG")), positive, negative, x, 2.0)
     dropped = predictions(guided(sparse, constant(0.25, 1.0, 2.0)), positive, None, x, 2.0)
     same_keys = set(sparse.model.state_dict()) == keys
+    masked = []
+    if not case.lora:
+        mask, stays = bottom_row(animal, case)
+        sparse_there = guided(sparse, constant(0.25, 0.75, 2.0), mask)
+        masked = [(0.25, 0, positive, stays), (0.75, 1, positive, stays)]
     single = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x[:1], 2.0)
     after = predictions(patcher, positive, negative, x, 2.0)
     expected = []
-    for gamma, branch, condition in ((0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)):
-        kept = subset(patcher, branch, animal.latent[0], case.size or tokens_of(animal), gamma)
+    plans = [(0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)]
+    for gamma, branch, condition, *stay in plans + masked:
+        kept = subset(patcher, branch, animal.latent[0], case.size or tokens_of(animal), gamma, *stay)
         with hiding(patcher.model.diffusion_model, case, animal, layers, kept).hiding():
             expected.append(predictions(patcher, condition, None, x, 1.0)[0])
     return {
@@ -159,6 +179,16 @@ def check(case: Case) -> dict[str, Any] | None:
             "another condition": error(both[1], expected[2]),
             "path dropped": error(dropped[1], expected[3]),
             "batch of one": error(single[1][0], expected[1][0]),
+            **(
+                {
+                    f"under a mask, {branch}": error(found, wanted)
+                    for branch, found, wanted in zip(
+                        ("strong", "weak"), predictions(sparse_there, positive, None, x, 2.0), expected[4:], strict=True
+                    )
+                }
+                if masked
+                else {}
+            ),
         },
         "effect": error(expected[1], plain[0]),
         "half precision": halved(animal, route, positive, negative, x, plain, sg)
@@ -264,6 +294,9 @@ def neighbours() -> dict[str, Any]:
     def same(one: list[Tensor], other: list[Tensor]) -> bool:
         return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
+    def alone_at(route: Any, gamma: float) -> list[Tensor]:
+        return predictions(guided(routed(patcher, route), constant(0.0, gamma, 2.0)), positive, None, x, 2.0)
+
     alone = sampled(routed(patcher, middle))
     seen: list[int] = []
 
@@ -328,6 +361,11 @@ def neighbours() -> dict[str, Any]:
         "replaced": same(alone, beside) and set(seen[:2]) == {20},
         "patched before": same(alone, wrapped) and -1 in seen,
         "patched behind": message(lambda: sampled(behind)),
+        "factor": same(alone_at(middle, 0.75), alone_at(Sparsity((replace(middle.routes[0], factor=1.5),)), 0.5)),
+        "factor over 1": message(lambda: sampled(routed(patcher, Sparsity((Route(1, -2, factor=1.5),))))),
+        "mask of everything": message(
+            lambda: predictions(guided(routed(patcher, middle), plan, torch.ones(1, 9, 9)), positive, None, x, 2.0)
+        ),
         "stacked": same(alone, sampled(routed(routed(patcher, early), middle))),
         "stacked text": description(adapter_of(routed(patcher, early)), middle, tuple(x.shape)),
         "regions": max(error(found[..., :4], own) for found, own in zip(regions, half, strict=True)),

@@ -90,6 +90,40 @@ def foreign() -> dict:
     }
 
 
+def masked(rule: str) -> dict:
+    """What a network of the pack is given in every step: counts of kept tokens, and whether those under a mask are
+    among them, which covers one of 4 x 4 tokens in the first picture and five in the second."""
+    mask = torch.zeros(2, 64, 64)
+    mask[0, 40, 40] = mask[1, :16] = mask[1, 60, 0] = 1
+    under, seen = [{10}, {0, 1, 2, 3, 12}], []
+
+    def look(_: Any, __: Any, kwargs: dict) -> None:
+        seen.extend(kwargs["evaluation"].kept[0])
+
+    model.model.diffusion_model.register_forward_pre_hook(look, with_kwargs=True)
+    plan = schedule(rule)
+    guider = comfy.samplers.CFGGuider(guided(model, plan, mask))
+    guider.set_conds(positive, negative)
+    guider.set_cfg(2.0)
+    ours = SparseGuider(model, plan, positive, negative, None, 2.0, mask)
+    try:
+        pictures = [
+            each.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"),
+                        torch.linspace(1, 0, 5), disable_pbar=True, seed=9)
+            for each in (guider, ours)
+        ]  # fmt: skip
+    finally:
+        model.model.diffusion_model._forward_pre_hooks.clear()
+        model.model.diffusion_model._forward_pre_hooks_with_kwargs.clear()
+    inside = all(tokens <= set(row) for index in seen for tokens, row in zip(under, index.tolist(), strict=True))
+    return {
+        "inside": inside,
+        "counts": sorted({index.shape[1] for index in seen}),
+        "equal": bool(torch.equal(*pictures)),
+        "changed": not torch.equal(pictures[0], sample(model, rule)),
+    }
+
+
 def compiled() -> dict:
     """What the host's TorchCompileModel node does (it guards nothing in transformer_options), with a compiler that
     counts: two runs of 8 steps."""
@@ -219,6 +253,18 @@ def guided_by_us(path: Path) -> list:
     return patcher.model.process_latent_in(found).tolist()
 
 
+def cancelled() -> list:
+    """Whether loading stops where the artist has pressed Cancel, and loads when asked again."""
+    load, management = part("nodes.host.own.loading").load, comfy.model_management
+    management.interrupt_current_processing(True)
+    try:
+        load(checkpoint)
+        stopped = False
+    except management.InterruptProcessingException:
+        stopped = True
+    return [stopped, load(checkpoint).model.spec.title == model.model.spec.title]
+
+
 def preview() -> list:
     """Size and first pixel of a white picture as the host previews it."""
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
@@ -231,7 +277,8 @@ def cases() -> dict[str, Callable[[], Any]]:
     folder = Path(checkpoint).parent
     found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in ("SG", "CFG + SG", "ICG")}
     found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
-    found |= {"error": cleanup_after_error, "preview": preview}
+    found |= {"error": cleanup_after_error, "preview": preview, "cancelled": cancelled}
+    found |= {f"mask {rule}": partial(masked, rule) for rule in ("SG", "SG beside CFG")}
     for path in sorted(folder.glob("family-*.safetensors")):
         found[path.stem] = partial(family_error, path)
         if path.stem.startswith("family-prx"):

@@ -77,6 +77,17 @@ def write_transformer(folder: Path, state: dict[str, torch.Tensor], shards: int)
     return index
 
 
+def write_kl_f8_d16(folder: Path) -> AutoencoderKL:
+    """A VAE of 16 channels whose levels are of other widths than those that the host's Load VAE knows."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32, 64, 128), layers_per_block=2, latent_channels=16, scaling_factor=0.2614,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    ).eval()  # fmt: skip
+    vae.save_pretrained(folder)
+    return vae
+
+
 def write_flux_vae(path: Path) -> None:
     """The VAE of Flux at its full width, in the keys of diffusers."""
     torch.manual_seed(0)

@@ -1,7 +1,9 @@
 """What an artist gets wrong: one sentence in the node's error box, and the queue goes on."""
 
 import json
+import os
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,6 +64,30 @@ def base(name: str = "tiny.safetensors", labels: str = "cat") -> tuple[Graph, li
 def end(graph: Graph, *parts: list, **values: Any) -> Graph:
     graph.save(graph.sparse_sampled(*parts, **values))
     return graph
+
+
+def test_no_file_keeps_the_pack_from_loading(host: Host) -> None:
+    """A config.json that is nested too deeply, and one that is a pipe, are left out of the lists."""
+    for place in ("text_encoders", "vae", "diffusion_models"):
+        for name in ("deep", "pipe"):
+            (host.directory / "models" / place / name).mkdir(parents=True, exist_ok=True)
+        (host.directory / "models" / place / "deep" / "config.json").write_text("[" * 100_000)
+        os.mkfifo(host.directory / "models" / place / "pipe" / "config.json")
+    for node, field in (("SparseTextEncoder", "folder"), ("SparseVAELoader", "folder")):
+        options = str(host.object_info(node)["input"]["required"][field])
+        assert "deep" not in options and "pipe" not in options
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that are not UTF-8 are POSIX's")
+def test_a_name_that_is_not_utf8(host: Host, files: Path) -> None:
+    """Neither a damaged file of such a name nor a good one ends the worker that runs prompts."""
+    damaged, good = (os.fsdecode(name) for name in (b"caf\xe9.safetensors", b"gar\xe7on.safetensors"))
+    (files / damaged).write_bytes(b"nothing")
+    shutil.copy(files / "tiny.safetensors", files / good)
+    graph, *parts = base(damaged)
+    assert sentence(host, end(graph, *parts)).startswith("caf?.safetensors: not a whole safetensors file")
+    graph, *parts = base(good)
+    assert host.run(end(graph, *parts).nodes).error is None
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def test_names_of_weights_stay(families: dict[str, dict[str, Any]]) -> None:
 
 
 def test_dropped_tokens_are_as_if_hidden_and_put_back(families: dict[str, dict[str, Any]]) -> None:
-    """Strong, weak, dense beside sparse, another condition, the whole path dropped, a batch of one."""
+    """Strong, weak, dense beside sparse, another condition, the whole path dropped, a batch of one, tokens that
+    a mask keeps."""
     assert wrong(families, "finite") == []
     assert [name for name, case in families.items() if case["effect"] < 0.05] == [], "dropping changes nothing"
     assert {name: case["errors"] for name, case in families.items() if max(case["errors"].values()) > 5e-6} == {}
@@ -105,6 +106,10 @@ def test_of_two_routes_the_last_one_counts(neighbours: dict[str, Any]) -> None:
     assert "20 image tokens" in neighbours["stacked text"]
 
 
+def test_a_route_may_scale_the_rates(neighbours: dict[str, Any]) -> None:
+    assert neighbours["factor"]
+
+
 def test_split_batches_keep_the_same_tokens(neighbours: dict[str, Any]) -> None:
     assert neighbours["calls"] == [4, 2, 2]
     assert neighbours["split"] < 1e-6
@@ -131,6 +136,8 @@ def test_a_second_device_routes_its_own_blocks(neighbours: dict[str, Any]) -> No
         ("past the end", "route 2 -> 9 leaves the network"),
         ("no route", "put Token Route in front of this node"),
         ("weak model", "The weak model has no token route"),
+        ("factor over 1", "multiplies gamma_weak 0.75 by its gamma_factor 1.5, which is 1.125"),
+        ("mask of everything", "The mask keeps 20 of 20 tokens, so the strong and the weak branch leave out the same"),
         ("class labels", "needs a class-conditional model"),
     ],
 )

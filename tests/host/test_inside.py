@@ -190,6 +190,14 @@ def test_calls_of_other_nodes_see_the_strong_branch(inside: Outcomes) -> None:
     assert inside["foreign"]["harmless"]
 
 
+@pytest.mark.parametrize(("rule", "counts"), [("SG", [5, 6, 7, 8, 12]), ("SG beside CFG", [5, 6, 7, 8, 12, 16])])
+def test_tokens_under_a_mask_are_never_left_out(inside: Outcomes, rule: str, counts: list[int]) -> None:
+    """16 tokens: the strong branch keeps 12, the weak one 8 down to 4, but five are under the mask."""
+    assert inside[f"mask {rule}"]["inside"]
+    assert {5, 12} <= set(inside[f"mask {rule}"]["counts"]) <= set(counts)
+    assert inside[f"mask {rule}"]["equal"] and inside[f"mask {rule}"]["changed"]
+
+
 def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: Outcomes) -> None:
     """Neither a step nor a run nor other kept tokens compile anew."""
     assert inside["compiled"]["counts"] > 1
@@ -219,6 +227,10 @@ def test_every_family_predicts_in_the_host_what_it_predicts_without(inside: Outc
 @pytest.mark.parametrize("family", FAMILIES)
 def test_offloaded_weights_predict_the_same(inside: Outcomes, family: str) -> None:
     assert inside[f"family-{family}"]["offloaded"] < 1e-4
+
+
+def test_loading_can_be_cancelled(inside: Outcomes) -> None:
+    assert inside["cancelled"] == [True, True]
 
 
 def test_previews_are_pictures(inside: Outcomes) -> None:

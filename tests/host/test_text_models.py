@@ -2,15 +2,17 @@
 diffusers' sharded folder with the VAE of Flux, and PRXPixel as a single file in the keys of Photoroom's repository."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import published_text as published
 import pytest
 import torch
-from encoders import write_qwen
+from encoders import write_clip, write_qwen
 from graphs import Graph, equal, latents, run, sampled_latents, write_checkpoint
 from host import Host
-from published_text import TEXT_WIDTH, weights, write_flux_vae, write_prx, write_prx_dc_ae
+from published_files import FILES, write_published
+from published_text import TEXT_WIDTH, weights, write_flux_vae, write_kl_f8_d16, write_prx, write_prx_dc_ae
 from safetensors.torch import save_file
 
 LATENT = "prx-512-t2i/transformer/diffusion_pytorch_model.safetensors.index.json"
@@ -119,6 +121,33 @@ def test_latents_of_dc_ae(host: Host) -> None:
     assert expected.std() > 0.01 and (pixels - expected).abs().max() < 1.5 / 255
     assert (found[again] - encoded).abs().max() / encoded.abs().max() < 1e-3
     assert result.pixels(tiles).shape == (1, 96, 160, 3)
+
+
+def test_latents_of_16_channels(host: Host) -> None:
+    """MicroDiT's other autoencoder: pictures are diffusers' own, of latents at its published scale."""
+    models = host.directory / "models"
+    theirs = write_kl_f8_d16(models / "vae" / "vae-kl-f8-d16")
+    name, spec = "dit_16_channel_37M_real_and_synthetic_data.pt", FILES["dit_4_channel_37M_real_and_synthetic_data.pt"]
+    write_published(models / "diffusion_models" / name, replace(spec, config=replace(spec.config, in_channels=16)))
+    write_clip(models / "text_encoders" / "clip-of-microdit")
+    scene = Scene(name, "clip-of-microdit", width=96, height=64)
+    graph = scene.graph
+    samples = scene.sampled(cfg=5.0, scheduler="karras")
+    latent = graph.save(samples)
+    vae = graph.add("SparseVAELoader", folder="vae-kl-f8-d16")
+    decoded = graph.add("VAEDecode", samples=samples, vae=vae)
+    shown = graph.add("SaveImage", images=decoded, filename_prefix="kl")[0]
+    again = graph.save(graph.add("VAEEncode", pixels=decoded, vae=vae))
+    result = run(host, graph)
+    found = latents(host, result)
+    assert found[latent].shape == (1, 16, 8, 12)
+    with torch.no_grad():
+        picture = theirs.decode(found[latent]).sample
+        encoded = theirs.encode(picture.clamp(-1, 1)).latent_dist.mean
+    expected = ((picture + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0)
+    pixels = torch.from_numpy(result.pixels(shown)[0]) / 255
+    assert expected.std() > 0.01 and (pixels - expected).abs().max() < 1.5 / 255
+    assert found[again].shape == encoded.shape
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)
@@ -233,7 +262,7 @@ def test_a_dc_ae_that_is_not_whole(host: Host) -> None:
     vae = graph.add("SparseVAELoader", folder="halved")
     graph.add("PreviewImage", images=graph.add("VAEDecode", samples=samples, vae=vae))
     text = sentence(host, graph)
-    assert "'halved' is no whole AutoencoderDC: it lacks" in text and "such as decoder." in text
+    assert "'halved' is not a complete AutoencoderDC: it lacks" in text and "such as decoder." in text
 
 
 @pytest.mark.parametrize(("name", "encoder"), MODELS)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Animal:
-    """One small model: its config class in the host, sizes, a latent [B, C, ...] that is no square, and conditions.
+    """One small model: its config class in the host, sizes, a latent [B, C, ...] that is not square, and conditions.
 
     `text` is what stands in front of the image in joint attention, or `behind` it,
     `patch` the sides of a patch, `blocks` the lists of blocks with the place of the image tokens in what one returns.

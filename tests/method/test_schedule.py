@@ -182,9 +182,12 @@ def test_with_scale_of_a_curve_without_excess():
     assert rising.with_scale(3).omega == Curve.constant(3)
 
 
+SKIP_LAYER = "like Skip Layer Guidance"
+
+
 def test_presets_are_the_papers():
     flops, fid, hps, geneval = (PRESETS[name] for name in ("SG_FLOPS", "SG_FID", "HPSv3", "GenEval"))
-    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG"]
+    assert list(PRESETS) == ["SG_FLOPS", "SG_FID", "HPSv3", "GenEval", "PDG", "HDM", SKIP_LAYER]
     for at in (0, 0.4, 1):
         assert (flops.at(at).gamma_strong, flops.at(at).gamma_weak) == (0.5, 0.9)
         assert 1.3 <= flops.at(at).omega <= 1.9
@@ -193,7 +196,12 @@ def test_presets_are_the_papers():
         strong = 0.3 * (1 - math.cos(math.pi * at))
         assert (fid.gamma_strong(at), fid.gamma_weak(at)) == pytest.approx((strong, 0.6 - strong))
         assert PRESETS["PDG"].at(at) == Settings(0.0, 1.0, 3.0)
-    assert [PRESETS[name].rule for name in PRESETS] == ["SG", "AG + SG", "SG", "CFG + SG", "CFG + SG"]
+        assert PRESETS["HDM"].at(at) == Settings(0.0, 0.5, 3.0)
+    rules = [schedule.rule for schedule in PRESETS.values()]
+    assert rules == ["SG", "AG + SG", "SG", *["CFG + SG"] * 3, "SG beside CFG"]
+    skip = PRESETS[SKIP_LAYER]
+    assert skip.at(0.1, 5.0) == Settings(0.0, 1.0, 4.0, 5.0)
+    assert (skip.at(0.009).omega, skip.at(0.01).omega, skip.at(0.15).omega, skip.at(0.16).omega) == (1, 4, 4, 1)
     assert {schedule.rule for schedule in PRESETS.values()} <= RULES.keys()
 
 
@@ -201,3 +209,23 @@ def test_sparse():
     assert constant(0, 0.5, 2).sparse and constant(0.5, 0, 2, "CFG + SG").sparse
     assert not constant(0, 0, 2, "CFG").sparse
     assert PRESETS["SG_FID"].sparse
+
+
+@pytest.mark.parametrize("rule", ["CFG", "ICG", "AG"])
+def test_dense_rules_leave_no_token_out_whatever_is_asked(rule):
+    schedule = constant(0.5, 0.9, 1.5, rule)
+    assert not schedule.sparse and schedule == constant(0, 0, 1.5, rule)
+    now = schedule.at(0.3)
+    assert (now.gamma_strong, now.gamma_weak, now.omega) == (0, 0, 1.5)
+
+
+def test_a_new_interpolation_is_read_like_the_others(monkeypatch):
+    monkeypatch.setitem(INTERPOLATIONS, "square", lambda u: u * u)
+    curve = Curve.parse("square 0.2 0.6")
+    assert curve(0.5) == pytest.approx(0.2 + 0.4 * 0.25)
+    assert Curve.parse("square 0:0, 1:1")(0.5) == 0.25
+
+
+def test_sg_beside_cfg_wants_a_sparser_weak_branch_too():
+    with pytest.raises(ValueError, match="not below gamma_weak"):
+        constant(0.5, 0.5, 2, "SG beside CFG")

@@ -161,3 +161,32 @@ def test_a_trainers_configuration_is_taken_as_it_is(text):
 def test_what_is_no_route_is_refused(text):
     with pytest.raises(ValueError, match="not a route"):
         Sparsity.from_trainer(text)
+
+
+FIVE = [(1, 5, 0.1), (6, 12, 0.25), (13, 20, 0.4), (21, 26, 0.25), (27, 28, 0.1)]
+
+
+def test_factors_are_a_key_of_their_own_beside_the_trainers():
+    plain = Sparsity((Route(2, -2, 0.5),))
+    assert plain.to_dict() == {"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}
+    assert plain.factors == ()
+    five = Sparsity(tuple(Route(*values, factor=values[2] / 0.4) for values in FIVE))
+    assert five.factors == pytest.approx((0.25, 0.625, 1, 0.625, 0.25))
+    assert Sparsity.from_json(five.to_json()) == five
+    assert "gamma_factor" not in five.to_dict()["routes"][2]
+
+
+@pytest.mark.parametrize("factor", ["-1", "NaN", "Infinity"])
+def test_a_factor_is_a_number_from_zero(factor):
+    route = f'{{"start_layer_idx": 2, "end_layer_idx": 4, "selection_ratio": 0.5, "gamma_factor": {factor}}}'
+    with pytest.raises(ValueError, match="gamma_factor"):
+        Sparsity.from_json(f'{{"routes": [{route}]}}')
+
+
+def test_rates_over_one_are_named():
+    five = Sparsity(tuple(Route(*values, factor=values[2] / 0.25) for values in FIVE))
+    five.check_rates(0.5, 0.6)
+    with pytest.raises(ValueError, match=r"13 -> 20 multiplies gamma_weak 0.9 by its gamma_factor 1.6, which is 1.44"):
+        five.check_rates(0.5, 0.9)
+    with pytest.raises(ValueError, match="gamma_strong 0.7"):
+        five.check_rates(0.7, 0.5)

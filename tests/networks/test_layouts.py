@@ -2,7 +2,8 @@
 
 `LAYOUTS` were computed once from the state dicts of facebookresearch/DiT and willisma/SiT (XL/2, 256 pixels),
 CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrapper), snap-research/Sprint (its published
-configuration) and SonyResearch/micro_diffusion (XL/2, 512 pixels): `layout` of them, and the number of parameters.
+configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels) and KohakuBlueleaf/HDM (its published configuration,
+without the table of frequencies of its timesteps): `layout` of them, and the number of parameters.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.xut import XUTConfig
 
 LAYOUTS = {
     "DiT and SiT": ("dit", DiTConfig.named("XL/2", learn_sigma=True), "af6f07b0d6cf8bb4", 675_129_632),
@@ -24,6 +26,7 @@ LAYOUTS = {
     "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
     "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
     "MicroDiT": ("microdit", published_microdit(), "b6828a3ecf0834f7", 1_166_490_912),
+    "HDM": ("xut", XUTConfig(), "59b7d9333dbe9c7b", 343_176_208),
 }
 
 

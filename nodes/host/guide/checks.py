@@ -1,10 +1,16 @@
 """Which plans a model can be sampled with. Everything here is found out before sampling starts."""
 
-from dataclasses import fields
+import logging
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
+from torch import Tensor
+
 from ....sparse_model.method.guidance import RANDOM, RULES
-from ....sparse_model.method.schedule import Schedule
+from ....sparse_model.method.schedule import Curve, Schedule
+from ....sparse_model.method.token_mask import TokenMask
+from ....sparse_model.method.tokens import subsets
 from ..adapters import adapter_of
 from ..own.model import spec_of
 
@@ -12,14 +18,14 @@ from ..own.model import spec_of
 def check_plan(model: Any, schedule: Schedule) -> None:
     """ValueError if a model cannot be sampled under a schedule."""
     if schedule.sparse:
-        check_route(model, "This model")
+        check_route(model, "This model", schedule)
     spec = spec_of(model)
     if RANDOM in RULES[schedule.rule].conditions and (spec is None or spec.text is not None):
         raise ValueError(f"The rule {schedule.rule} draws random class labels, so it needs a class-conditional model.")
 
 
-def check_route(model: Any, name: str) -> None:
-    """ValueError unless a model, called `name` in it, has a route and room for it."""
+def check_route(model: Any, name: str, schedule: Schedule) -> None:
+    """ValueError unless a model, called `name` in it, has a route, room for it, and rates that it can be scaled to."""
     adapter = adapter_of(model)
     if not adapter.sparsity:
         raise ValueError(
@@ -27,6 +33,40 @@ def check_route(model: Any, name: str) -> None:
             "checkpoint that records its route with Sparse Model Loader, or use a schedule whose gammas are 0."
         )
     list(adapter.sparsity.stretches(adapter.depth))
+    adapter.sparsity.check_rates(schedule.gamma_strong.high, schedule.gamma_weak.high)
+
+
+def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequence[int]) -> TokenMask | None:
+    """A MASK [B, H, W] over the latent [B, C, ...] that is about to be sampled. Says where rates give way to it;
+    ValueError if it leaves the branches of SG nothing to differ in."""
+    if mask is None or not schedule.sparse:
+        return None
+    adapter, placed = adapter_of(model), TokenMask(mask, shape[2:])
+    tokens, stay = adapter.tokens(tuple(shape)), adapter.staying(placed, tuple(shape))
+    plain = replace(subsets(), factors=adapter.sparsity.factors)
+    routes = range(max(len(plain.factors), 1))
+
+    def kept(curve: Curve, progress: float) -> list[int]:
+        return [plain.count(tokens, curve(progress), route) for route in routes]
+
+    moments = [schedule.start + (schedule.end - schedule.start) * i / 64 for i in range(65)]
+    pairs = [(kept(schedule.gamma_strong, moment), kept(schedule.gamma_weak, moment)) for moment in moments]
+    if RULES[schedule.rule].contrasts_sparsity and all(
+        max(stay.count, strong) == max(stay.count, weak) for pair in pairs for strong, weak in zip(*pair, strict=True)
+    ):
+        raise ValueError(
+            f"The mask keeps {stay.count} of {tokens} tokens, so the strong and the weak branch leave out the same "
+            "ones and there is nothing to guide with: use a smaller mask, or a lower gamma_strong."
+        )
+    fewest = min(count for pair in pairs for counts in pair for count in counts)
+    if stay.count > fewest:
+        logging.info(
+            "Sparse Guidance: the mask keeps %d of %d tokens where the schedule would keep %d; the rate gives way.",
+            stay.count,
+            tokens,
+            fewest,
+        )
+    return placed
 
 
 def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:

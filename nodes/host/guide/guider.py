@@ -13,7 +13,7 @@ from ....sparse_model.method.schedule import Schedule
 from ..own.model import spec_of
 from ..wire import KEY, with_entry
 from .auxiliary import Auxiliary
-from .checks import check_plan, check_route, check_weak_model
+from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
 from .patch import earlier_hook, install, unguided
 from .run import Run, first_evaluation
@@ -21,7 +21,7 @@ from .run import Run, first_evaluation
 
 class SparseGuider(comfy.samplers.CFGGuider):
     """The host's CFG guider with omega, sparsity and the weak branch decided by a schedule. `cfg` is the scale of the
-    rule SG beside CFG; others do not use it."""
+    rule SG beside CFG; others do not use it. Tokens under a MASK [B, H, W] are never left out."""
 
     def __init__(
         self,
@@ -31,13 +31,14 @@ class SparseGuider(comfy.samplers.CFGGuider):
         negative: list | None = None,
         weak_model: ModelPatcher | None = None,
         cfg: float = 1.0,
+        mask: Tensor | None = None,
     ):
         check_weak_model(model, weak_model, schedule.rule)
         check_plan(model, schedule)
         if weak_model is not None and schedule.gamma_weak.high > 0:
-            check_route(weak_model, "The weak model")
+            check_route(weak_model, "The weak model", schedule)
         super().__init__(unguided(model))
-        self.schedule, self.auxiliary = schedule, None
+        self.schedule, self.auxiliary, self.mask = schedule, None, mask
         self.set_cfg(cfg)
         rule, conditions = RULES[schedule.rule], {"positive": positive}
         if NULL in rule.conditions and not (rule.beside_cfg and cfg == 1):
@@ -78,7 +79,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
     ) -> Tensor:
         """Here the models are loaded, and self.model_options belong to this run alone."""
         first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
-        run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1))
+        mask = mask_over(self.model_patcher, self.schedule, self.mask, noise.shape)
+        run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1), mask=mask)
         self.model_options = with_entry(self.model_options, run)
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         with self._weak(noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:

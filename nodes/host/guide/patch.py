@@ -6,20 +6,21 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Schedule
 from ..wire import KEY
-from .checks import check_plan
+from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
 from .run import Run, first_evaluation
 
 HOOK, AFTER_CFG = "sampler_calc_cond_batch_function", "sampler_post_cfg_function"
 
 
-def guided(model: ModelPatcher, schedule: Schedule) -> ModelPatcher:
+def guided(model: ModelPatcher, schedule: Schedule, mask: Tensor | None = None) -> ModelPatcher:
     """A clone of the model that a stock sampler guides sparsely; the sampler's cfg is omega, or stays CFG's own scale
-    under a rule that has one."""
+    under a rule that has one. Tokens under a MASK [B, H, W] are never left out."""
     if RULES[schedule.rule].auxiliary:
         raise ValueError(
             f"The rule {schedule.rule} needs a weak model, which a stock sampler cannot take: use Sparse Guider or "
@@ -28,7 +29,7 @@ def guided(model: ModelPatcher, schedule: Schedule) -> ModelPatcher:
     check_plan(model, schedule)
     patched = unguided(model)
     install(patched.model_options, schedule, GuidanceHook(earlier_hook(patched.model_options)))
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule))
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule, mask))
     return patched
 
 
@@ -58,18 +59,20 @@ def earlier_hook(model_options: dict[str, Any]) -> Any:
     return model_options.get(HOOK, evaluate_conditions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BeginRun:
     """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state."""
 
     schedule: Schedule
+    mask: Tensor | None = None
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sigmas, seed = executor.class_obj, args[3], args[7]
         relative = not RULES[self.schedule.rule].beside_cfg and hasattr(guider, "cfg")
         schedule = self.schedule.with_scale(2.0) if relative else self.schedule  # omega - 1 is the share of each step
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
-        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative)
+        mask = mask_over(guider.model_patcher, self.schedule, self.mask, args[0].shape)
+        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative, mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         output = executor(*args, **kwargs)
         if not run.evaluations:

@@ -1,5 +1,6 @@
 """What one sampling run remembers between its steps, and how a step's predictions reach a sampler that combines two."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,16 @@ from torch import Tensor
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
+from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
+
+UNPAIRED = {
+    False: "Sparse Guidance: the sampler uses one prediction (cfg 1 or no negative), so only the strong branch runs. "
+    "The rule SG beside CFG guides here, too.",
+    True: "Sparse Guidance: the sampler uses one condition (cfg 1 or no negative), so Sparse Guidance alone guides it.",
+}
+"""What is said once in a run whose sampler combines nothing, by whether the rule has CFG besides."""
 
 
 @dataclass(eq=False)
@@ -19,6 +28,7 @@ class Run:
     """One sampling run under a schedule, from its `first` evaluation on; `steps` evaluations are expected.
 
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
+    Tokens under a `mask` are never left out.
     `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of the
     latest pair, `evaluations` how many there were.
 
@@ -31,10 +41,12 @@ class Run:
     first: int = 0
     steps: int = 1
     relative: bool = False
+    mask: TokenMask | None = None
     evaluations: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
+    _said: bool = field(default=False, init=False)
     _latest: tuple[float, Settings] | None = field(default=None, init=False)
 
     def __post_init__(self):
@@ -53,6 +65,9 @@ class Run:
         if self._latest is None or self._latest[0] != sigma:
             self._latest = sigma, self.schedule.at(progress(model_sampling, sigma))
         now = self._latest[1]
+        if not scaled and not self._said:
+            self._said = True
+            logging.info(UNPAIRED[self.rule.beside_cfg])
         if self.rule.beside_cfg:
             return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
         return now if scaled else replace(now, omega=1.0)
@@ -61,8 +76,8 @@ class Run:
         """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3)."""
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
         self.evaluations += 1
-        self.strong = Evaluation(branches[:1], kept)
-        return Evaluation(branches, kept)
+        self.strong = Evaluation(branches[:1], kept, self.mask)
+        return Evaluation(branches, kept, self.mask)
 
     def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:
         """The predictions of a step's branches as (strong, weak), which the sampler combines at its own scale; without

@@ -1,6 +1,7 @@
 """Sampling a latent with a guider, as the stock KSampler does it with two conditions."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -21,8 +22,10 @@ def sample_latent(
     sampler_name: str,
     scheduler: str,
     denoise: float,
+    callback: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """LATENT -> LATENT: noise by seed and batch index, the host's sigmas and sampler, its progress bar and previews."""
+    """LATENT -> LATENT: noise by seed and batch index, the host's sigmas and sampler, its progress bar and previews, if
+    there is no `callback` for them."""
     model = guider.model_patcher
     start = fitting(model, latent)
     plan = comfy.samplers.KSampler(
@@ -34,7 +37,7 @@ def sample_latent(
         comfy.samplers.sampler_object(plan.sampler),
         plan.sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, steps),
+        callback=callback or latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

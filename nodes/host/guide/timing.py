@@ -21,10 +21,19 @@ SCALE = 2.0
 """Any scale but 1 runs two branches."""
 
 
-def step_seconds(model: ModelPatcher, schedule: Schedule, positive: list, shape: tuple[int, ...]) -> dict[str, float]:
+def unguided_seconds(model: ModelPatcher, positive: list, shape: tuple[int, ...]) -> float:
+    """Seconds of one step without guidance, after one to warm up."""
+    plain = unguided(model)
+    return min(_step(plain, positive, 1.0, shape) for _ in range(2))
+
+
+def step_seconds(
+    model: ModelPatcher, schedule: Schedule, positive: list, shape: tuple[int, ...], cfg: float = 1.0
+) -> dict[str, float]:
     """Seconds of one step in the middle of sampling a latent [B, C, ...], after one to warm up.
 
-    The weak branch of every rule is timed with the same condition: a null condition costs as much.
+    The weak branch of every rule is timed with the same condition: a null condition costs as much. `cfg` is the scale
+    of a rule that has CFG besides.
     """
     if RULES[schedule.rule].auxiliary:
         raise ValueError(f"The rule {schedule.rule} runs a second model, which this node does not have; time it there.")
@@ -37,11 +46,11 @@ def step_seconds(model: ModelPatcher, schedule: Schedule, positive: list, shape:
         start=0.0,
         end=1.0,
     )
-    plain = unguided(model)
+    plain, scale = unguided(model), cfg if RULES[schedule.rule].beside_cfg else SCALE
     ways: dict[str, Callable[[], float]] = {
         "no guidance": lambda: _step(plain, positive, 1.0, shape),
         "CFG": lambda: _step(plain, positive, SCALE, shape),
-        schedule.rule: lambda: _step(guided(model, moment), positive, SCALE, shape),
+        schedule.rule: lambda: _step(guided(model, moment), positive, scale, shape),
     }
     return {name: min(way(), way()) for name, way in ways.items()}
 
@@ -50,9 +59,9 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
     seconds: list[float] = []
 
     def timed(executor: Any, *args: Any) -> Tensor:
-        started = _now(model.load_device)
+        started = now(model.load_device)
         output = executor(*args)
-        seconds.append(_now(model.load_device) - started)
+        seconds.append(now(model.load_device) - started)
         return output
 
     watched = model.clone()
@@ -67,7 +76,7 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
     return seconds[0]
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Seconds, once the device has done everything it was asked to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,11 +1,14 @@
 """What nodes ask of a MODEL with a network of this pack (`adapters.Adapter`)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from comfy.model_patcher import ModelPatcher
 
 from ....sparse_model.cost import Count, counter
-from ....sparse_model.method.sparsity import Sparsity, trainers_route
+from ....sparse_model.method.sparsity import Route, Sparsity, short_route, trainers_route
+from ....sparse_model.method.token_mask import TokenMask
+from ....sparse_model.method.tokens import Staying
 from .model import fitted_text, spec_of
 
 ROUTE = "diffusion_model.sparsity"
@@ -27,7 +30,19 @@ class OwnModel:
 
     @property
     def default_route(self) -> Sparsity:
-        return self.spec.sparsity if self.spec.sparsity.routes else Sparsity((trainers_route(self.depth),))
+        return self._or(trainers_route)
+
+    @property
+    def trainers_route(self) -> Sparsity:
+        return self._or(trainers_route)
+
+    @property
+    def short_route(self) -> Sparsity:
+        return self._or(short_route)
+
+    def _or(self, route: Callable[[int], Route]) -> Sparsity:
+        """The route of the checkpoint; where it has none, another one."""
+        return self.spec.sparsity if self.spec.sparsity.routes else Sparsity((route(self.depth),))
 
     def tokens(self, shape: tuple[int, ...]) -> int:
         return self.spec.config.tokens(*shape[-2:])
@@ -39,14 +54,17 @@ class OwnModel:
         embeddings, options = positive[0]
         if text is None:
             return embeddings.shape[1]
-        return fitted_text(text, embeddings, options.get("attention_mask")).mask.shape[1]
+        return fitted_text(text, embeddings, options.get("attention_mask")).embeddings.shape[1]
 
-    def counter(self, shape: tuple[int, ...], text: int) -> Count:
+    def staying(self, mask: TokenMask, shape: tuple[int, ...]) -> Staying:
+        return mask.over(shape[2:], (self.spec.config.patch_size,) * 2)
+
+    def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
         spec = replace(self.spec, sparsity=self.sparsity)
         if spec.text is not None:
             spec = replace(spec, text=replace(spec.text, length=text))
         patch = spec.config.patch_size
-        return counter(spec, True, tuple(max(side // patch, 1) * patch for side in shape[-2:]))
+        return counter(spec, True, tuple(max(side // patch, 1) * patch for side in shape[-2:]), stay)
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         list(sparsity.stretches(self.depth))

@@ -33,13 +33,47 @@ class DCAE(comfy.latent_formats.LatentFormat):
     scale_factor = 0.41407
 
 
+class EQSDXL(comfy.latent_formats.LatentFormat):
+    """Latents of EQ-SDXL-VAE, which is SDXL's trained further, with a mean and a deviation for each channel."""
+
+    MEAN: ClassVar = (-3.865960634760459, -1.3353925720045965, 0.8353661802812418, 0.909888159310023)
+    DEVIATION: ClassVar = (10.036514488374861, 6.848430044716239, 7.213817552213277, 5.591315799887989)
+
+    def __init__(self):
+        """A preview is that of SDXL, whose colours are those of latents at its own scale."""
+        theirs = comfy.latent_formats.SDXL()
+        colours, scale = torch.tensor(theirs.latent_rgb_factors), theirs.scale_factor
+        mean, deviation = torch.tensor(self.MEAN), torch.tensor(self.DEVIATION)
+        self.latent_rgb_factors = (scale * deviation.unsqueeze(1) * colours).tolist()
+        self.latent_rgb_factors_bias = (torch.tensor(theirs.latent_rgb_factors_bias) + scale * mean @ colours).tolist()
+
+    def process_in(self, latent: Tensor) -> Tensor:
+        mean, deviation = (latent.new_tensor(values).view(1, 4, 1, 1) for values in (self.MEAN, self.DEVIATION))
+        return (latent - mean) / deviation
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        mean, deviation = (latent.new_tensor(values).view(1, 4, 1, 1) for values in (self.MEAN, self.DEVIATION))
+        return latent * deviation + mean
+
+
+class KLF8D16(comfy.latent_formats.LatentFormat):
+    """Latents of ostris/vae-kl-f8-d16, an autoencoder of MicroDiT."""
+
+    latent_channels = 16
+    scale_factor = 0.2614
+
+
 LATENT_FORMATS = {
     "pixels": Pixels,
     "sd": comfy.latent_formats.SD15,
     "sdxl": comfy.latent_formats.SDXL,
     "flux": comfy.latent_formats.Flux,
     "dcae": DCAE,
+    "eq-sdxl": EQSDXL,
+    "kl-f8-d16": KLF8D16,
 }
+CAMERA = {"x_shift": 0.0, "y_shift": 0.0, "zoom": 1.0}
+"""Keys of a conditioning that move the camera of a network that has one, and where they leave it."""
 MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
 
 
@@ -70,19 +104,20 @@ class SparseModel(comfy.model_base.BaseModel):
         if isinstance(spec.prediction, Epsilon):
             self.model_sampling.set_sigmas(spec.prediction.table())
         if spec.prediction.noise_scale != 1 and not hasattr(self.model_sampling, "noise_scale"):
-            self.model_sampling = louder(self.model_sampling, config, spec.prediction.noise_scale)
+            self.model_sampling = with_noise_scale(self.model_sampling, config, spec.prediction.noise_scale)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
         check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
+        camera = camera_of(self.spec, kwargs)
         if self.spec.text is None:
             check_condition(self.spec, kwargs.get("cross_attn"))
             return super().extra_conds(**kwargs)
         text = fitted_text(self.spec.text, kwargs.pop("cross_attn", None), kwargs.pop("attention_mask", None))
-        conditions = {"c_crossattn": text.embeddings, "attention_mask": text.mask}
+        conditions = {"c_crossattn": text.embeddings, "attention_mask": text.mask, "camera": camera}
         return {
             **super().extra_conds(**kwargs),
-            **{name: comfy.conds.CONDRegular(value) for name, value in conditions.items()},
+            **{name: comfy.conds.CONDRegular(value) for name, value in conditions.items() if value is not None},
         }
 
     def _apply_model(
@@ -100,14 +135,14 @@ class SparseModel(comfy.model_base.BaseModel):
         return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def louder(sampling: Any, config: Config, scale: float) -> Any:
+def with_noise_scale(sampling: Any, config: Config, scale: float) -> Any:
     """The sampling of a model whose noise is `scale` times as strong, for hosts that do not know such models."""
 
-    class Louder(type(sampling)):
+    class ScaledNoise(type(sampling)):
         def noise_scaling(self, sigma: Any, noise: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
             return super().noise_scaling(sigma, noise * scale, *rest, **options)
 
-    return Louder(config)
+    return ScaledNoise(config)
 
 
 def spec_of(model: Any) -> ModelSpec | None:
@@ -141,6 +176,23 @@ def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:
             f"The conditioning has {condition.shape[-1]} channels but this class-conditional model knows {classes} "
             "labels; make it with Sparse Class Condition from this model."
         )
+
+
+def camera_of(spec: ModelSpec, conditioning: dict[str, Any]) -> Tensor | None:
+    """What a conditioning says of the camera, [1, 3] as the network takes it, or None for a network without one.
+
+    ValueError if such a network is given a camera, or if the camera sees nothing.
+    """
+    values = [float(conditioning.get(name, default)) for name, default in CAMERA.items()]
+    if not getattr(spec.config, "camera", False):
+        if any(name in conditioning for name in CAMERA):
+            raise ValueError(
+                "The conditioning moves a camera, which this model does not have; take Sparse Camera Condition out."
+            )
+        return None
+    if not values[2] > 0:
+        raise ValueError(f"The camera's zoom is {values[2]:g}; use a number above 0, 1 for the whole picture.")
+    return torch.tensor([values])
 
 
 def fitted_text(spec: TextSpec, embeddings: torch.Tensor | None, mask: torch.Tensor | None) -> Text:

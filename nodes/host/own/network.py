@@ -65,6 +65,7 @@ class HostForward:
         transformer_options: dict[str, Any],
         evaluation: Prepared | Evaluation = DENSE,
         attention_mask: Tensor | None = None,
+        camera: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
@@ -72,7 +73,8 @@ class HostForward:
         sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
         prediction = self.spec.prediction
         condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
-        output = super().forward(x, prediction.time(sigma), condition, evaluation).float()
+        further = {} if camera is None else {"camera": camera}
+        output = super().forward(x, prediction.time(sigma), condition, evaluation, **further).float()
         return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:

@@ -46,13 +46,27 @@ class Encoder(nn.Module):
 
 
 def load_clip(folder: Path) -> comfy.sd.CLIP:
-    """A CLIP around the encoder of a folder, in bfloat16 as published, or float32 where a device lacks it."""
-    device, offload = management.text_encoder_device(), management.text_encoder_offload_device()
+    """A CLIP around the encoder of a folder."""
+    return hosted(load_encoder(folder, precision()))
+
+
+def precision() -> torch.dtype:
+    """bfloat16, in which all encoders are published, or float32 where a device lacks it."""
+    device = management.text_encoder_device()
     known = management.is_device_cpu(device) or management.should_use_bf16(device)
-    encoder = load_encoder(folder, torch.bfloat16 if known else torch.float32)
+    return torch.bfloat16 if known else torch.float32
+
+
+def hosted(encoder: PromptEncoder) -> comfy.sd.CLIP:
+    return wrapped(Tokenizer(encoder), Encoder(encoder))
+
+
+def wrapped(tokenizer: Any, model: nn.Module) -> comfy.sd.CLIP:
+    """A CLIP around what the host asks for tokens and for embeddings."""
+    device, offload = management.text_encoder_device(), management.text_encoder_offload_device()
     clip = comfy.sd.CLIP(no_init=True)
-    clip.tokenizer, clip.cond_stage_model = Tokenizer(encoder), Encoder(encoder).to(offload)
-    clip.patcher = comfy.model_patcher.ModelPatcher(clip.cond_stage_model, load_device=device, offload_device=offload)
+    clip.tokenizer, clip.cond_stage_model = tokenizer, model.to(offload)
+    clip.patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)
     clip.patcher.hook_mode, clip.patcher.is_clip = comfy.hooks.EnumHookMode.MinVram, True
     clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds, clip.tokenizer_options = None, False, None, {}
     return clip

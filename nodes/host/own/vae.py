@@ -1,22 +1,26 @@
-"""Autoencoders as the host's VAE: none for models of pixels, and the deep compression autoencoder of Sana, whose
-layers the host has, but loads for music only."""
+"""Autoencoders of diffusers as the host's VAE, where the host has their layers but its Load VAE does not build them:
+the deep compression autoencoder of Sana, and KL autoencoders of other widths than Stable Diffusion's."""
 
 import inspect
-import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import comfy.model_patcher
 import comfy.sd
 import torch
+from comfy.diffusers_convert import convert_vae_state_dict
 from comfy.ldm.ace.vae.autoencoder_dc import AutoencoderDC
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
+from torch import Tensor, nn
 
 from ....sparse_model.checkpoints.source import find
-from ....sparse_model.checkpoints.spec import ModelSpec
+from ....sparse_model.files import FileError, printable, read_json, sentence
 from ....sparse_model.tensors import finite, opened
 
-CLASS = "AutoencoderDC"
+USUAL = [1, 2, 4, 4]  # widths of the levels that Load VAE builds, relative to the first
+LEVELS = len(USUAL)
 # The smallest network that the host makes a VAE object around; ours takes its place.
 STAND_IN = {
     "embed_dim": 4,
@@ -26,64 +30,93 @@ STAND_IN = {
     },
 }  # fmt: skip
 
-NO_VAE = (
-    "The file of this model holds no VAE: its latents are those of {name}. Load that with {node} and connect it "
-    "instead of the loader's own output."
-)
-VAES = {
-    "sd": ("Stable Diffusion 1.x (vae-ft-mse or vae-ft-ema)", "Load VAE"),
-    "sdxl": ("Stable Diffusion XL", "Load VAE"),
-    "flux": ("FLUX.1 (ae.safetensors)", "Load VAE"),
-    "dcae": ("the DC-AE of the published model", "Sparse VAE Loader"),
-}
-"""Whose latents a model works on (spec.LATENTS), and what loads their VAE."""
-
-
-def vae_of(spec: ModelSpec) -> "comfy.sd.VAE | AbsentVAE":
-    """What decodes a model's pictures: the host's pixel space, or for latents one that says what to load."""
-    if spec.latent == "pixels":
-        return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
-    name, node = VAES.get(spec.latent, (f"its published model ({spec.latent})", "Load VAE"))
-    return AbsentVAE(NO_VAE.format(name=name, node=node))
-
-
-class AbsentVAE:
-    """A VAE that can be passed on, and that raises `sentence` where one is needed."""
-
-    def __init__(self, sentence: str):
-        self.sentence = sentence
-
-    def refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise ValueError(self.sentence)
-
-    encode = decode = encode_tiled = decode_tiled = refuse
-    spacial_compression_encode = spacial_compression_decode = temporal_compression_decode = refuse
+Tensors = dict[str, Tensor]
 
 
 def load_vae(folder: Path) -> comfy.sd.VAE:
     """A VAE from config.json and safetensors of a diffusers folder; ValueError in one sentence if it is damaged."""
-    config, known = config_of(folder) or {}, inspect.signature(AutoencoderDC).parameters
-    sizes = {key: value for key, value in config.items() if key in known}
+    config = config_of(folder) or {}
+    name = config.get("_class_name", "autoencoder")
     try:
-        network = AutoencoderDC(**{**sizes, "scaling_factor": 1.0}).eval()  # the model's latent format scales latents
+        build, convert, ratio = KINDS[name]
+        network = build(config).eval()
         with opened(find(folder).files) as contents:
-            state = {key: tensor.read() for key, tensor in contents.tensors.items()}
-        wanted = network.state_dict()
-        missing = [key for key in wanted if key not in state]
-        if missing:
-            raise ValueError(f"it lacks {len(missing)} of {len(wanted)} tensors, such as {missing[0]}.")
-        damaged = [key for key in wanted if state[key].shape != wanted[key].shape or not finite(state[key])]
-        if damaged:
-            raise ValueError(f"its tensor {damaged[0]} is of another size or holds values that are not finite.")
-        network.load_state_dict({key: state[key] for key in wanted})
-    except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f"'{folder.name}' is no whole {CLASS}: {error}") from error
-    return _hosted(network, int(config["latent_channels"]))
+            state = convert({key: _read(key, stored.read) for key, stored in contents.tensors.items()})
+        _fill(network, state)
+        channels, ratio = int(config["latent_channels"]), ratio(network)
+    except InterruptProcessingException:
+        raise
+    except Exception as error:
+        raise ValueError(f"'{printable(folder.name)}' is not a complete {name}: {sentence(error)}") from error
+    return _hosted(network, channels, ratio)
 
 
-def _hosted(network: AutoencoderDC, channels: int) -> comfy.sd.VAE:
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """What config.json says, if it is that of such an autoencoder."""
+    try:
+        config = read_json(folder / "config.json")
+        if config["_class_name"] == "AutoencoderKL":
+            widths = _multiples(config)
+            return config if len(widths) == LEVELS and widths != USUAL else None
+        return config if config["_class_name"] in KINDS else None
+    except (FileError, KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def _multiples(config: Mapping[str, Any]) -> list[float]:
+    widths = config["block_out_channels"]
+    return [width / widths[0] for width in widths]
+
+
+def _deep_compression(config: Mapping[str, Any]) -> AutoencoderDC:
+    sizes = inspect.signature(AutoencoderDC).parameters
+    given = {key: value for key, value in config.items() if key in sizes}
+    return AutoencoderDC(**given | {"scaling_factor": 1.0})  # the model's latent format scales latents
+
+
+def _kl(config: Mapping[str, Any]) -> AutoencoderKL:
+    channels = config["latent_channels"]
+    layers = {
+        "double_z": True, "z_channels": channels, "resolution": 256, "in_channels": 3, "out_ch": 3,
+        "ch": config["block_out_channels"][0], "ch_mult": [int(width) for width in _multiples(config)],
+        "num_res_blocks": config["layers_per_block"], "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    return AutoencoderKL(embed_dim=channels, ddconfig=layers)
+
+
+def _from_diffusers(state: Tensors) -> Tensors:
+    """Under the host's keys; one that was trained without the layers around the latent gets some that do nothing."""
+    state = convert_vae_state_dict(state)
+    for key, inner in (("quant_conv", "encoder.conv_out"), ("post_quant_conv", "decoder.conv_in")):
+        if f"{key}.weight" not in state:
+            shape = state[f"{inner}.weight"].shape
+            channels = shape[0] if key == "quant_conv" else shape[1]
+            state[f"{key}.weight"] = torch.eye(channels).reshape(channels, channels, 1, 1)
+            state[f"{key}.bias"] = torch.zeros(channels)
+    return state
+
+
+def _read(key: str, read: Callable[[], Tensor]) -> Tensor:
+    throw_exception_if_processing_interrupted()
+    value = read()
+    if not finite(value):
+        raise FileError(f"its tensor {key} holds values that are not finite.")
+    return value
+
+
+def _fill(network: nn.Module, state: Tensors) -> None:
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        raise FileError(f"it lacks {len(missing)} of {len(wanted)} tensors, such as {missing[0]}.")
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            raise FileError(f"its tensor {key} has the shape {list(state[key].shape)}, expected {list(value.shape)}.")
+        value.copy_(state[key])
+
+
+def _hosted(network: nn.Module, channels: int, ratio: int) -> comfy.sd.VAE:
     vae = comfy.sd.VAE(sd=AutoencoderKL(**STAND_IN).state_dict(), config={"params": STAND_IN})
-    ratio = network.spatial_compression_ratio
     vae.downscale_ratio = vae.upscale_ratio = ratio
     vae.latent_channels, vae.size = channels, None
     decoding = vae.memory_used_decode
@@ -94,10 +127,8 @@ def _hosted(network: AutoencoderDC, channels: int) -> comfy.sd.VAE:
     return vae
 
 
-def config_of(folder: Path) -> dict | None:
-    """What config.json says, if it is that of such an autoencoder."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return config if config["_class_name"] == CLASS else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+# diffusers' class -> (config -> network, its keys -> the host's, network -> pixels of a picture per pixel of a latent)
+KINDS = {
+    "AutoencoderDC": (_deep_compression, dict, lambda network: network.spatial_compression_ratio),
+    "AutoencoderKL": (_kl, _from_diffusers, lambda network: 2 ** (LEVELS - 1)),
+}

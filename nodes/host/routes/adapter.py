@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from comfy.model_patcher import ModelPatcher
@@ -9,8 +10,9 @@ from torch import nn
 
 from ....sparse_model.cost import Count
 from ....sparse_model.method.branches import Branch, Evaluation
-from ....sparse_model.method.sparsity import Sparsity
-from ....sparse_model.method.tokens import keep_count
+from ....sparse_model.method.sparsity import Sparsity, short_route
+from ....sparse_model.method.token_mask import TokenMask
+from ....sparse_model.method.tokens import Staying, subsets
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
@@ -44,17 +46,29 @@ class HostModel:
     def default_route(self) -> Sparsity:
         return Sparsity((self.family.route(self.depth),))
 
+    @property
+    def trainers_route(self) -> Sparsity:
+        return Sparsity((self.family.trainers(self.depth),))
+
+    @property
+    def short_route(self) -> Sparsity:
+        return Sparsity((short_route(self.depth),))
+
     def tokens(self, shape: tuple[int, ...]) -> int:
         return math.prod(self.family.grid(self.network, shape[2:]))
 
     def text_tokens(self, positive: list | None) -> int:
         return 256 if positive is None else positive[0][0].shape[1]
 
-    def counter(self, shape: tuple[int, ...], text: int) -> Count:
+    def staying(self, mask: TokenMask, shape: tuple[int, ...]) -> Staying:
+        return mask.over(shape[2:], self.family.sides(self.network, len(shape) - 2))
+
+    def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
         """From the sizes of the linear layers in the blocks, times the tokens that run through each, and the two
         products of attention; embeddings and the last layer are left out."""
         blocks = [(stage, block) for _, stage, block in numbered_blocks(self.network, self.family)]
         stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
+        kept = replace(subsets(), factors=self.sparsity.factors, stay=Staying.first(stay, tokens) if stay else None)
 
         def count(branches: Sequence[Branch]) -> int:
             total, rows = (
@@ -66,7 +80,7 @@ class HostModel:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)
                     continue
                 rows = len(branches)
-                for keep in (keep_count(tokens, branch.gamma) for branch in branches):
+                for keep in (kept.count(tokens, branch.gamma, route) for branch in branches):
                     total += sum(block_cost(*blocks[i], keep, text) for i in layers) if keep else 0
             return total
 

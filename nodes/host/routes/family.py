@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ....sparse_model.method.sparsity import Route
+from ....sparse_model.method.sparsity import Route, short_route, trainers_route
 
 Span = tuple[int, int]
 """Where the droppable tokens of a sequence stand: their start and their count."""
@@ -77,7 +77,7 @@ class Family:
     `folded`     arguments whose rows are folded into their second dimension.
     `refused`    argument -> what it means, where it cannot be cut down to kept tokens.
     `text_last`  network -> whether text follows the image in joint sequences.
-    `route`      what to route where nobody says otherwise.
+    `route`      what "family default" means; saved workflows depend on it.
     """
 
     name: str
@@ -92,18 +92,25 @@ class Family:
     folded: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     text_last: Callable[[nn.Module], bool] = lambda network: False
-    route: Callable[[int], Route] = lambda depth: Route(depth // 3, depth // 3 + 1)
+    route: Callable[[int], Route] = short_route
+
+    def trainers(self, depth: int) -> Route:
+        """What its trainers route, or would: their advice, where nobody is known to have followed it."""
+        return (trainers_route if self.route is short_route else self.route)(depth)
 
     @property
     def rowwise(self) -> bool:
         return any(0 in dims for dims in self.indexed.values())
 
-    def grid(self, network: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Patches along each dimension of a latent [B, C, *size]; latents are padded to whole patches."""
+    def sides(self, network: nn.Module, dimensions: int) -> tuple[int, ...]:
+        """A patch's size along each dimension of a latent."""
         patch = self.patch(network)
         sides = (patch,) * 2 if isinstance(patch, int) else tuple(patch)
-        sides = (1,) * (len(size) - len(sides)) + sides
-        return tuple(-(-length // side) for length, side in zip(size, sides[-len(size) :], strict=True))
+        return ((1,) * (dimensions - len(sides)) + sides)[-dimensions:]
+
+    def grid(self, network: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along each dimension of a latent [B, C, *size]; latents are padded to whole patches."""
+        return tuple(-(-length // side) for length, side in zip(size, self.sides(network, len(size)), strict=True))
 
 
 def last(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:

@@ -1,5 +1,6 @@
 """A token route on any MODEL: recorded on a clone, and carried out by the clone's own blocks."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,9 @@ class RouteTokens:
         network = executor.class_obj.diffusion_model
         self._check(network)
         inputs, grid = {**kwargs, "c_concat": c_concat}, self.family.grid(network, x.shape[2:])
+        start, count = self.family.span(network, grid, inputs, math.prod(grid))
+        part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
+        now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
         call = Call(network, self.family, now, len(x), grid, inputs, x.device)
         before = CURRENT.set(call)
         try:

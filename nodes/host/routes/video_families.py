@@ -100,7 +100,6 @@ VIDEO_FAMILIES = (
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
         refused={"self_attention_mask": "guide frames of less than full attention strength"},
-        route=trainers_route,
     ),
     Family(
         "Cosmos-Predict2, Anima",
@@ -109,7 +108,6 @@ VIDEO_FAMILIES = (
         patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
         indexed={"rope_emb_L_1_1_D": (1,), "extra_per_block_pos_emb": (1,)},
         stretched={"emb_B_T_D": 3, "adaln_lora_B_T_3D": 3},
-        route=trainers_route,
     ),
     Family(
         "Kandinsky 5",

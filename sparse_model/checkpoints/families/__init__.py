@@ -14,9 +14,10 @@ from ...networks.microdit import MicroDiT, MicroDiTConfig
 from ...networks.prx import PRX, PRXConfig
 from ...networks.sprint import Sprint, SprintConfig
 from ...networks.trdit import TRDiT, TRDiTConfig
+from ...networks.xut import XUT, XUTConfig
 from ..clues import Clues
 from ..spec import ModelSpec
-from . import dit, maskdit, microdit, prx, sprint
+from . import dit, maskdit, microdit, prx, sprint, xut
 
 
 class Architecture(NamedTuple):
@@ -38,6 +39,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "prx": Architecture(PRXConfig, PRX, prx.recognise, prx.rename),
     "sprint": Architecture(SprintConfig, Sprint, sprint.recognise, extra=sprint.EXTRA.match),
     "trdit": Architecture(TRDiTConfig, TRDiT),  # its weights are not public
+    "xut": Architecture(XUTConfig, XUT, xut.recognise, xut.rename, xut.EXTRA.match),
 }
 
 # what people load as a model by mistake, told by parts of keys

@@ -13,6 +13,7 @@ from .guesses import guessed, notes, side
 MASK_RATIO = 0.75  # of the published pre-trainings, at 256 and 512 pixels; all end with some unmasked training
 PUBLISHED, STEPS = constant(0.0, 0.0, 5.0, "CFG"), 30
 TOKENS = 77  # of a prompt, padding included
+LATENTS = {4: "sdxl", 16: "kl-f8-d16"}  # by their channels
 HEAD_WIDTHS = {1024: 64, 512: 32}  # of the authors' two sizes, by width
 NOTE = (
     "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (convert --route), inside which "
@@ -21,14 +22,14 @@ NOTE = (
 
 
 def recognise(clues: Clues) -> ModelSpec | None:
-    """FileError for other latents than those of SDXL's VAE, which has 4 channels."""
+    """FileError for latents of an autoencoder that no published model has."""
     if not clues.have("pos_embed", "mask_token", "y_embedder.y_proj.fc1.weight", "patch_mixer.0.norm1.weight"):
         return None
     width, channels, patch, _ = clues.shape("x_embedder.proj.weight", 4)
-    if channels != 4:
+    if channels not in LATENTS:
         raise FileError(
             f"a MicroDiT for latents of {channels} channels, whose scale is not known here; use one of 4 channels "
-            "(dit_4_channel_…), which works on latents of SDXL's VAE."
+            "(dit_4_channel_…) or of 16."
         )
     head_width = HEAD_WIDTHS.get(width, 64)
     guess = "" if width in HEAD_WIDTHS else guessed(width // head_width, head_width)
@@ -57,7 +58,7 @@ def recognise(clues: Clues) -> ModelSpec | None:
         config,
         EDM(sigma_data=0.9),
         Sparsity(mask=MASK_RATIO),
-        latent="sdxl",
+        latent=LATENTS[channels],
         text=TextSpec("clip-h", config.text_width, TOKENS, null="zeros"),
         schedule=PUBLISHED,
         steps=STEPS,

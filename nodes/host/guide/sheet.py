@@ -1,0 +1,187 @@
+"""Many small samplings of one seed, one after another, for people to look at side by side."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import latent_preview
+import numpy as np
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from PIL import Image
+from torch import Tensor
+
+from ....sparse_model.cost import Cost
+from ....sparse_model.method.guidance import RULES
+from ....sparse_model.method.schedule import Schedule, constant
+from ....sparse_model.method.sparsity import Route, Sparsity
+from ..adapters import adapter_of
+from ..cost import step_costs
+from .guider import SparseGuider
+from .sampling import fitting, sample_latent
+from .timing import now, unguided_seconds
+
+TIMED = "sparse_guidance_sheet"
+"""The name of our wrapper."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one picture of a sheet is sampled with; without a route it has the model's own."""
+
+    schedule: Schedule
+    steps: int
+    cfg: float = 1.0
+    route: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if not RULES[self.schedule.rule].beside_cfg:  # two settings that differ in nothing else are one
+            object.__setattr__(self, "cfg", 1.0)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What came of a setting: its latent, its multiply-adds against those of no guidance, the seconds it took."""
+
+    latent: Tensor
+    cost: float | None
+    seconds: float
+
+
+def cfg_alone(scale: float, steps: int) -> Setting:
+    """Plain CFG, every token; at a scale of 1 no guidance."""
+    return Setting(constant(0.0, 0.0, scale, "CFG"), steps)
+
+
+@dataclass
+class Sheet:
+    """Samplings of the first picture of a latent; none is made twice.
+
+    `sampling` are the seed and what else `sample_latent` wants but for the steps.
+    """
+
+    model: ModelPatcher
+    positive: list
+    negative: list | None
+    weak_model: ModelPatcher | None
+    latent: dict[str, Any]
+    sampling: dict[str, Any]
+    made: dict[Setting, Picture] = field(default_factory=dict)
+    _routed: dict[tuple[int, int] | None, ModelPatcher] = field(default_factory=dict)
+
+    def __post_init__(self):
+        alone = dict(self.latent)
+        for name in ("samples", "noise_mask", "batch_index"):
+            if alone.get(name) is not None:
+                alone[name] = alone[name][:1]
+        self.latent = alone
+
+    def guider(self, setting: Setting) -> SparseGuider:
+        """ValueError in one sentence where a setting cannot be sampled."""
+        auxiliary = self.weak_model if RULES[setting.schedule.rule].auxiliary else None
+        # at a scale of 1 nothing is guided away from, but the rule names a negative all the same
+        away = self.positive if setting == cfg_alone(1.0, setting.steps) else self.negative
+        return SparseGuider(self._model(setting), setting.schedule, self.positive, away, auxiliary, setting.cfg)
+
+    def make(self, settings: Iterable[Setting]) -> None:
+        """Samples what has not been made, under one progress bar. An interrupt is heard after every step."""
+        wanted = [setting for setting in dict.fromkeys(settings) if setting not in self.made]
+        total, done = sum(setting.steps for setting in wanted), 0
+        logging.info("Sparse Guidance Sheet: %d pictures, %d steps.", len(wanted), total)
+        bar = comfy.utils.ProgressBar(total)
+        previewer = latent_preview.get_previewer(self.model.load_device, self.model.model.latent_format)
+        for number, setting in enumerate(wanted):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self.made[setting] = self._sampled(setting, _reporter(bar, previewer, done, total))
+            done += setting.steps
+            if number == 0 and total > done:
+                left = self.made[setting].seconds / setting.steps * (total - done)
+                logging.info(
+                    "Sparse Guidance Sheet: about %s more, and longer where guidance costs more.", duration(left)
+                )
+
+    def seconds(self, settings: list[Setting]) -> float:
+        """How long one of these will take on average, from a step without guidance and their multiply-adds."""
+        step = unguided_seconds(self.model, self.positive, self._shape)
+        return step * sum((self.cost(setting) or 1.0) * setting.steps for setting in settings) / len(settings)
+
+    def cost(self, setting: Setting) -> float | None:
+        """Multiply-adds of a mean step as a share of one without guidance; None for networks that nobody can count."""
+        model = self._model(setting)
+        try:
+            text = adapter_of(model).text_tokens(self.positive)
+        except ValueError:
+            return None
+        steps = step_costs(model, setting.schedule, setting.steps, self._shape, text, setting.cfg)
+        mean = Cost.mean(step.cost for step in steps)
+        return mean.total / mean.unguided
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(fitting(self.model, self.latent).shape)
+
+    def _model(self, setting: Setting) -> ModelPatcher:
+        """The model with a setting's route; one that has none and needs one gets the short one."""
+        key = setting.route if setting.schedule.sparse else None
+        if setting.schedule.sparse and key is None and not adapter_of(self.model).sparsity:
+            short = adapter_of(self.model).short_route.routes[0]
+            key = short.start, short.end
+        if key not in self._routed:
+            routed = None if key is None else Sparsity((Route(*key),))
+            self._routed[key] = self.model if routed is None else adapter_of(self.model).routed(routed)
+        return self._routed[key]
+
+    def _sampled(self, setting: Setting, callback: Callable[..., None]) -> Picture:
+        guider, took = self.guider(setting), []
+
+        def timed(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+            started = now(guider.model_patcher.load_device)
+            output = executor(*args, **kwargs)
+            took.append(now(guider.model_patcher.load_device) - started)
+            return output
+
+        # loading the model is no part of it
+        guider.model_patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, TIMED, timed)
+        found = sample_latent(guider, self.latent, steps=setting.steps, callback=callback, **self.sampling)
+        return Picture(found["samples"].cpu(), self.cost(setting), sum(took))
+
+
+def route_of(model: ModelPatcher) -> tuple[int, int]:
+    """The ends of a model's first route, or of the short one where it has none."""
+    adapter = adapter_of(model)
+    routes = adapter.sparsity.routes or adapter.short_route.routes
+    layers = routes[0].layers(adapter.depth)
+    return layers.start, layers.stop - 1
+
+
+def rerouted(model: ModelPatcher, setting: Setting, **ends: int) -> Setting:
+    """The setting with another start or end of its route."""
+    start, end = setting.route or route_of(model)
+    return replace(setting, route=(ends.get("start", start), ends.get("end", end)))
+
+
+def decoded(vae: Any, latent: Tensor) -> Image.Image:
+    """A picture out of a latent [1, C, ...]; of a video the frame in the middle."""
+    pixels = vae.decode(latent)
+    frames = pixels.reshape(-1, *pixels.shape[-3:])  # [B, (frames,) H, W, C]
+    picture = frames[len(frames) // 2].clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(picture[..., :3]))
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that matter."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _reporter(bar: Any, previewer: Any, done: int, total: int) -> Callable[..., None]:
+    def report(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
+        preview = previewer.decode_latent_to_preview_image("JPEG", denoised) if previewer else None
+        bar.update_absolute(done + step + 1, total, preview)
+
+    return report

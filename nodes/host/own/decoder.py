@@ -16,6 +16,8 @@ VAES = {
     "sdxl": ("Stable Diffusion XL", "Load VAE"),
     "flux": ("FLUX.1 (ae.safetensors)", "Load VAE"),
     "dcae": ("the DC-AE of the published model", "Sparse VAE Loader"),
+    "kl-f8-d16": ("ostris/vae-kl-f8-d16", "Sparse VAE Loader"),
+    "eq-sdxl": ("KBlueLeaf/EQ-SDXL-VAE", "Load VAE"),
 }
 """Whose latents a model works on (spec.LATENTS), and what loads their VAE."""
 

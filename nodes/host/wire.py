@@ -4,7 +4,10 @@ Between the calls of a run our entry is the Run; during a call it is the Evaluat
 labels the chunks of its batch by their place in its list of conditions, which is the place of a branch in ours.
 """
 
+import uuid
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from ...sparse_model.method.branches import DENSE, Evaluation
 
@@ -18,16 +21,63 @@ class Strong(Protocol):
     strong: Evaluation | None
 
 
+class BranchId(uuid.UUID):
+    """The host's id of a condition in a further branch that carries it too. Other nodes keep what they cache by that
+    id, so branches need ids of their own; `condition` says that it is one input all the same."""
+
+    def __init__(self, condition: uuid.UUID, branch: int):
+        super().__init__(int=uuid.uuid5(condition, str(branch)).int)
+        object.__setattr__(self, "condition", condition)
+
+
 def with_entry(model_options: dict[str, Any], entry: Strong | Evaluation) -> dict[str, Any]:
     """A copy of model options in which transformer_options carry our entry."""
     return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), KEY: entry}}
 
 
-def evaluation_of(transformer_options: dict[str, Any]) -> Evaluation:
-    """Which branch each chunk of the host's batch answers. Calls that other nodes make between ours (SLG, PAG) see the
-    strong branch: they compare their own prediction with it."""
+def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> Evaluation:
+    """Which branch each chunk of a batch x [N, ...] at `times` [N] answers. Calls that other nodes make between ours
+    (SLG, PAG) see the strong branch: they compare their own prediction with it.
+
+    ValueError where another node has put the batch together anew and it cannot be told whose its rows are.
+    """
     entry = transformer_options.get(KEY)
     asked = entry if isinstance(entry, Evaluation) else getattr(entry, "strong", None)
     if asked is None:
         return DENSE
-    return asked.labelled(transformer_options["cond_or_uncond"], transformer_options["uuids"])
+    labels = transformer_options["cond_or_uncond"]
+    inputs = [getattr(given, "condition", given) for given in transformer_options["uuids"]]
+    chunks = chunks_of(x, times, len(labels), len(transformer_options["sigmas"]))
+    if chunks is None and not asked.sparse:
+        return DENSE
+    if chunks is None:
+        raise ValueError(
+            f"Sparse Guidance cannot tell which of {len(x)} rows belong to which of its {len(labels)} predictions: "
+            "another node puts the batch together anew, as tiled diffusion does; let it work on one tile at a time, or "
+            "take it out."
+        )
+    return asked.labelled([labels[chunk] for chunk, _ in chunks], [(inputs[chunk], part) for chunk, part in chunks])
+
+
+def chunks_of(x: Tensor, times: Tensor, chunks: int, size: int) -> list[tuple[int, int]] | None:
+    """(chunk, part) of every `size` rows of a batch x [N, ...] at `times` [N]; None if it cannot be told.
+
+    The host makes a batch of `chunks` of `size` rows. Nodes that cut pictures into parts (tiles) may join the batches
+    of several parts, or all parts of each chunk. All chunks of a part are one picture, which tells these apart.
+    """
+    whole = [(chunk, 0) for chunk in range(chunks)]
+    if len(x) == chunks * size or (len(times) < len(x) and len(x) % chunks == 0):  # one noise level for several rows
+        return whole
+    if len(x) % (chunks * size):
+        return None
+    parts = len(x) // (chunks * size)
+    if _one_picture(x.unflatten(0, (parts, chunks, size)).transpose(0, 1)):
+        return [(chunk, part) for part in range(parts) for chunk in range(chunks)]
+    if _one_picture(x.unflatten(0, (chunks, parts, size))):
+        return [(chunk, part) for chunk in range(chunks) for part in range(parts)]
+    return None
+
+
+def _one_picture(chunks: Tensor) -> bool:
+    """Whether all chunks [chunks, ...] are equal."""
+    return all(bool((other == chunks[0]).all()) for other in chunks[1:])

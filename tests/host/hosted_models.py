@@ -34,6 +34,7 @@ import torch._dynamo.testing  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from hidden_tokens import Reference  # noqa: E402
+from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
@@ -63,36 +64,10 @@ Staying = part("sparse_model.method.tokens").Staying
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
-SEED, SIGMA = 9, 0.7
 REFERENCES: dict[str, type] = {}
 """Model -> what to compare it with, where that is not `Reference`."""
 BUILDERS: dict[str, Callable] = {}
 """Model -> what builds it, where that is not `build`."""
-
-
-class Probe(comfy.samplers.Sampler):
-    """A sampler that evaluates the model once and returns nothing of it."""
-
-    def sample(self, model: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any) -> Tensor:
-        model(noise, sigmas[:1].expand(len(noise)), **extra_args)
-        return noise
-
-
-def predictions(patcher: Any, positive: list, negative: list | None, x: Tensor, cfg: float) -> list[Tensor]:
-    """The host's predictions of the first and the second branch, through its own guider."""
-    found = []
-
-    def capture(args: dict) -> Tensor:
-        found.extend(args[name] for name in ("cond_denoised", "uncond_denoised") if args[name] is not None)
-        return args["denoised"]
-
-    watched = patcher.clone()
-    watched.set_model_sampler_post_cfg_function(capture, disable_cfg1_optimization=False)
-    guider = comfy.samplers.CFGGuider(watched)
-    guider.set_conds(positive, negative or positive)
-    guider.set_cfg(cfg)
-    guider.sample(x, torch.zeros_like(x), Probe(), torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=SEED)
-    return [value.clone() for value in found]
 
 
 def depth(patcher: Any, animal: Animal) -> int:
@@ -116,10 +91,6 @@ def bottom_row(animal: Animal, case: Case) -> tuple[Tensor, Tensor]:
     under[..., -1, :] = True
     size = case.size or under.numel()
     return mask, under.flatten()[-size:] if case.before else under.flatten()[:size]
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def check(case: Case) -> dict[str, Any] | None:
@@ -257,14 +228,6 @@ def halved(
     return all(good)
 
 
-def message(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except ValueError as problem:
-        return str(problem)
-    return "no error"
-
-
 def auxiliary(route: Any) -> str:
     """AG + SG with a second checkpoint: its own route is needed, and is followed."""
     animal = ZOO["FLUX.1"]
@@ -291,9 +254,6 @@ def neighbours() -> dict[str, Any]:
     def sampled(model: Any) -> list[Tensor]:
         return predictions(guided(model, plan), positive, None, x, 2.0)
 
-    def same(one: list[Tensor], other: list[Tensor]) -> bool:
-        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
     def alone_at(route: Any, gamma: float) -> list[Tensor]:
         return predictions(guided(routed(patcher, route), constant(0.0, gamma, 2.0)), positive, None, x, 2.0)
 
@@ -318,9 +278,10 @@ def neighbours() -> dict[str, Any]:
     original = patcher.get_model_object(name)
     before = patcher.clone()
     before.add_object_patch(name, foreign)
-    wrapped = sampled(routed(before, middle))
+    wrapped, before_calls = sampled(routed(before, middle)), seen.count(-1)
     behind = routed(patcher, middle)
     behind.add_object_patch(name, foreign)
+    behind_ours, all_calls = sampled(behind), seen.count(-1)
     split = routed(patcher, middle)
     calls: list[int] = []
 
@@ -342,25 +303,20 @@ def neighbours() -> dict[str, Any]:
     compiled, graphs = routed(patcher, middle), torch._dynamo.testing.CompileCounter()
     set_torch_compile_wrapper(compiled, backend=graphs)
     counts = [(error(sampled(compiled)[1], alone[1]), graphs.frame_count) for _ in range(3)]
-    other_device = True
-    if hasattr(comfy.patcher_extension.CallbacksMP, "ON_DEEPCLONE_MULTIGPU"):
-        second, sparse = build(animal), routed(patcher, middle)
-        clone = sparse.clone(model_override=second.get_clone_model_override())
-        for callback in sparse.get_all_callbacks(comfy.patcher_extension.CallbacksMP.ON_DEEPCLONE_MULTIGPU):
-            callback(sparse, clone)
-        owners = [patch.original.__self__ for patch in clone.object_patches.values()]
-        blocks = [*second.model.diffusion_model.double_blocks, *second.model.diffusion_model.single_blocks]
-        other_device = len(owners) == 4 and all(any(owner is block for block in blocks) for owner in owners)
+    second = build(animal)
+    sparse = routed(patcher, middle)
+    sampled(sparse)
+    elsewhere = sampled(sparse.clone(model_override=second.get_clone_model_override()))
     unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
         image_size=32, in_channels=4, model_channels=32, out_channels=4, num_res_blocks=[1], channel_mult=[1],
         transformer_depth=[0], transformer_depth_output=[0, 0], transformer_depth_middle=-1, num_heads=1,
         operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
-    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet))
+    convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet), object_patches_backup={})
     return {
         "replaced": same(alone, beside) and set(seen[:2]) == {20},
-        "patched before": same(alone, wrapped) and -1 in seen,
-        "patched behind": message(lambda: sampled(behind)),
+        "patched before": same(alone, wrapped) and before_calls > 0,
+        "patched behind": same(alone, behind_ours) and all_calls > before_calls,
         "factor": same(alone_at(middle, 0.75), alone_at(Sparsity((replace(middle.routes[0], factor=1.5),)), 0.5)),
         "factor over 1": message(lambda: sampled(routed(patcher, Sparsity((Route(1, -2, factor=1.5),))))),
         "mask of everything": message(
@@ -373,7 +329,7 @@ def neighbours() -> dict[str, Any]:
         "calls": calls,
         "split": error(apart[1], alone[1]),
         "skipped": bool(torch.isfinite(sampled(skipped)[0]).all()),
-        "other device": other_device,
+        "other device": same(alone, elsewhere),
         "unet": message(lambda: adapter_of(convolutional).default_route),
         "past the end": message(lambda: routed(patcher, Sparsity((Route(2, 9),)))),
         "no route": message(lambda: guided(patcher, plan)),

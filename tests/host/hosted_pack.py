@@ -3,10 +3,13 @@ as the host does it."""
 
 import importlib
 import importlib.util
+import json
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 NAME = "/a/sparse-guidance"
 
@@ -23,3 +26,16 @@ def load_pack(checkout: str, pack: str, *flags: str) -> Callable[[str], ModuleTy
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
     return lambda name: importlib.import_module(f"{NAME}.{name}")
+
+
+def report(cases: Mapping[str, Callable[[], Any]], wanted: Sequence[str]) -> None:
+    """Prints the names of the cases to come, all if none are wanted, then a line of JSON for each: its name, and its
+    result or its error."""
+    chosen = {name: case for name, case in cases.items() if not wanted or name in wanted}
+    print(json.dumps(list(chosen)), flush=True)
+    for name, case in chosen.items():
+        try:
+            outcome = {"name": name, "result": case()}
+        except Exception:
+            outcome = {"name": name, "error": traceback.format_exc()[-4000:]}
+        print(json.dumps(outcome), flush=True)

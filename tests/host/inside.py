@@ -8,13 +8,12 @@ its name, and its result or its error.
 import contextlib
 import json
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hosted_pack import load_pack
+from hosted_pack import load_pack, report
 
 checkout, pack, checkpoint, *wanted = sys.argv[1:]
 part = load_pack(checkout, pack, "--preview-method", "latent2rgb", "--use-pytorch-cross-attention")
@@ -286,11 +285,4 @@ def cases() -> dict[str, Callable[[], Any]]:
     return found | {path.stem: partial(guided_by_us, path) for path in sorted(folder.glob("guided-*.safetensors"))}
 
 
-chosen = {name: case for name, case in cases().items() if not wanted or name in wanted}
-print(json.dumps(list(chosen)), flush=True)
-for name, case in chosen.items():
-    try:
-        outcome = {"name": name, "result": case()}
-    except Exception:
-        outcome = {"name": name, "error": traceback.format_exc()[-4000:]}
-    print(json.dumps(outcome), flush=True)
+report(cases(), wanted)

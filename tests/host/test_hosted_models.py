@@ -90,13 +90,12 @@ def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
     assert {name: case["cost"] for name, case in families.items() if abs(case["cost"] - 1) > 1e-9} == {}
 
 
-def test_replaced_blocks_compose_or_are_named(neighbours: dict[str, Any]) -> None:
-    """A block replacement sees all tokens; a patch in front of ours stays, one behind ours is refused."""
+def test_replaced_blocks_compose(neighbours: dict[str, Any]) -> None:
+    """A block replacement sees all tokens; a patch of a block's code stays, in front of ours as behind it."""
     assert neighbours["replaced"]
     assert neighbours["patched before"]
+    assert neighbours["patched behind"]
     assert neighbours["skipped"]
-    assert "double_blocks.1" in neighbours["patched behind"]
-    assert "foreign" in neighbours["patched behind"]
 
 
 def test_of_two_routes_the_last_one_counts(neighbours: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """What needs the host's own Python: batches split for want of memory, foreign calls, progress, errors half way."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ from formula import FIXTURES, fill, relative_error
 from graphs import write_checkpoint
 from hosts import REPOSITORY, Checkout
 from microdit_fixture import PROMPT, TINY
+from outcomes import Outcomes, run_cases
 from safetensors.torch import load_file
 
 from sparse_model.checkpoints.checkpoint import build, save
@@ -108,17 +108,6 @@ def write_guided(folder: Path) -> None:
         torch.save({**sampling, "noise": random(1, 4, 8, 8, seed=5)}, folder / f"guided-{name}.pt")
 
 
-class Outcomes(dict[str, Any]):
-    """Case of inside.py -> its result; asking for one that failed there fails the test, in the words of the host."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder, self.errors = folder, {}
-
-    def __missing__(self, name: str) -> Any:
-        pytest.fail(self.errors.get(name, f"inside.py knows no case '{name}'"))
-
-
 @pytest.fixture(scope="session")
 def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     folder = tmp_path_factory.mktemp("inside")
@@ -128,31 +117,6 @@ def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outc
     torch.save(PROMPTS, folder / "prompts.pt")
     write_guided(folder)
     return run_cases(checkout, Path(__file__).with_name("inside.py"), folder)
-
-
-def run_cases(checkout: Checkout, script: Path, folder: Path) -> Outcomes:
-    """All cases of the script. Where its process dies, the case that it died in fails and the others go on."""
-    command = [checkout.python, script, checkout.root, REPOSITORY, folder / "tiny.safetensors"]
-    outcomes, left = Outcomes(folder), []
-    while True:
-        done = subprocess.run(
-            [*command, *left], cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", "{"))]
-        assert lines, done.stderr[-4000:]  # not even the names of the cases
-        names, *ended = lines
-        for outcome in ended:
-            if "error" in outcome:
-                outcomes.errors[outcome["name"]] = outcome["error"]
-            else:
-                outcomes[outcome["name"]] = outcome["result"]
-        if len(ended) == len(names):
-            return outcomes
-        died, *left = names[len(ended) :]
-        outcomes.errors[died] = f"the process ended with {done.returncode}:\n{done.stderr[-4000:]}"
-        if not left:
-            return outcomes
 
 
 CASES = """

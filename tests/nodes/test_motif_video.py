@@ -10,7 +10,7 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
 
-routing, families = hostless("nodes.host.routes.routing"), hostless("nodes.host.routes.families")
+routing, block, families = (hostless(f"nodes.host.routes.{name}") for name in ("routing", "block", "families"))
 
 GRID = (3, 3, 4)
 TOKENS, FRAME = 36, 12
@@ -60,19 +60,16 @@ def routed(network: MotifVideoTransformer3DModel, given: dict[str, Tensor], rout
     plan = Sparsity((Route(*route),))
     chunks = tuple(Branch(gamma, index, "one") for index, gamma in enumerate(gammas))
     evaluation = Evaluation(chunks, subsets(3))
-    blocks = {path: block for path, _, block in families.numbered_blocks(network, family)}
-    for path, stage, number, last in families.placed(network, family, plan):
-        blocks[path].forward = routing.RoutedBlock(blocks[path].forward, stage, number, last)
+    blocks = {path: inner for path, _, inner in families.numbered_blocks(network, family)}
+    placed = [
+        block.RoutedBlock(blocks[path], stage, number, last)
+        for path, stage, number, last in families.placed(network, family, plan)
+    ]
     batch = {name: torch.cat([value] * len(gammas)) for name, value in given.items()}
     rows = 2 * len(gammas)
     state = routing.Call(network, family, evaluation, rows, GRID, {"c_concat": batch["beside"]}, torch.device("cpu"))
-    before = routing.CURRENT.set(state)
-    try:
+    with block.installed(placed, state):
         return call(network, batch)
-    finally:
-        routing.CURRENT.reset(before)
-        for block in blocks.values():
-            block.__dict__.pop("forward", None)
 
 
 @torch.no_grad()

@@ -52,12 +52,24 @@ def test_a_value_per_frame_becomes_one_per_token(stretches, length, expected):
 
 @pytest.mark.parametrize(("shape", "expected"), [
     ((4, 2), [[2, 3], [4, 5]]),  # a row each
-    ((8, 1), [[1], [2], [5], [6]]),  # two batches of four, such as cosine and sine
     ((1, 2), [[0, 1]]),  # one row for all
     ((3, 1), [[0], [1], [2]]),  # no rows
+    ((8, 1), [[i] for i in range(8)]),  # no rows either, whatever divides its length
 ])  # fmt: skip
 def test_rows_of_what_has_them(shape, expected):
     assert rows.rows_of(numbered(*shape), 4, slice(1, 3)).tolist() == expected
+
+
+@pytest.mark.parametrize(("shape", "expected"), [
+    ((4, 1), [[1], [2]]), ((8, 1), [[1], [2], [5], [6]]), ((1, 1), [[0]]), ((6, 1), [[i] for i in range(6)]),
+])  # fmt: skip
+def test_rows_of_batches_behind_each_other(shape, expected):
+    assert rows.stacked_rows_of(numbered(*shape), 4, slice(1, 3)).tolist() == expected
+
+
+def test_a_batch_is_repeated_as_a_whole():
+    assert rows.repeated(numbered(2, 1), 6).flatten().tolist() == [0, 1] * 3
+    assert rows.repeated(numbered(1, 2), 6).tolist() == [[0, 1]]
 
 
 def test_rows_folded_into_the_second_dimension():

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import NULL, POSITIVE, RANDOM
 from ....sparse_model.method.sampling import independent_condition
-from ..wire import KEY, with_entry
+from ..wire import KEY, BranchId, with_entry
 from .run import Run
 
 Evaluate = Callable[[dict[str, Any]], list[Tensor]]
@@ -43,13 +43,20 @@ class GuidanceHook:
             return self.evaluate(args)
         positive, negative = args["conds"]
         sigma = float(args["sigma"].flatten()[0])
-        now = run.settings(args["model"].model_sampling, sigma, scaled=negative is not None)
-        evaluation = run.next_evaluation(now)
+        scaled = negative is not None and (run.rule.beside_cfg or run.scaled)
+        run.unscaled += not scaled
+        now = run.settings(args["model"].model_sampling, sigma, scaled)
+        alone = not run.rule.needed(now)
+        null = alone and wants_null(run, scaled, positive, negative)
+        evaluation = run.next_evaluation(now, null)
         conditions = {POSITIVE: positive, NULL: negative}
         if RANDOM in run.rule.conditions:
             classes = args["model"].spec.config.num_classes
             conditions[RANDOM] = random_condition(positive, classes, len(args["input"]), run.seed)
-        strong, weak = run.pair(self._predict(args, evaluation, conditions), now)
+        predictions = self._predict(args, evaluation, conditions)
+        if null:
+            return predictions
+        strong, weak = run.pair(predictions, now)
         if weak is None:  # the host has zeros where it asks for no prediction
             weak = torch.zeros_like(strong) if negative is None else strong.clone()
         return [strong, weak]
@@ -57,7 +64,10 @@ class GuidanceHook:
     def _predict(self, args: dict[str, Any], evaluation: Evaluation, conditions: dict[str, Any]) -> list[Tensor]:
         """One prediction per branch; a branch's place in the list of conditions is what a network knows it by."""
         branches = evaluation.branches
-        conds = [None if branch.auxiliary else conditions[branch.condition] for branch in branches]
+        conds = [
+            None if branch.auxiliary else own_ids(conditions[branch.condition], place)
+            for place, branch in enumerate(branches)
+        ]
         if len(conds) == 1:
             conds.append(None)  # other nodes' hooks expect two
         marked = {**args, "conds": conds, "model_options": with_entry(args["model_options"], evaluation)}
@@ -66,6 +76,19 @@ class GuidanceHook:
             return predictions[: len(branches)]
         others = self.auxiliary(args, evaluation)
         return [other if b.auxiliary else own for b, own, other in zip(branches, predictions, others, strict=True)]
+
+
+def wants_null(run: Run, scaled: bool, positive: list, negative: list | None) -> bool:
+    """Whether the sampler asks for an unconditional prediction although it will not guide with it: at a scale of 1 that
+    is for other nodes (`disable_cfg1_optimization`), which get it as without us."""
+    return negative is not None and negative is not positive and not (run.relative and scaled)
+
+
+def own_ids(conditions: list[dict[str, Any]], branch: int) -> list[dict[str, Any]]:
+    """The conditions of a branch with ids of its own; the first branch has those that the host gave them."""
+    if branch == 0:
+        return conditions
+    return [{**condition, "uuid": BranchId(condition["uuid"], branch)} for condition in conditions]
 
 
 def add_pull(args: dict[str, Any]) -> Tensor:
@@ -80,7 +103,8 @@ def run_of(model_options: dict[str, Any]) -> Run | None:
 
 
 def random_condition(conditions: list[dict[str, Any]], classes: int, batch: int, seed: int) -> list[dict[str, Any]]:
-    """The conditions with one random label per sample in place of their own (ICG, arXiv 2407.02687)."""
+    """The conditions with one random label per sample in place of their own (ICG, arXiv 2407.02687): other inputs, and
+    the same ones in every step."""
     weights = independent_condition(torch.zeros(batch, classes), seed).unsqueeze(1)  # [B, 1, classes]
     replaced = []
     for condition in conditions:
@@ -89,7 +113,7 @@ def random_condition(conditions: list[dict[str, Any]], classes: int, batch: int,
         replaced.append(
             {
                 **condition,
-                "uuid": uuid.uuid4(),
+                "uuid": uuid.uuid5(condition["uuid"], RANDOM),
                 "model_conds": {**condition["model_conds"], "c_crossattn": label},
             }
         )

@@ -72,7 +72,8 @@ class BeginRun:
         schedule = self.schedule.with_scale(2.0) if relative else self.schedule  # omega - 1 is the share of each step
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
         mask = mask_over(guider.model_patcher, self.schedule, self.mask, args[0].shape)
-        run = Run(schedule, seed or 0, first, max(len(sigmas) - 1, 1), relative, mask)
+        steps = max(len(sigmas) - 1, 1)
+        run = Run(schedule, seed or 0, first, steps, relative, cfg=lambda: guider.cfg, mask=mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         output = executor(*args, **kwargs)
         if not run.evaluations:
@@ -80,5 +81,10 @@ class BeginRun:
                 "Sparse Guidance had no effect: %s does not guide through the host's usual function; use it with "
                 "KSampler, CFGGuider or Sparse Guider.",
                 type(guider).__name__,
+            )
+        elif relative and run.unscaled == run.evaluations:
+            logging.warning(
+                "Sparse Guidance did not guide: the sampler's cfg is 1, which is no guidance; raise cfg above 1, or "
+                "choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         return output

@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from ....sparse_model.method.branches import Evaluation
-from ....sparse_model.method.guidance import RULES, Rule, Settings
+from ....sparse_model.method.guidance import NULL, RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Subsets, subsets
@@ -28,9 +28,9 @@ class Run:
     """One sampling run under a schedule, from its `first` evaluation on; `steps` evaluations are expected.
 
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
-    Tokens under a `mask` are never left out.
-    `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of the
-    latest pair, `evaluations` how many there were.
+    `cfg` tells that scale at the moment, which nodes change from step to step. Tokens under a `mask` are never left
+    out. `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of
+    the latest pair, `evaluations` how many there were, and `unscaled` at how many of them the sampler's scale was 1.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
     vanishes with the run's own options.
@@ -41,8 +41,10 @@ class Run:
     first: int = 0
     steps: int = 1
     relative: bool = False
+    cfg: Callable[[], Any] = lambda: None
     mask: TokenMask | None = None
     evaluations: int = field(default=0, init=False)
+    unscaled: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
@@ -60,6 +62,12 @@ class Run:
     def rule(self) -> Rule:
         return RULES[self.schedule.rule]
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the sampler's scale at the moment is another than 1; where it is not known it may be."""
+        scale = self.cfg() if self.relative else None
+        return not (isinstance(scale, int | float) and math.isclose(scale, 1))
+
     def settings(self, model_sampling: Any, sigma: float, scaled: bool = True) -> Settings:
         """The schedule at a noise level. Without a scale of its own (not `scaled`) the sampler uses one prediction."""
         if self._latest is None or self._latest[0] != sigma:
@@ -72,12 +80,14 @@ class Run:
             return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
         return now if scaled else replace(now, omega=1.0)
 
-    def next_evaluation(self, now: Settings) -> Evaluation:
-        """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3)."""
+    def next_evaluation(self, now: Settings, null: bool = False) -> Evaluation:
+        """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3); `null` adds an unconditional
+        prediction on the strong branch's tokens, for other nodes that compare the two."""
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
         self.evaluations += 1
         self.strong = Evaluation(branches[:1], kept, self.mask)
-        return Evaluation(branches, kept, self.mask)
+        asked = (*branches, replace(branches[0], condition=NULL)) if null else branches
+        return Evaluation(asked, kept, self.mask)
 
     def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:
         """The predictions of a step's branches as (strong, weak), which the sampler combines at its own scale; without

@@ -9,10 +9,7 @@ from ....sparse_model.cost import Count, counter
 from ....sparse_model.method.sparsity import Route, Sparsity, short_route, trainers_route
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Staying
-from .model import fitted_text, spec_of
-
-ROUTE = "diffusion_model.sparsity"
-"""Where a network keeps its route."""
+from .model import ROUTE, fitted_text, route_of, spec_of
 
 
 class OwnModel:
@@ -22,7 +19,7 @@ class OwnModel:
 
     @property
     def sparsity(self) -> Sparsity:
-        return self.model.get_model_object(ROUTE)
+        return route_of(self.model.model_options.get("transformer_options", {}), self.spec)
 
     @property
     def layer_names(self) -> list[str]:
@@ -69,5 +66,5 @@ class OwnModel:
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         list(sparsity.stretches(self.depth))
         clone = self.model.clone()
-        clone.add_object_patch(ROUTE, sparsity)
+        clone.model_options["transformer_options"][ROUTE] = sparsity
         return clone

@@ -13,6 +13,8 @@ from torch import Tensor
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
 from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
+from ....sparse_model.method.sparsity import Sparsity
+from ..plain import plain
 from ..wire import evaluation_of
 from .network import hosted
 
@@ -76,6 +78,19 @@ CAMERA = {"x_shift": 0.0, "y_shift": 0.0, "zoom": 1.0}
 """Keys of a conditioning that move the camera of a network that has one, and where they leave it."""
 MODEL_TYPES = {Flow: ModelType.FLOW, Epsilon: ModelType.EPS, EDM: ModelType.EDM}
 
+ROUTE = "token_route"
+"""Token Route's entry in transformer_options."""
+
+
+class Sizes(dict):
+    """What the host's nodes look up about a model; ValueError where they ask for what only U-Nets have (FreeU)."""
+
+    def __missing__(self, key: str) -> None:
+        raise ValueError(
+            f"This node asks for the {key.replace('_', ' ')} of a U-Net (SD 1.5, SDXL), but the model is a transformer "
+            "and has none: connect the model to the next node directly."
+        )
+
 
 class Config(comfy.supported_models_base.BASE):
     """What the host wants to know of a model before it makes one."""
@@ -85,6 +100,7 @@ class Config(comfy.supported_models_base.BASE):
     def __init__(self, spec: ModelSpec):
         self.latent_format = LATENT_FORMATS[spec.latent]
         super().__init__({"spec": spec})
+        self.unet_config = Sizes(self.unet_config)
         self.sampling_settings = _sampling_settings(spec.prediction)
         # The host's estimate is per latent pixel; relative to Flux, whose factor is 2.8 at width 3072 and patch 2.
         self.memory_usage_factor = 2.8 * spec.config.width / 3072 * 4 / spec.config.patch_size**2
@@ -131,8 +147,16 @@ class SparseModel(comfy.model_base.BaseModel):
         **kwargs: Any,
     ) -> Tensor:
         """Draws the kept tokens in front of the network, which the host may have compiled."""
-        kwargs["evaluation"] = evaluation_of(transformer_options).prepare(self.diffusion_model, x)
-        return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        patcher = self.current_patcher
+        network = plain(self, {} if patcher is None else patcher.object_patches_backup, "diffusion_model")
+        with network.routed(route_of(transformer_options, self.spec)):
+            kwargs["evaluation"] = evaluation_of(transformer_options, x, t).prepare(network, x)
+            return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+
+def route_of(transformer_options: dict[str, Any], spec: ModelSpec) -> Sparsity:
+    """Where a model is token-sparse: as Token Route says, or else its file."""
+    return transformer_options.get(ROUTE, spec.sparsity)
 
 
 def with_noise_scale(sampling: Any, config: Config, scale: float) -> Any:

@@ -1,5 +1,7 @@
 """A network of `sparse_model` as the host calls it: forward(x, t, context, transformer_options)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -13,6 +15,7 @@ from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text
 from ....sparse_model.method.branches import DENSE, Evaluation, Prepared
 from ....sparse_model.method.prediction import Flow
+from ....sparse_model.method.sparsity import Sparsity
 from ....sparse_model.networks.layers import Backend
 
 
@@ -38,6 +41,15 @@ class HostForward:
         super().__init__(spec.config, spec.sparsity, Backend(operations, attend, device, dtype))
         self.spec, self.dtype = spec, dtype
 
+    @contextmanager
+    def routed(self, sparsity: Sparsity) -> Iterator[None]:
+        """The network drops its tokens there, until the context ends."""
+        before, self.sparsity = self.sparsity, sparsity
+        try:
+            yield
+        finally:
+            self.sparsity = before
+
     def forward(
         self,
         x: Tensor,
@@ -53,6 +65,8 @@ class HostForward:
         `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
         """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
+        if wrappers:  # EasyCache adds to what it is given, which in float32 is the sampler's own latent
+            x = x.clone()
         executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
         return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
 

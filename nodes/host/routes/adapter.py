@@ -13,6 +13,7 @@ from ....sparse_model.method.branches import Branch, Evaluation
 from ....sparse_model.method.sparsity import Sparsity, short_route
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Staying, subsets
+from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
@@ -20,7 +21,11 @@ from .route import KEY, routed
 
 class HostModel:
     def __init__(self, model: ModelPatcher):
-        self.model, self.network = model, model.model.diffusion_model
+        self.model = model
+        self.network = self._plain("diffusion_model")
+
+    def _plain(self, name: str) -> nn.Module:
+        return plain(self.model.model, self.model.object_patches_backup, name)
 
     @cached_property
     def family(self) -> Family:
@@ -66,15 +71,14 @@ class HostModel:
     def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
         """From the sizes of the linear layers in the blocks, times the tokens that run through each, and the two
         products of attention; embeddings and the last layer are left out."""
-        blocks = [(stage, block) for _, stage, block in numbered_blocks(self.network, self.family)]
+        numbered = numbered_blocks(self.network, self.family)
+        blocks = [(stage, self._plain(f"diffusion_model.{path}")) for path, stage, _ in numbered]
         stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
         kept = replace(subsets(), factors=self.sparsity.factors, stay=Staying.first(stay, tokens) if stay else None)
 
         def count(branches: Sequence[Branch]) -> int:
-            total, rows = (
-                0,
-                len(set(Evaluation(tuple(branches)).sources)),
-            )  # one per input, until they keep other tokens
+            total = 0
+            rows = len(set(Evaluation(tuple(branches)).sources))  # one per input, until they keep other tokens
             for layers, route in stretches:
                 if route is None:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)

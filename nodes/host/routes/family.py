@@ -2,7 +2,7 @@
 
 A stage is a list of blocks that run one after another. What a family has to say about it: which argument of a block
 holds the image tokens, where text tokens stand, which other arguments are indexed by token, and which tokens of the
-sequence may be dropped. Everything else is in routing.py.
+sequence may be dropped. Everything else is in routing.py, cut.py and block.py.
 """
 
 import math
@@ -75,7 +75,8 @@ class Family:
     `slices`     arguments that count tokens: a position, or ranges of positions.
     `common`     arguments without rows: one value for all rows of a batch.
     `folded`     arguments whose rows are folded into their second dimension.
-    `refused`    argument -> what it means, where it cannot be cut down to kept tokens.
+    `stacked`    arguments that may hold several batches of rows, one behind the other.
+    `cut`        argument -> how one that is no tensor is cut down to a Layout's kept tokens.
     `text_last`  network -> whether text follows the image in joint sequences.
     `route`      what "family default" means; saved workflows depend on it.
     """
@@ -90,7 +91,8 @@ class Family:
     slices: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
-    refused: Mapping[str, str] = field(default_factory=dict)
+    stacked: tuple[str, ...] = ()
+    cut: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     text_last: Callable[[nn.Module], bool] = lambda network: False
     route: Callable[[int], Route] = short_route
 

@@ -80,6 +80,7 @@ IMAGE_FAMILIES = (
         ),
         indexed={"image_rotary_emb": (1, 2)},
         slices=("timestep_zero_index",),
+        stacked=("temb",),
     ),
     Family(
         "Lumina 2, Z-Image",
@@ -88,6 +89,7 @@ IMAGE_FAMILIES = (
         span=after_caption,
         indexed={"freqs_cis": (1,), "x_mask": (-2, -1)},
         slices=("timestep_zero_index",),
+        stacked=("adaln_input",),
     ),
     Family(
         "HunyuanDiT",
@@ -103,6 +105,7 @@ IMAGE_FAMILIES = (
         span=before_references,
         indexed={"freqs": (2,)},
         slices=("timestep_zero_index",),
+        stacked=("vec",),
         route=trainers_route,
     ),
     Family(

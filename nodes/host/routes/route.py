@@ -1,61 +1,54 @@
-"""A token route on any MODEL: recorded on a clone, and carried out by the clone's own blocks."""
+"""A token route on any MODEL of the host: recorded on a clone, carried out whenever the clone's network is called."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import comfy.patcher_extension
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
-from torch import Tensor
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Sparsity
+from ..plain import plain
 from ..wire import evaluation_of
+from .block import RoutedBlock, installed, routed_blocks
 from .families import placed
 from .family import Family
-from .routing import CURRENT, Call, RoutedBlock
+from .routing import Call
 
 KEY = "token_route"
-"""The name of our wrapper, callbacks and attachment on a model of the host."""
+"""The name of our wrapper, callback and attachment on a model of the host."""
 
 
 def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatcher:
     """A clone that drops tokens where `sparsity` says, in place of any earlier route; ValueError if it cannot."""
-    clone = model.clone()
-    install(clone, family, sparsity)
+    placed(plain(model.model, model.object_patches_backup, "diffusion_model"), family, sparsity)
+    clone, route = model.clone(), RouteTokens(family, sparsity)
     clone.set_attachments(KEY, sparsity)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, RouteTokens(family, sparsity))
-    # a second device has blocks of its own
-    for event in ("ON_DEEPCLONE_MULTIGPU", "ON_MATCH_MULTIGPU_CLONES"):
-        if hasattr(comfy.patcher_extension.CallbacksMP, event):
-            clone.remove_callbacks_with_key(getattr(comfy.patcher_extension.CallbacksMP, event), KEY)
-            clone.add_callback_with_key(
-                getattr(comfy.patcher_extension.CallbacksMP, event),
-                KEY,
-                lambda _, other: install(other, family, sparsity),
-            )
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, route)
+    clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
+    clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, route.begin)
     return clone
 
 
-def install(clone: ModelPatcher, family: Family, sparsity: Sparsity) -> None:
-    """Puts routed blocks over the `forward` of a clone's blocks: names of parameters, and so LoRA keys, stay."""
-    for name in [name for name, patch in clone.object_patches.items() if isinstance(patch, RoutedBlock)]:
-        del clone.object_patches[name]
-    for path, stage, route, last in placed(clone.model.diffusion_model, family, sparsity):
-        name = f"diffusion_model.{path}.forward"
-        original = clone.get_model_object(name)
-        while isinstance(original, RoutedBlock):  # of another clone that is loaded now
-            original = original.original
-        clone.add_object_patch(name, RoutedBlock(original, stage, route, last))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RouteTokens:
-    """APPLY_MODEL wrapper: tells the routed blocks which branches this evaluation answers."""
+    """APPLY_MODEL wrapper: the network runs with routed blocks where this evaluation drops tokens.
+
+    Nothing is patched but for the time of a call, so it does not matter which other nodes patch the same blocks, before
+    or behind this one, and nothing is left on them afterwards. Every device has a model, and so blocks, of its own.
+    """
 
     family: Family
     sparsity: Sparsity
+    _blocks: WeakKeyDictionary[nn.Module, list[RoutedBlock]] = field(default_factory=WeakKeyDictionary, init=False)
+
+    def begin(self, patcher: ModelPatcher) -> None:
+        """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
+        self._find(patcher.model, patcher.object_patches_backup)
 
     def __call__(
         self,
@@ -68,34 +61,25 @@ class RouteTokens:
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
         **kwargs: Any,
     ) -> Tensor:
-        now = evaluation_of(transformer_options)
-        if not now.sparse:
+        model, now = executor.class_obj, evaluation_of(transformer_options, x, t)
+        blocks, call = [], None
+        if now.sparse:
+            blocks = self._blocks[model] if model in self._blocks else self._find(model, {})
+            network, inputs = self._network(model), {**kwargs, "c_concat": c_concat}
+            grid = self.family.grid(network, x.shape[2:])
+            start, count = self.family.span(network, grid, inputs, math.prod(grid))
+            part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
+            now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device)
+        with installed(blocks, call):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        network = executor.class_obj.diffusion_model
-        self._check(network)
-        inputs, grid = {**kwargs, "c_concat": c_concat}, self.family.grid(network, x.shape[2:])
-        start, count = self.family.span(network, grid, inputs, math.prod(grid))
-        part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
-        now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
-        call = Call(network, self.family, now, len(x), grid, inputs, x.device)
-        before = CURRENT.set(call)
-        try:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        finally:
-            CURRENT.reset(before)
 
-    def _check(self, network: Any) -> None:
-        """ValueError if somebody has replaced a routed block or its forward after us."""
-        network = getattr(network, "_orig_mod", network)
-        for path, _, route, _ in placed(network, self.family, self.sparsity):
-            stage, number = path.split(".")
-            block = getattr(network, stage)[int(number)]
-            forward = getattr(block, "_orig_mod", block).forward
-            if route is not None and not isinstance(forward, RoutedBlock):
-                other = getattr(forward, "__func__", forward)
-                name = getattr(other, "__qualname__", type(other).__name__)
-                raise ValueError(
-                    f"Another node has replaced {path}, which the token route runs through, by "
-                    f"{getattr(other, '__module__', '?')}.{name}; put Token Route behind that node, or route other "
-                    "blocks."
-                )
+    def _find(self, model: nn.Module, replaced: Mapping[str, Any]) -> list[RoutedBlock]:
+        before = self._blocks.get(model, ())
+        self._blocks[model] = routed_blocks(model, replaced, self.family, self.sparsity, before)
+        return self._blocks[model]
+
+    @staticmethod
+    def _network(model: nn.Module) -> nn.Module:
+        patcher = getattr(model, "current_patcher", None)
+        return plain(model, {} if patcher is None else patcher.object_patches_backup, "diffusion_model")

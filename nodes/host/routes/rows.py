@@ -37,10 +37,20 @@ def stretched(value: Tensor, length: int) -> Tensor:
 
 
 def rows_of(value: Tensor, total: int, rows: slice) -> Tensor:
-    """Some of `total` rows of a value. One without rows stays; one with a multiple of rows holds that many batches."""
-    if value.ndim == 0 or total == 1 or value.shape[0] % total:
+    """Some of `total` rows of a value; one with another first dimension has no rows and stays as it is."""
+    return value[rows] if value.ndim and value.shape[0] == total else value
+
+
+def stacked_rows_of(value: Tensor, total: int, rows: slice) -> Tensor:
+    """The same where several batches of `total` rows may stand one behind the other: [n * total, ...]."""
+    if value.ndim == 0 or value.shape[0] % total:
         return value
     return value.unflatten(0, (-1, total))[:, rows].flatten(0, 1)
+
+
+def repeated(value: Tensor, total: int) -> Tensor:
+    """[b, ...] -> [total, ...], batch behind batch; one row serves all as it is."""
+    return value if len(value) in (1, total) else value.repeat(total // len(value), *[1] * (value.ndim - 1))
 
 
 def folded_rows_of(value: Tensor, total: int, rows: slice) -> Tensor:

@@ -1,14 +1,17 @@
 """The host's video models as the token route sees them: a few lines each, read off the host's own model code."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Route, trainers_route
 from .family import Family, Span, Stage
 from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
+from .layout import Layout
+from .rows import pick
 
 
 def after_reference(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
@@ -41,6 +44,17 @@ def before_keyframes(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[
     """LTX-Video: guide frames stand at the end of the latent."""
     guides = inputs.get("keyframe_idxs")
     return 0, math.prod(grid) - (0 if guides is None else guides.shape[2])
+
+
+def guide_mask(mask: Any, layout: Layout) -> Any:
+    """LTX-Video: how strongly the video attends to guide frames, dense [B or 1, 1, L, L], or, in new hosts, in two
+    parts [1, 1, 1 or guide tokens, L] for the video's queries and for those of the guide frames, which all stay."""
+    if isinstance(mask, Tensor):
+        return pick(pick(mask, layout.kept, -1), layout.kept, -2)
+    kept = copy.copy(mask)
+    kept.guide_start = layout.moved(mask.guide_start)
+    kept.noisy_mask, kept.tracked_mask = (pick(m, layout.kept, -1) for m in (mask.noisy_mask, mask.tracked_mask))
+    return kept
 
 
 def after_given_frames(network: nn.Module, grid: tuple[int, ...], inputs: Mapping[str, Any], length: int) -> Span:
@@ -99,7 +113,7 @@ VIDEO_FAMILIES = (
         patch=lambda network: network.patchifier.patch_size,
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
-        refused={"self_attention_mask": "guide frames of less than full attention strength"},
+        cut={"self_attention_mask": guide_mask},
     ),
     Family(
         "Cosmos-Predict2, Anima",

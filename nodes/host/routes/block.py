@@ -1,0 +1,142 @@
+"""A block of the host's network that runs on each branch's kept tokens while the network is called."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....sparse_model.method.sparsity import Sparsity
+from ..plain import plain
+from .cut import Cut
+from .families import placed
+from .family import Family, Stage
+from .routing import Arguments, Call, Group
+from .rows import flat, map_tensors, put_back
+
+CURRENT: ContextVar[Call | None] = ContextVar("sparse_guidance_call", default=None)
+"""The evaluation that is running in this thread. Not every family hands transformer_options down to its blocks."""
+
+
+class RoutedBlock:
+    """In place of a block's `forward`. `route` is the block's route, None for a block in front of the first one; `last`
+    says that the route ends with it. `like` is the host's own block, whose arguments have names."""
+
+    def __init__(self, block: nn.Module, stage: Stage, route: int | None, last: bool, like: nn.Module | None = None):
+        self.block, self.stage, self.route, self.last = block, stage, route, last
+        self.shadowed: Callable | None = None
+        self.names = stage.positional or _parameters(type(block if like is None else like), stage.tokens)
+
+    @property
+    def original(self) -> Callable:
+        """What runs without us, whatever other nodes have made of it by now."""
+        return type(self.block).forward.__get__(self.block) if self.shadowed is None else self.shadowed
+
+    @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call, original = CURRENT.get(), self.original
+        if call is None:
+            return original(*args, **kwargs)
+        positional = self.names[: len(args)]
+        arguments = {**dict(zip(positional, args, strict=True)), **kwargs}
+        call.meet(self.stage, arguments)
+
+        def run(changed: Arguments) -> Any:
+            return original(*(changed[name] for name in positional), **{name: changed[name] for name in kwargs})
+
+        return self._shared(call, arguments, run) if self.route is None else self._routed(call, arguments, run)
+
+    def _shared(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
+        """The block's output, computed once for chunks of one input."""
+        if call.distinct is None:
+            return run(arguments)
+        rows, back = call.distinct
+        return map_tensors(lambda value: value[back], run(call.select(arguments, rows)))
+
+    def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
+        """The block's output, each group of rows on its own kept tokens."""
+        call.enter(self.route, self.stage, arguments)
+        parts = [self._group(call, arguments, run, group) for group in call.groups]
+        if self.stage.output is None:
+            return torch.cat(parts)
+        return tuple(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True))
+
+    def _group(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any], group: Group) -> Any:
+        """What the block returns for some rows, all of which keep equally many tokens."""
+        if group.gamma == 0:
+            return run(call.select(arguments, group.rows))
+        cut = Cut.of(call, self.stage, self.route, group, arguments)
+        output = run(cut.arguments(arguments)) if cut.layout.left else self._skipped(arguments, group)
+        outputs = [output] if self.stage.output is None else list(output)
+        for stream, (name, place) in enumerate(self.stage.streams):
+            outputs[place] = self._back(cut, stream, arguments[name][group.rows], outputs[place])
+        return outputs[0] if self.stage.output is None else tuple(outputs)
+
+    def _skipped(self, arguments: Arguments, group: Group) -> Any:
+        """What the block returns where the whole path is dropped: the other streams as they came."""
+        stage = self.stage
+        return None if stage.output is None else [arguments[stage.text or stage.twin][group.rows]] * 2
+
+    def _back(self, cut: Cut, stream: int, given: Tensor, kept: Tensor | None) -> Tensor:
+        """A stream as it was given, [rows, L, D] or [rows, T, H, W, D], with the kept tokens that ran in their places.
+
+        At the end of a route the dropped tokens are those that entered it: what the host has added between blocks
+        reached kept tokens only.
+        """
+        tokens = flat(given)
+        if self.last:
+            entry = cut.entry(stream)
+            tokens = put_back(tokens, cut.layout.droppable, entry)
+        if cut.layout.left:
+            tokens = put_back(tokens, cut.layout.kept, flat(kept))
+        return tokens.view_as(given)
+
+
+def routed_blocks(
+    model: nn.Module, replaced: Mapping[str, Any], family: Family, sparsity: Sparsity, before: Sequence[RoutedBlock]
+) -> list[RoutedBlock]:
+    """The blocks of a loaded model that a route concerns, as they will run: with whatever other nodes have `replaced`.
+
+    Those of `before` that still fit stay the same objects, which a compiled network would otherwise take for new code.
+    """
+    network, known = plain(model, replaced, "diffusion_model"), {id(routed.block): routed for routed in before}
+    found = []
+    for path, stage, route, last in placed(network, family, sparsity):
+        name = f"diffusion_model.{path}"
+        block = plain(model, replaced, f"diffusion_model.{stage.path}")[int(path.rpartition(".")[2])]
+        made = RoutedBlock(block, stage, route, last, like=plain(model, replaced, name))
+        found.append(known.get(id(block), made))
+    return found
+
+
+@contextmanager
+def installed(blocks: Sequence[RoutedBlock], call: Call | None) -> Iterator[None]:
+    """The blocks run routed inside, and as they did before afterwards; names of parameters, and so LoRA keys, stay."""
+    before = CURRENT.set(call)
+    fresh = [routed for routed in blocks if routed.block.__dict__.get("forward") is not routed]
+    for routed in fresh:
+        routed.shadowed = routed.block.__dict__.get("forward")
+        routed.block.__dict__["forward"] = routed
+    try:
+        yield
+    finally:
+        for routed in fresh:
+            del routed.block.__dict__["forward"]
+            if routed.shadowed is not None:
+                routed.block.__dict__["forward"] = routed.shadowed
+        CURRENT.reset(before)
+
+
+def _parameters(kind: type[nn.Module], tokens: str) -> tuple[str, ...]:
+    """The names of the positional parameters of a block's forward; a class that other nodes have put over the host's
+    need not name them."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for owner in kind.__mro__:
+        parameters = inspect.signature(owner.forward).parameters.values() if "forward" in owner.__dict__ else ()
+        names = tuple(p.name for p in parameters if p.kind in kinds)[1:]
+        if tokens in names:
+            return names
+    raise ValueError(f"Token Route cannot tell which argument of {kind.__qualname__} holds its tokens ({tokens}).")

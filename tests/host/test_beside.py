@@ -1,0 +1,132 @@
+"""A token route and Sparse Guidance beside what other nodes do to a model or a sampler."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import write_checkpoint
+from hosts import Checkout
+from outcomes import Outcomes, run_cases
+
+pytestmark = pytest.mark.slow
+PARENTS = (
+    "compiled block",
+    "block in another module",
+    "compiled network",
+    "network in another module",
+    "another list of blocks",
+    "own compiled network",
+    "own network in another module",
+)
+
+
+@pytest.fixture(scope="session")
+def beside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    folder = tmp_path_factory.mktemp("beside")
+    write_checkpoint(folder / "tiny.safetensors")
+    return run_cases(checkout, Path(__file__).with_name("beside.py"), folder)
+
+
+def known(found: Any) -> Any:
+    if found is None:
+        pytest.skip("this host does not have that")
+    return found
+
+
+@pytest.mark.parametrize("case", PARENTS)
+def test_patches_on_what_a_routes_blocks_are_in(beside: Outcomes, case: str) -> None:
+    """Before Token Route and behind it: the same route, and the same model afterwards, named whatever is loaded."""
+    assert beside[case]["error"] < 1e-6
+    assert beside[case]["named"]
+    assert beside[case]["again"]
+    assert beside[case]["stock"]
+
+
+def test_nothing_stays_on_the_blocks(beside: Outcomes) -> None:
+    """A pack that puts its own class over a block's is heard afterwards, and beside a route."""
+    assert beside["leftovers"] == {"clean": True, "stock": 1, "routed": 2, "same": True}
+
+
+@pytest.mark.parametrize("network", ["FLUX.1", "SD3"])
+def test_first_block_caches(beside: Outcomes, network: str) -> None:
+    assert beside[f"first block, {network}"] < 1e-6
+
+
+@pytest.mark.parametrize("network", ["host", "own"])
+def test_tiles_that_share_a_batch(beside: Outcomes, network: str) -> None:
+    """Two tiles in a call are as one after the other; rows that could be anybody's are refused."""
+    found = beside[f"tiles, {network}"]
+    assert max(found["two at a time"], found["chunk by chunk"], found["with a negative"]) < 1e-5
+    assert "which of 8 rows belong to which of its 2 predictions" in found["mixed"]
+    assert "which of 2 rows belong to which of its 2 predictions" in found["half the rows"]
+
+
+@pytest.mark.parametrize("rule", ["SG", "ICG", "CFG + SG"])
+def test_branches_are_cached_apart(beside: Outcomes, rule: str) -> None:
+    """Every second step comes from the cache, and is guided as the others are."""
+    found = beside["cached by uuid"][rule]
+    assert found["skipped"] == 3
+    assert found["ids"] == 2
+    assert len(found["gaps"]) == 6
+    assert min(found["gaps"]) > 0.1 * max(found["gaps"])
+
+
+def test_what_another_node_does_to_its_latent_stays_there(beside: Outcomes) -> None:
+    assert beside["in place"] == 0
+
+
+def test_the_hosts_easycache(beside: Outcomes) -> None:
+    found = known(beside["EasyCache"])
+    assert found["calls"] < 8
+    assert found["error"] == 0
+
+
+def test_data_per_token_is_cut_along(beside: Outcomes) -> None:
+    found = known(beside["per token"])
+    assert found["error"] < 5e-6
+    assert "the data of __main__.Film, of shape (1, 7, 32), belongs to 20 tokens" in found["unknown"]
+
+
+def test_what_cannot_be_cut_is_named(beside: Outcomes) -> None:
+    assert "MultiTalkCrossAttnPatch cannot work inside a block that drops tokens (grid_sizes" in known(beside["grid"])
+
+
+def test_what_fails_on_kept_tokens_is_named(beside: Outcomes) -> None:
+    assert "regional cannot work inside a block that drops tokens" in known(beside["failing patch"])
+
+
+def test_guide_frames_of_less_than_full_strength(beside: Outcomes) -> None:
+    assert known(beside["guide frames"]) < 5e-6
+
+
+@pytest.mark.parametrize("network", ["host", "own"])
+def test_the_unconditional_prediction_at_cfg_1(beside: Outcomes, network: str) -> None:
+    """Who asks for it gets it, at gamma 0 as from the unpatched model."""
+    assert beside[f"unconditional, {network}"] == {
+        "gamma 0": True, "CFG + SG": True, "guider": True, "asked": True, "guided": True,
+    }  # fmt: skip
+
+
+def test_normalized_attention_guidance(beside: Outcomes) -> None:
+    found = known(beside["attention guidance"])
+    assert found["same"]
+    assert found["effect"] > 0.05
+
+
+def test_cfg_may_change_while_sampling(beside: Outcomes) -> None:
+    found = beside["overridden"]
+    assert found["from the start"]
+    assert found["early"] > 0.01
+    assert found["list"]
+    assert found.get("node", True)
+
+
+def test_cfg_1_is_said_once(beside: Outcomes) -> None:
+    (said,) = beside["unguided"]["SG, 1"]
+    assert "the sampler's cfg is 1" in said
+    assert beside["unguided"]["SG, 2"] == beside["unguided"]["beside, 1"] == []
+
+
+@pytest.mark.parametrize("node", ["FreeU", "FreeU_V2"])
+def test_nodes_for_u_nets(beside: Outcomes, node: str) -> None:
+    assert "model channels of a U-Net" in beside["U-Net nodes"][node]

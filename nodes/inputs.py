@@ -7,7 +7,7 @@ from ..sparse_model.checkpoints.bundled import DEFAULT_LABELS
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names, label_weights
 from .host.own.model import spec_of
-from .sockets import CATEGORY
+from .sockets import CATEGORY, found_by
 
 
 def needed_spec(model: object) -> ModelSpec:
@@ -25,6 +25,7 @@ class SparseClassCondition(io.ComfyNode):
             node_id="SparseClassCondition",
             display_name="Sparse Class Condition",
             category=CATEGORY,
+            **found_by("labels", "class label", "ImageNet label"),
             description="Says what a class-conditional model shall draw, by the names or numbers of its labels.",
             inputs=[
                 io.Model.Input("model", tooltip="The model whose labels are meant."),
@@ -65,6 +66,7 @@ class EmptySparseLatent(io.ComfyNode):
             node_id="EmptySparseLatent",
             display_name="Empty Sparse Latent",
             category=CATEGORY,
+            **found_by("empty latent", "sparse latent"),
             description="An empty latent of the model's own channels and size.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that decides channels, size and patch."),

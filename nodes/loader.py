@@ -9,6 +9,7 @@ from ..sparse_model.checkpoints.bundled import HELPER, best_first
 from .host.own.decoder import vae_of
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
 from .host.own.model import spec_of
+from .sockets import CATEGORY, found_by
 
 
 class SparseModelLoader(io.ComfyNode):
@@ -17,7 +18,8 @@ class SparseModelLoader(io.ComfyNode):
         return io.Schema(
             node_id="SparseModelLoader",
             display_name="Sparse Model Loader",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("SG", "TREAD", "MaskDiT", "SPRINT", "PRX", "DiT", "token sparse"),
             description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, SPRINT, PRX), with the "
             "token route that its file records.",
             inputs=[

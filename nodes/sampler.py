@@ -15,6 +15,7 @@ from .sockets import (
     PRESET_NAMES,
     SparsitySocket,
     cfg_input,
+    found_by,
     mask_input,
     preset_schedule,
 )
@@ -30,6 +31,7 @@ class SparseKSampler(io.ComfyNode):
             node_id="SparseKSampler",
             display_name="Sparse KSampler",
             category=CATEGORY,
+            **found_by("SG sampler", "TREAD sampler"),
             description="Samples a token-sparse model with Sparse Guidance in one box.",
             inputs=[
                 io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),

@@ -8,7 +8,7 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.method.tokens import SELECTIONS
 from ..sparse_model.pictures.schedule_plot import omega_top, schedule_plot
-from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
 
 CUSTOM = "custom"
 SHAPES = {
@@ -60,6 +60,7 @@ class SparsityScheduler(io.ComfyNode):
             node_id="SparsityScheduler",
             display_name="Sparsity Scheduler",
             category=CATEGORY,
+            **found_by("SG schedule", "gamma", "omega", "PDG"),
             description="How sparse the strong and the weak branch are, and how strongly they guide, over the progress "
             "of sampling. Shows the curves.",
             inputs=[

@@ -1,16 +1,32 @@
 """What several nodes share: the SPARSITY socket, categories, and choices that a widget offers."""
 
+import dataclasses
+import importlib
+
 from comfy_api.latest import io
 
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.method.schedule import PRESETS, Schedule
 from .host.own.model import spec_of
 
+
+def _host_category() -> str:
+    """Where the host lists its own sampler: versions differ."""
+    return importlib.import_module("nodes").KSampler.CATEGORY  # the host's module of that name
+
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """What else a node is searched for as, for a schema of a host that knows such words."""
+    known = "search_aliases" in {field.name for field in dataclasses.fields(io.Schema)}
+    return {"search_aliases": list(words)} if known else {}
+
+
 SparsitySocket = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""
 
 
-CATEGORY = "sampling/sparse guidance"
+CATEGORY = "model/sparse guidance" if _host_category().startswith("model/") else "sampling/sparse guidance"
+"""One place for all nodes, where the host keeps its own samplers."""
 FROM_MODEL = "from the model"
 PRESET_NAMES = [FROM_MODEL, *PRESETS]
 PRESET_HELP = (

@@ -7,6 +7,7 @@ from .checkpoint import SparseCheckpointLoader
 from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
+from .lora import SparseLoRALoader
 from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
@@ -21,6 +22,7 @@ NODES = [
     SparseCheckpointLoader,
     SparseTextEncoder,
     SparseVAELoader,
+    SparseLoRALoader,
     SparseClassCondition,
     SparseCameraCondition,
     EmptySparseLatent,

@@ -76,6 +76,9 @@ def opened(files: Sequence[Path]) -> Iterator[Contents]:
                 if len(files) == 1:
                     raise
                 raise FileError(f"its shard {file.name}: {error}") from error
+            twice = tensors.keys() & contents.tensors.keys()
+            if twice:
+                raise FileError(f"two of its shards hold the tensor {min(twice)}; download them again.")
             tensors |= contents.tensors
             metadata |= contents.metadata
             wrappers = contents.wrappers

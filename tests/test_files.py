@@ -89,6 +89,20 @@ def test_a_missing_shard_is_named(tmp_path, state):
         assert str(error.value).count("\n") == 0
 
 
+def test_shards_that_hold_the_same_are_refused(tmp_path, state):
+    files = write_shards(tmp_path / "prx", state)
+    files[2].write_bytes(files[1].read_bytes())
+    with pytest.raises(CheckpointError, match="prx: two of its shards hold the tensor "):
+        checkpoint.read(tmp_path / "prx")
+
+
+def test_tensors_in_two_layouts_are_refused(tmp_path, state):
+    twice = {**state, "blocks.0.attn_out.weight": state["blocks.0.attention.to_out.0.weight"] + 1}
+    save_file(twice, tmp_path / "prx.safetensors")
+    with pytest.raises(CheckpointError, match="some tensors twice"):
+        checkpoint.read(tmp_path / "prx.safetensors")
+
+
 def test_a_damaged_shard_is_named(tmp_path, state):
     files = write_shards(tmp_path / "prx", state)
     files[2].write_bytes(files[2].read_bytes()[:-100])

@@ -147,8 +147,10 @@ def _matching(tensors: Mapping[str, Stored], spec: ModelSpec, network: nn.Module
     """The tensors that the spec's network takes, checked. FileError if any is missing or of another shape, and if
     others are left over that the network might need."""
     architecture = ARCHITECTURES[spec.architecture]
-    tensors = {architecture.rename(key): tensor for key, tensor in tensors.items()}
-    wanted = network.state_dict()
+    renamed = {architecture.rename(key): tensor for key, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise FileError("it holds some tensors twice, under the names of two layouts.")
+    tensors, wanted = renamed, network.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
         raise FileError(

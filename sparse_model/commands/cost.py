@@ -37,12 +37,13 @@ def add_parser(commands) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..checkpoints.checkpoint import read
+    from ..checkpoints.checkpoint import open_checkpoint
     from ..checkpoints.spec import ModelSpec
     from ..cost import step_cost
 
     if options.checkpoint:
-        spec, _ = read(options.checkpoint)
+        with open_checkpoint(options.checkpoint) as checkpoint:
+            spec = checkpoint.spec
     else:
         spec = ModelSpec.published(options.arch, Sparsity((Route(options.start, options.end),)))
     if options.size is not None and options.size % spec.config.patch_size:

@@ -15,10 +15,12 @@ def add_parser(commands) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..checkpoints.checkpoint import read
+    from ..checkpoints.checkpoint import open_checkpoint
 
-    spec, state = read(options.checkpoint)
-    weights = sum(value.numel() for value in state.values())
+    with open_checkpoint(options.checkpoint) as checkpoint:
+        for _ in checkpoint.each():  # checks every tensor and keeps none
+            pass
+    spec, weights = checkpoint.spec, checkpoint.parameters
     lines = [f"{options.checkpoint.name}: {spec.title}", f"  {spec.describe()}", f"  {weights / 1e6:.1f} M parameters"]
     if spec.note:
         lines.append(f"  {spec.note}.")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..files import FileError, read_json
+from ..files import FileError, printable, read_json
 from .prompts import CLEANING
 from .text import Text
 
@@ -133,7 +133,7 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
         raise ValueError(f"Encoding prompts with '{folder.name}' needs the package {NEEDED}.") from error
     except Exception as error:  # whatever the package raises for a damaged folder, in one sentence
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"'{folder.name}' cannot be loaded ({type(error).__name__}: {reason}).") from error
+        raise ValueError(f"'{printable(folder.name)}' cannot be loaded ({printable(reason, 200)}).") from error
 
 
 def kind_of(folder: Path) -> Kind | None:

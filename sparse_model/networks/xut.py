@@ -297,7 +297,7 @@ def image_places(height: int, width: int, patch: int, device: torch.device) -> T
         # The published pipeline counts pixels and resizes to patches with a filter that reaches into the neighbours, so
         # that the patches along an edge lie a little further inside.
         reach = (1 - (middles - (torch.arange(size, device=device) + 0.5) / patch).abs()).clamp(min=0)
-        return (reach / reach.sum(dim=1, keepdim=True)) @ pixels / max(height, width)
+        return (reach * pixels).sum(dim=1) / reach.sum(dim=1) / max(height, width)
 
     return torch.cartesian_prod(axis(height), axis(width))
 

@@ -19,6 +19,11 @@ LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
         ("3", [0, 0, 0, 1, 0]),
         ("1: odd", [0, 0, 0, 0, 1]),
         ("1: odd:0.25", [0, 0, 0, 0, 0.25]),
+        ("(rocket:1.3)", [0, 1.3, 0, 0, 0]),
+        ("( red apple : 1.3 ), (fox)", [0, 0, 1.3, 1, 0]),
+        ("(1: odd:0.25)", [0, 0, 0, 0, 0.25]),
+        ("(1: odd)", [0, 0, 0, 0, 1]),
+        ("rocket:-1, fox:1e2", [0, -1, 0, 100, 0]),
     ],
 )
 def test_weights(text, expected):
@@ -33,11 +38,33 @@ def test_weights(text, expected):
         ("zzz", "it knows twemoji"),
         ("5", "class id 5 is past the end: the model has 5 classes, 0 to 4"),
         ("fox:x", "no number after the colon"),
+        ("fox:", "'fox:' has no number after the colon"),
+        ("(fox:1.3", r"'\(fox' is not a label of this model; did you mean fox"),
+        ("rocket:nan", "'rocket:nan' weighs too much; write a weight from -100 to 100"),
+        ("rocket:inf", "'rocket:inf' weighs too much"),
+        ("(rocket:-inf)", r"'\(rocket:-inf\)' weighs too much"),
+        ("rocket:1e38", "'rocket:1e38' weighs too much"),
+        ("²", "'²' is not a label"),
+        ("9" * 5000, "class id 9+… is past the end"),
+        (":1", "'' is not a label"),
     ],
 )
 def test_unknown(text, message):
     with pytest.raises(ValueError, match=message):
         label_weights(text, LABELS)
+
+
+def test_brackets_that_belong_to_a_label():
+    assert torch.equal(label_weights("(x), a (b):0.5", ("(x)", "a (b)")), torch.tensor([1, 0.5]))
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, ":" * 100_000, "(" * 100_000, "no:" * 30_000, "a b " * 25_000, "\0" * 9]
+)
+def test_an_error_quotes_no_megabyte(text):
+    with pytest.raises(ValueError) as caught:
+        label_weights(text, [*LABELS, "y" * 100_000])
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
 
 
 def test_names_of_imagenet_are_unambiguous():

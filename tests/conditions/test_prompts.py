@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001, the prompts hold what prompts hold
 """Prompts come out as the published pipelines clean them."""
 
+import time
+
 import pytest
 from diffusers.pipelines.prx.pipeline_prx import TextPreprocessor
 from hypothesis import given
@@ -26,7 +28,8 @@ PROMPTS = [
 ]
 PIECES = st.lists(
     st.sampled_from([*"abxyzABC019 .,:;'\"-_@#&%/\\()[]{}|*~+\n\t", "–", "”", "’", "é", "猫", "http://", ".com", "jpg",
-                     "&amp", "&quot;", "click on ", "page 3", "12x34", "free ", "<person>", "......"]),
+                     "&amp", "&quot;", "click on ", "page 3", "12x34", "free ", "<person>", "......",
+                     ".png", ".jpeg", " .  ", "   ", "1.5", "x2.25", ".co", "www.", "@b"]),
     max_size=30,
 )  # fmt: skip
 
@@ -47,3 +50,19 @@ def test_published_cleaning_of_anything(pieces):
     prompt, published = "".join(pieces), TextPreprocessor()
     assert prompts.thorough(prompt) == published.clean_text(prompt)
     assert prompts.light(prompt) == published.basic_clean(prompt)
+
+
+LONG = [
+    "a", ".", "www.", "a.b", "1.1", "1", "1a", "a1", "1x", "@", "a.com@", "a.com-", " ", "0:00 ", " . ", '"', "&amp;",
+    "#1", "http://", "free ", "lion, ", "<", "-",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", LONG)
+def test_a_hundred_thousand_letters_take_no_minute(piece):
+    """With the rules for addresses, file names and sizes tried from every letter on, the time grows with the square of
+    the length."""
+    prompt = (piece * 100_000)[:100_000] + "x"
+    started = time.process_time()
+    prompts.thorough(prompt)
+    assert time.process_time() - started < 10

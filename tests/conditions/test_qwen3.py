@@ -8,6 +8,7 @@ from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 
 from sparse_model.conditions.encoder import QWEN3, PromptEncoder, load_encoder
 from sparse_model.conditions.qwen3 import sizes, weights
+from sparse_model.files import FileError
 
 SIZES = {
     "vocab_size": len(WORDS),
@@ -38,8 +39,8 @@ def test_weights_of_a_checkpoint_and_of_the_published_file(whole):
 
 
 @pytest.mark.parametrize("lost", ["embed_tokens.weight", "layers.0.self_attn.q_norm.weight"])
-def test_something_else(whole, lost):
-    with pytest.raises(ValueError, match="no whole Qwen3"):
+def test_a_weight_that_is_missing(whole, lost):
+    with pytest.raises(FileError, match=f"lacks 1 weights of a Qwen3, such as {lost}"):
         sizes({key: value for key, value in whole.model.state_dict().items() if key != lost})
 
 

@@ -120,6 +120,12 @@ class Host:
         return process.poll()
 
     @property
+    def pid(self) -> int:
+        """The number of the server's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """Everything the server has printed so far."""
         return self._log.read_text(errors="replace")

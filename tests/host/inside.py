@@ -274,7 +274,8 @@ def preview() -> list:
 def cases() -> dict[str, Callable[[], Any]]:
     """Name -> what returns its result. The checkpoints beside CHECKPOINT are cases by the names of their files."""
     folder = Path(checkpoint).parent
-    found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in ("SG", "CFG + SG", "ICG")}
+    rules = ("SG", "CFG + SG", "ICG", "SG beside CFG")
+    found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in rules}
     found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
     found |= {"error": cleanup_after_error, "preview": preview, "cancelled": cancelled}
     found |= {f"mask {rule}": partial(masked, rule) for rule in ("SG", "SG beside CFG")}

@@ -23,9 +23,11 @@ model = part("nodes.host.own.loading").load(str(Path(folder, "tiny.safetensors")
 constant, SparseGuider = part("sparse_model.method.schedule").constant, part("nodes.host.guide.guider").SparseGuider
 
 
-def trajectory(gamma: float, camera: dict[str, float], model: object = model) -> list[torch.Tensor]:
+def trajectory(
+    gamma: float, camera: dict[str, float], model: object = model, texts: tuple[str, str] = ("prompt", "negative")
+) -> list[torch.Tensor]:
     """The latents of 8 Euler steps of CFG + SG at scale 3, the last one included."""
-    positive, negative = ([[given[name], dict(camera)]] for name in ("prompt", "negative"))
+    positive, negative = ([[given[name], dict(camera)]] for name in texts)
     guider = SparseGuider(model, constant(0.0, gamma, 3.0, "CFG + SG"), positive, negative)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 8)
     noise, sampler, latents = given["noise"], comfy.samplers.sampler_object("euler"), []
@@ -34,6 +36,18 @@ def trajectory(gamma: float, camera: dict[str, float], model: object = model) ->
         callback=lambda step, denoised, x, total: latents.append(x.clone()),
     )  # fmt: skip
     return [*latents, model.model.process_latent_in(last)]
+
+
+def together() -> dict[str, object]:
+    """Two prompts of one length in one pass and, for want of memory, in two: rows of every call, and the difference."""
+    rows = []
+    hook = model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    whole = trajectory(0.5, {}, texts=("prompt", "other"))
+    model.model.memory_required = lambda *_, **__: 1e30
+    apart = trajectory(0.5, {}, texts=("prompt", "other"))
+    del model.model.memory_required
+    hook.remove()
+    return {"rows": rows, "difference": float((whole[-1] - apart[-1]).abs().max() / whole[-1].abs().max())}
 
 
 def compiled() -> dict[str, float]:
@@ -76,6 +90,7 @@ print(
     json.dumps(
         {
             "own": part("nodes.host.own.qwen").NETWORK is not None,
+            "together": together(),
             "compiled": compiled(),
             "text": text(),
             "colours": colours(),

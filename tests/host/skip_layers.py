@@ -6,6 +6,7 @@ three branches.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hosted_pack import load_pack
 part = load_pack(sys.argv[1], sys.argv[2], "--use-pytorch-cross-attention")
 sys.path.insert(0, str(Path(__file__).parent))
 
+import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT, SkipLayerGuidanceDiTSimple  # noqa: E402
@@ -24,6 +26,7 @@ adapter_of, guided = part("nodes.host.adapters").adapter_of, part("nodes.host.gu
 SparseGuidanceSimple = part("nodes.simple").SparseGuidanceSimple
 SparseGuider = part("nodes.host.guide.guider").SparseGuider
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
+sheets = part("nodes.host.guide.sheet")
 schedules = part("sparse_model.method.schedule")
 Curve, Schedule, constant = schedules.Curve, schedules.Schedule, schedules.constant
 
@@ -151,7 +154,49 @@ def seen_by_patches(name: str) -> dict[str, Any]:
     return {"pair": max(error(a, b) for a, b in zip(ours, plain, strict=True)), "calls": len(seen)}
 
 
+def on_a_sheet(name: str) -> dict[str, Any]:
+    """A model without a route and a negative on a contact sheet: its pictures against samplings of their own."""
+    animal = ZOO[name]
+    patcher, positive = build(animal), conditions(animal, 1)
+    sampling = {"seed": 9, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    sheet = sheets.Sheet(patcher, positive, None, None, {"samples": torch.zeros(animal.latent)}, sampling)
+    alone = sheets.cfg_alone(1.0, 4)
+    short = sheets.Setting(beside(), 4)
+    longer = sheets.rerouted(patcher, short, end=3)
+    sheet.make([alone, short, longer, short])
+    noise = comfy.sample.prepare_noise(torch.zeros(1, *animal.latent[1:]), 9)
+    moved = adapter_of(patcher).routed(Sparsity((Route(1, 3),)))
+    one_node = SparseGuidanceSimple.execute(patcher, SCALE, START, END, 1.0)[0]
+    models = {alone: patcher, short: one_node, longer: guided(moved, beside())}
+    return {
+        "pictures": len(sheet.made),
+        "errors": [
+            error(sheet.made[setting].latent, sampled(stock(model, positive, None, 1.0), noise))
+            for setting, model in models.items()
+        ],
+        "costs": [sheet.made[setting].cost for setting in models],
+        "refused": refusal(lambda: sheet.guider(sheets.cfg_alone(3.0, 4))),
+    }
+
+
+def refusal(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except ValueError as problem:
+        return str(problem)
+    return "no error"
+
+
 if __name__ == "__main__":
     results = {name: found for name in ZOO if (found := family(name)) is not None}
     three = {name: branches(name) for name in ("FLUX.1", "Wan 2.1", "SD3")}
-    print(json.dumps({"families": results, "branches": three, "patches": seen_by_patches("FLUX.1")}))
+    print(
+        json.dumps(
+            {
+                "families": results,
+                "branches": three,
+                "patches": seen_by_patches("FLUX.1"),
+                "sheet": on_a_sheet("FLUX.1"),
+            }
+        )
+    )

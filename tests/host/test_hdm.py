@@ -1,6 +1,7 @@
 """HDM on a real host, from the file in which it is published, small and of random weights."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,15 +24,25 @@ def files(host: Host) -> None:
     write_hdm(models / "diffusion_models" / WHOLE, picture=False)
     write_text_encoder(models / "text_encoders" / QWEN)
     write_checkpoint(models / "diffusion_models" / "tiny.safetensors")
-    (models / "loras").mkdir(exist_ok=True)
+    write_loras(models / "loras")
+
+
+def write_loras(folder: Path) -> None:
+    """One change of one layer under kohya's name, and that of LyCORIS around the wrapper in which HDM trains; a LoKr
+    under kohya's; and one for another model."""
     layer, generator = "backbone_dec_blocks_1_0_xattn_kv", torch.Generator().manual_seed(1)
     up, down = (torch.randn(*shape, generator=generator) for shape in ((2 * CONFIG.width, 4), (4, CONFIG.width)))
-    save_file(
-        {f"lora_unet_{layer}.lora_up.weight": up, f"lora_unet_{layer}.lora_down.weight": down},
-        models / "loras" / "kohya.safetensors",
-    )
+    parts = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(4.0)}
     lokr = {"lokr_w1": torch.randn(2, 1, generator=generator), "lokr_w2": (up @ down)[: CONFIG.width]}
-    save_file({f"lora_unet_{layer}.{key}": value for key, value in lokr.items()}, models / "loras" / "lokr.safetensors")
+    files = {
+        "kohya": {f"lora_unet_{layer}.{part}": value for part, value in parts.items()},
+        "lokr": {f"lora_unet_{layer}.{part}": value for part, value in lokr.items()},
+        "other": {f"lora_unet_blocks_0_attn_qkv.{part}": value for part, value in parts.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in files.items():
+        save_file(state, folder / f"{name}.safetensors")
+    torch.save({f"lycoris_model_{layer}.{part}": value for part, value in parts.items()}, folder / "lycoris.pt")
 
 
 class Scene:
@@ -135,7 +146,9 @@ def test_a_file_that_is_none(host: Host) -> None:
     assert "other.safetensors: not a checkpoint of a known architecture" in sentence(host, scene.graph)
     scene = Scene(NOTE, "other.safetensors")
     scene.graph.save(scene.sampled())
-    assert "other.safetensors: it holds no whole Qwen3" in sentence(host, scene.graph)
+    assert "other.safetensors: it lacks 13 weights of a Qwen3, such as embed_tokens.weight." in sentence(
+        host, scene.graph
+    )
 
 
 def test_a_camera(host: Host) -> None:
@@ -198,6 +211,23 @@ def test_what_stock_nodes_do(host: Host) -> None:
         assert not torch.equal(found[a][0], found[a][1])
         for b in nodes[i + 1 :]:
             assert not torch.allclose(found[a], found[b], atol=1e-3), (i, a, b)
+
+
+def test_names_of_other_trainers(host: Host) -> None:
+    scene = Scene()
+    graph = scene.graph
+    stock = graph.add("LoraLoaderModelOnly", model=scene.model, lora_name="kohya.safetensors", strength_model=0.7)
+    ours = [
+        graph.add("SparseLoRALoader", model=scene.model, lora_name=name, strength_model=0.7)
+        for name in ("kohya.safetensors", "lycoris.pt")
+    ]
+    nodes = [graph.save(scene.sampled(scene.guided(model))) for model in (stock, *ours, scene.model)]
+    found = sampled_latents(host, graph)
+    assert equal(found, *nodes[:2]) and equal(found, *nodes[1:3]) and not equal(found, *nodes[2:])
+    scene = Scene()
+    wrong = scene.graph.add("SparseLoRALoader", model=scene.model, lora_name="other.safetensors", strength_model=1.0)
+    scene.graph.save(scene.sampled(wrong))
+    assert "other.safetensors holds nothing for the layers of this model" in sentence(host, scene.graph)
 
 
 def test_the_report_counts_the_prompt(host: Host) -> None:

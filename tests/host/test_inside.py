@@ -30,6 +30,7 @@ from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.xut import XUTConfig
 
 pytestmark = pytest.mark.slow
 TEXT = TextSpec("t5gemma-2b", 12, 5, masked=True)
@@ -57,6 +58,14 @@ FAMILIES = {
         Sparsity((Route(1, 1),)),
         latent="pixels",
         text=TEXT,
+    ),
+    "xut": ModelSpec(
+        "xut",
+        XUTConfig(8, width=32, heads=2, hidden=48, text_width=12, levels=1, after=1),
+        Flow(),
+        Sparsity((Route(1, 1),)),
+        latent="eq-sdxl",
+        text=TextSpec("qwen3-0.6b", 12, 5, padded=False),
     ),
     "microdit": ModelSpec(
         "microdit", MICRODIT, EDM(0.9), Sparsity(mask=0.75), latent="sdxl", text=TextSpec("clip-h", 12, 5, "zeros")
@@ -141,10 +150,11 @@ def test_a_case_that_crashes_fails_alone(checkout: Checkout, tmp_path: Path) -> 
         found["dies"]
 
 
-@pytest.mark.parametrize("rule", ["SG", "CFG + SG", "ICG"])
-def test_split_batches_keep_the_same_tokens(inside: Outcomes, rule: str) -> None:
-    """Two samples, two branches: 4 calls of 4 rows, or 8 calls of 2. Rounding depends on shapes, tokens must not."""
-    assert inside[rule]["calls"] == [[4] * 4, [2] * 8]
+@pytest.mark.parametrize(("rule", "branches"), [("SG", 2), ("CFG + SG", 2), ("ICG", 2), ("SG beside CFG", 3)])
+def test_split_batches_keep_the_same_tokens(inside: Outcomes, rule: str, branches: int) -> None:
+    """Two samples in 4 steps: all branches in one call, or each in its own. Rounding depends on shapes, tokens must
+    not."""
+    assert inside[rule]["calls"] == [[2 * branches] * 4, [2] * 4 * branches]
     assert inside[rule]["difference"] < 1e-4
 
 

@@ -21,6 +21,7 @@ from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import TextSpec
 from sparse_model.method.prediction import Flow
 
+pytestmark = pytest.mark.slow
 PROMPTS = ("1girl, nagato (azur lane), (masterpiece:1.3)", r"nagato \(azur lane\)", "")
 CAMERAS = {0.25: {}, 0.5: {"x_shift": 0.1, "y_shift": -0.2, "zoom": 1.25}}
 
@@ -33,6 +34,7 @@ def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict
     )
     save(fixture.make(fixture.TINY).state_dict(), spec, folder / "tiny.safetensors")
     given = {name: fixture.prompt(name, count, batch=1).embeddings for name, count in (("prompt", 11), ("negative", 4))}
+    given["other"] = given["prompt"].flip(1)
     given |= {"noise": torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(7)), "cameras": CAMERAS}
     torch.save({**given, **texts(checkout)}, folder / "given.pt")
     script = Path(__file__).with_name("inside_hdm.py")
@@ -71,6 +73,12 @@ def test_the_trajectory_of_the_authors_pipeline(inside: dict[str, Any], gamma: f
         expected = torch.from_numpy(file[f"trajectory_{gamma:g}"]).split(1)
     for step, (ours, theirs) in enumerate(zip(inside["trajectories"][f"{gamma:g}"], expected, strict=True)):
         assert relative_error(ours, theirs) < 3e-5, f"step {step}"
+
+
+def test_prompts_of_one_length_share_a_pass(inside: dict[str, Any]) -> None:
+    """The dense and the sparse prediction are one call of the network, whose results do not depend on that."""
+    assert inside["together"]["rows"] == [2] * 8 + [1] * 16
+    assert inside["together"]["difference"] < 1e-4
 
 
 def test_a_compiled_model_compiles_once_per_prompt_length(inside: dict[str, Any]) -> None:

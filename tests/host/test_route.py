@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import SPEC, Graph, Scene, equal, run, sampled_latents, write_checkpoint, write_models
+from graphs import SPEC, Graph, Scene, equal, latents, run, sampled_latents, write_checkpoint, write_models
 from host import Host
 from hosts import REPOSITORY
 
 TREAD = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}]}
+FIVE = {
+    "routes": [
+        {"start_layer_idx": layer, "end_layer_idx": layer, "selection_ratio": ratio, "gamma_factor": ratio / 0.25}
+        for layer, ratio in enumerate((0.1, 0.25, 0.4, 0.25, 0.1))
+    ]
+}
+"""A route for every block, each with a ratio of its own; the highest leaves no room for a rate above 0.625."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -113,6 +120,50 @@ def test_the_report(host: Host, own: bool) -> None:
         assert len([line for line in text.splitlines() if line[:1].isdigit()]) >= 3
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["own model", "Wan"])
+def test_routes_by_name(host: Host, own: bool) -> None:
+    """Five blocks of Wan, and a checkpoint that records layers 1 to 2: it keeps them under every name."""
+    scene = Scene() if own else Video()
+    values = {"start_layer": 0, "end_layer": 0, "ratio": 0.5, "json": "", "latent": scene.latent}
+    names = ("family default", "trainer's route", "short route")
+    nodes = [scene.graph.add("TokenRoute", model=scene.model, route=name, **values) for name in names]
+    for node in nodes:
+        scene.graph.add("PreviewAny", source=[node[0], 1])
+    result = run(host, scene.graph)
+    texts = [result.outputs[node[0]]["text"][0].splitlines()[1] for node in nodes]
+    expected = ["1 to 2"] * 3 if own else ["2 to 3", "2 to 3", "1 to 2"]
+    assert [text.split("blocks ")[1].split(" (")[0] for text in texts] == expected
+    assert ["not trained so" in text for text in texts] == [False, False, not own]
+
+
+def test_a_mask_at_every_node_that_takes_one(host: Host) -> None:
+    """The patch, the guider, the sampler and the report, over a third of Wan's picture; nothing under it changes
+    without it, and a mask of nothing changes nothing."""
+    video = Video()
+    graph, routed = video.graph, video.route()
+    plan = graph.sparsity(gamma_weak_start=0.75)
+    full = graph.add("SolidMask", value=1.0, width=16, height=48)
+    third = graph.add("MaskComposite", destination=graph.add("SolidMask", value=0.0, width=48, height=48), source=full,
+                      x=0, y=0, operation="add")  # fmt: skip
+    empty = graph.add("SolidMask", value=0.0, width=8, height=8)
+    plain, masked, nothing = (
+        video.sample(graph.add("SparseGuidance", model=routed, sparsity=plan, **mask), cfg=2.0)
+        for mask in ({}, {"mask": third}, {"mask": empty})
+    )
+    guider = graph.add("SparseGuider", model=routed, positive=video.positive, sparsity=plan, mask=third)
+    custom = graph.save(graph.advanced(guider, video.latent, video.model))
+    one_box = graph.save(graph.sparse_sampled(routed, video.positive, video.latent, sparsity=plan, mask=third))
+    values = {"model": routed, "sparsity": plan, "latent": video.latent, "steps": 3}
+    report = graph.add("SparseGuidanceReport", **values, mask=third)
+    result = run(host, graph)
+    found = latents(host, result)
+    assert equal(found, masked, custom, one_box) and equal(found, plain, nothing)
+    assert not equal(found, plain, masked)
+    (text,) = result.outputs[report[0]]["text"]
+    assert "18 of 45 tokens are under the mask" in text  # 5 x 3 patches of 16 pixels in each of 3 frames
+    assert "0.750       18" in text and "0.250       34" in text
+
+
 def sentence(host: Host, graph: Graph) -> str:
     result = host.run(graph.nodes)
     assert result.error is not None, "the run went through"
@@ -134,6 +185,15 @@ def routed(**values: Any) -> Graph:
     return video.graph
 
 
+def hidden() -> Graph:
+    video = Video()
+    mask = video.graph.add("SolidMask", value=1.0, width=64, height=64)
+    video.sample(
+        video.graph.add("SparseGuidance", model=video.route(), sparsity=video.graph.sparsity(), mask=mask), cfg=2.0
+    )
+    return video.graph
+
+
 def untimed() -> Graph:
     video = Video()
     values = {"sparsity": video.graph.sparsity(), "latent": video.latent, "steps": 4, "time_a_step": True}
@@ -151,6 +211,8 @@ def untimed() -> Graph:
         (lambda: routed(json='{"steps": 20}'), "not a route"),
         (lambda: routed(json="2, -2"), "not a route"),
         (lambda: routed(json='{"routes": []}'), "no route in this"),
+        (lambda: routed(json=json.dumps(FIVE)), "multiplies gamma_weak 0.75 by its gamma_factor 1.6, which is 1.2"),
+        (lambda: hidden(), "The mask keeps 45 of 45 tokens"),
         (lambda: untimed(), "connect positive"),
     ],
     ids=[
@@ -160,6 +222,8 @@ def untimed() -> Graph:
         "another JSON",
         "no JSON",
         "empty JSON",
+        "a factor too large",
+        "a mask of everything",
         "nothing to time",
     ],
 )

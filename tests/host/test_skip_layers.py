@@ -39,5 +39,13 @@ def test_three_branches_are_three_separate_runs(found: dict[str, Any]) -> None:
         assert len(errors) == 2 and max(errors.values()) < 1e-5, (name, errors)
 
 
+def test_a_sheet_of_a_model_without_a_route(found: dict[str, Any]) -> None:
+    """No guidance, the one node's route, and a longer one, without any negative."""
+    sheet = found["sheet"]
+    assert sheet["pictures"] == 3 and max(sheet["errors"]) < 1e-5
+    assert sheet["costs"][0] == 1 < min(sheet["costs"][1:])
+    assert "connect one as negative" in sheet["refused"]
+
+
 def test_patches_of_cfg_see_its_own_pair(found: dict[str, Any]) -> None:
     assert found["patches"]["calls"] == 2 and found["patches"]["pair"] < 1e-5

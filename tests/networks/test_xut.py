@@ -186,6 +186,7 @@ def test_half_precision(expected, dtype):
     assert relative_error(output.float(), expected["dense"]) < (0.01 if dtype == torch.float16 else 0.1)
 
 
+@pytest.mark.slow
 def test_it_compiles_once_per_number_of_prompts_and_their_length(network):
     """Without a break in the graph: branches of one prompt, and of two; other tokens and cameras compile nothing."""
     counter = CompileCounter()

@@ -15,13 +15,6 @@ from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Subsets, subsets
 from .progress import progress
 
-UNPAIRED = {
-    False: "Sparse Guidance: the sampler uses one prediction (cfg 1 or no negative), so only the strong branch runs. "
-    "The rule SG beside CFG guides here, too.",
-    True: "Sparse Guidance: the sampler uses one condition (cfg 1 or no negative), so Sparse Guidance alone guides it.",
-}
-"""What is said once in a run whose sampler combines nothing, by whether the rule has CFG besides."""
-
 
 @dataclass(eq=False)
 class Run:
@@ -73,10 +66,10 @@ class Run:
         if self._latest is None or self._latest[0] != sigma:
             self._latest = sigma, self.schedule.at(progress(model_sampling, sigma))
         now = self._latest[1]
-        if not scaled and not self._said:
-            self._said = True
-            logging.info(UNPAIRED[self.rule.beside_cfg])
         if self.rule.beside_cfg:
+            if not scaled and not self._said:
+                self._said = True
+                logging.info("Sparse Guidance: there is no CFG here (cfg 1, or no negative); SG guides on its own.")
             return replace(now, cfg=math.inf if scaled else 1.0)  # whatever it is, the sampler knows it
         return now if scaled else replace(now, omega=1.0)
 

@@ -167,7 +167,7 @@ def decoded(vae: Any, latent: Tensor) -> Image.Image:
     """A picture out of a latent [1, C, ...]; of a video the frame in the middle."""
     pixels = vae.decode(latent)
     frames = pixels.reshape(-1, *pixels.shape[-3:])  # [B, (frames,) H, W, C]
-    picture = frames[len(frames) // 2].clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    picture = frames[len(frames) // 2].clamp(0, 1).mul(255).byte().cpu().numpy()  # rounded as the host saves it
     return Image.fromarray(np.ascontiguousarray(picture[..., :3]))
 
 

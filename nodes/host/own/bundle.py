@@ -6,7 +6,7 @@ import comfy.model_patcher
 import comfy.sd
 
 from ....sparse_model.checkpoints.checkpoint import explained
-from ....sparse_model.conditions.qwen3 import weights
+from ....sparse_model.conditions.qwen3 import sizes, weights
 from ....sparse_model.tensors import opened
 from .decoder import AbsentVAE
 from .qwen import absent_clip, clip_of
@@ -26,23 +26,26 @@ def load_vae(path: Path) -> "comfy.sd.VAE | AbsentVAE":
     """The autoencoder in a checkpoint, or one that says what to download when it is used."""
     with explained(path), opened((path,)) as contents:
         names = [key for key in contents.tensors if key.startswith(VAE)]
-        if not names:
-            return AbsentVAE(NO_VAE.format(name=path.name))
-        vae = comfy.sd.VAE(sd={key.removeprefix(VAE): contents.tensors[key].read() for key in names})
-        vae.throw_exception_if_invalid()
+        inside = {key.removeprefix(VAE): contents.tensors[key].read() for key in names}
+    if not inside:
+        return AbsentVAE(NO_VAE.format(name=path.name))
+    vae = comfy.sd.VAE(sd=inside)
+    vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
     return vae
 
 
 def load_clip(path: Path, other: Path | None = None, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The text encoder in a checkpoint, or one that says what to download when it is used; with `other` that of another
-    file. CheckpointError if it is not a whole Qwen3."""
+    file. CheckpointError if that is not a whole Qwen3."""
     file = other or path
     with explained(file), opened((file,)) as contents:
-        inside = weights(contents.tensors, "" if other else ENCODER)
-        if not inside and other is None:
+        stored = weights(contents.tensors, "" if other else ENCODER)
+        if not stored and other is None:
             return absent_clip(NO_ENCODER.format(name=path.name))
-        clip = clip_of({key: tensor.read() for key, tensor in inside.items()}, disable_dynamic)
+        sizes(stored)
+        inside = {key: tensor.read() for key, tensor in stored.items()}
+    clip = clip_of(inside, disable_dynamic)
     clip.patcher.cached_patcher_init = (_clip_patcher, (path, other))
     return clip
 

@@ -58,7 +58,7 @@ class Encoder(sd1_clip.SD1ClipModel):
 
 
 def clip_of(state: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """A CLIP with these weights (`qwen3.weights`); ValueError in one sentence if they are not a whole Qwen3."""
+    """A CLIP with these weights (`qwen3.weights`), which are whole."""
     if NETWORK is None:
         return hosted(prompt_encoder(state, WORDS, precision()))
     options = {"model_options": {f"{NAME}_model_config": sizes(state)}}
@@ -67,9 +67,7 @@ def clip_of(state: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.sd
     parameters = sum(value.numel() for value in state.values())
     folders = folder_paths.get_folder_paths("embeddings")
     clip = comfy.sd.CLIP(ClipTarget(Prompts, Encoder), embedding_directory=folders, parameters=parameters, **options)
-    missing, _ = clip.load_sd({f"model.{key}": value for key, value in state.items()})
-    if missing:
-        raise ValueError(f"its text encoder lacks {len(missing)} weights, such as {missing[0]}.")
+    clip.load_sd({f"model.{key}": value for key, value in state.items()})
     return clip
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
@@ -39,3 +40,10 @@ def test_workflows_name_the_pack_and_its_version(project, path):
     for node in ours:
         named = (node["properties"].get("cnr_id"), node["properties"].get("ver"))
         assert named == (project["name"], project["version"]), node["type"]
+
+
+def test_the_picture_of_the_readme_holds_its_graph():
+    """Dropped into the editor it opens the workflow that it shows."""
+    picture = Image.open(ROOT / "docs" / "side_by_side.png")
+    shown = json.loads(picture.text["workflow"])
+    assert shown == json.loads((ROOT / "workflows" / "no_guidance_cfg_sparse_guidance.json").read_text())

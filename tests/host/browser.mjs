@@ -61,6 +61,10 @@ async function inspectGraph() {
     widgets: nodes.flatMap((node) => (node.widgets ?? []).filter(invalid).map(
       (widget) => ({ node: String(node.id), type: node.type, widget: widget.name, value: widget.value ?? null }),
     )),
+    hidden: nodes.flatMap((node) => (node.widgets ?? []).filter((widget) => widget.hidden).map(
+      (widget) => `${node.type}.${widget.name}`,
+    )),
+    curves: document.querySelectorAll("polyline").length,
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
   };

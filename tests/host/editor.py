@@ -46,6 +46,8 @@ class Report:
     missing: list[str]  # node types the host does not know
     errored: list[str]  # ids of nodes drawn in red
     widgets: list[dict[str, Any]]  # node, type, widget, value: a value the widget does not offer, or out of its range
+    hidden: list[str]  # widgets that are not shown, as "type.widget"
+    curves: int  # lines that the nodes' plots draw
     dialogs: list[str]  # the text of every dialog and toast
     console: list[str]  # errors on the browser's console
     prompt: Workflow  # the API form the editor would queue

@@ -84,18 +84,24 @@ LINKS = [
 
 @pytest.mark.slow
 def test_a_search_for_each_node_is_all_it_takes(editor: Editor, tmp_path: Path) -> None:
-    """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion."""
+    """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion, and a schedule
+    shows its plan and none of the widgets that its preset does not use."""
     nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
-    plain, completed = tmp_path / "plain.json", tmp_path / "completed.json"
+    plain, completed, scheduled = (tmp_path / f"{name}.json" for name in ("plain", "completed", "scheduled"))
     plain.write_text(json.dumps({"nodes": nodes, "links": LINKS}))
     typed = {"typed": "twemoji, rock", "label": "rocket"}
     completed.write_text(json.dumps({"nodes": nodes[:2], "links": LINKS[:1], "complete": typed}))
-    built, labelled = editor.build([plain, completed], screenshots=tmp_path)
+    schedule = {"search": "Sparsity Scheduler", "type": "SparsityScheduler", "pos": [400, 60]}
+    scheduled.write_text(json.dumps({"nodes": [nodes[0], schedule], "links": LINKS[:1]}))
+    built, labelled, planned = editor.build([plain, completed, scheduled], screenshots=tmp_path)
     assert built.problems == []
     ((picture,),) = editor.host.run(fixed(built.prompt)).images.values()
     check_fox(picture, tmp_path)
     (condition,) = [node for node in labelled.prompt.values() if node["class_type"] == "SparseClassCondition"]
     assert condition["inputs"]["labels"] == "twemoji, rocket"
+    widgets = next(node for node in planned.prompt.values() if node["class_type"] == "SparsityScheduler")["inputs"]
+    assert {f"SparsityScheduler.{name}" for name in widgets if name not in ("preset", "model")} == set(planned.hidden)
+    assert planned.curves == 3
 
 
 def fixed(prompt: Workflow) -> Workflow:

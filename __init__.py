@@ -12,7 +12,8 @@ async def comfy_entrypoint():
 
     from .nodes import SparseGuidanceExtension
     from .nodes.editor import add_routes
+    from .nodes.host.own.folders import BUNDLED
 
     add_routes()
-    folder_paths.add_model_folder_path("diffusion_models", str(Path(__file__).parent / "models"))
+    folder_paths.add_model_folder_path(BUNDLED, str(Path(__file__).parent / "models"))
     return SparseGuidanceExtension()

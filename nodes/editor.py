@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from aiohttp import web
 from server import PromptServer
 
@@ -16,6 +15,7 @@ from ..sparse_model.checkpoints.checkpoint import open_checkpoint
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names
 from ..sparse_model.method.guidance import RULES
+from .host.own.folders import model_path
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
 from .sockets import FROM_MODEL, recommended
 
@@ -57,10 +57,9 @@ def labels(name: str) -> list[str]:
 
 def spec_of_file(name: str) -> ModelSpec:
     """What a checkpoint of the loaders' lists is; ValueError if it is none or cannot be read."""
-    places = ("diffusion_models", "checkpoints")
-    path = next(filter(None, (folder_paths.get_full_path(place, name) for place in places)), None)
+    path = model_path(name, "checkpoints")
     if path is None:
-        raise ValueError(f"There is no checkpoint '{name}' in models/{' or models/'.join(places)}.")
+        raise ValueError(f"There is no checkpoint '{name}' in models/diffusion_models or models/checkpoints.")
     return _read(path, Path(path).stat().st_mtime_ns)
 
 

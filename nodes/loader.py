@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 
 from ..sparse_model.checkpoints.bundled import HELPER, best_first
 from .host.own.decoder import vae_of
+from .host.own.folders import model_names, model_path
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
 from .host.own.model import spec_of
 from .sockets import CATEGORY, found_by
@@ -25,7 +25,7 @@ class SparseModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=best_first(checkpoint_names(folder_paths.get_filename_list("diffusion_models"))),
+                    options=best_first(checkpoint_names(model_names())),
                     tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
                     "demo models of this pack are listed without copying them, the best one first. A name that ends "
                     f"in {HELPER} is a helper: the weak_model of AG and AG + SG.",
@@ -54,15 +54,23 @@ class SparseModelLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str, weight_dtype: str) -> tuple[str, str, int]:
         """A file that training has written anew is loaded anew."""
-        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        path = found(model_name)
         return model_name, weight_dtype, Path(path).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        model = load(folder_paths.get_full_path_or_raise("diffusion_models", model_name), weight_dtype)
+        model = load(found(model_name), weight_dtype)
         spec = spec_of(model)
         about = description(spec)
         return io.NodeOutput(model, about, vae_of(spec), ui=ui.PreviewText(about))
+
+
+def found(name: str) -> str:
+    """The path of a checkpoint of the list; FileNotFoundError if it is gone."""
+    path = model_path(name)
+    if path is None:
+        raise FileNotFoundError(f"There is no checkpoint '{name}' in models/diffusion_models any more; choose another.")
+    return path
 
 
 def description(spec) -> str:

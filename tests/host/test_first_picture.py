@@ -120,6 +120,11 @@ def test_the_best_model_is_offered_first_and_helpers_last(host: Host) -> None:
     assert any(helpers) and helpers == sorted(helpers)
 
 
+def test_stock_loaders_do_not_offer_what_they_cannot_read(host: Host) -> None:
+    kind, *options = host.object_info("UNETLoader")["input"]["required"]["unet_name"]
+    assert DEFAULT.name not in (kind if isinstance(kind, list) else options[0]["options"])
+
+
 def test_a_model_of_latents_says_which_vae_it_needs(host: Host) -> None:
     folder = host.directory / "models" / "diffusion_models"
     folder.mkdir(parents=True, exist_ok=True)

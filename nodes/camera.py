@@ -3,6 +3,8 @@
 import node_helpers
 from comfy_api.latest import io
 
+from .sockets import CATEGORY, found_by
+
 
 class SparseCameraCondition(io.ComfyNode):
     @classmethod
@@ -10,7 +12,8 @@ class SparseCameraCondition(io.ComfyNode):
         return io.Schema(
             node_id="SparseCameraCondition",
             display_name="Sparse Camera Condition",
-            category="conditioning",
+            category=CATEGORY,
+            **found_by("HDM camera", "camera zoom"),
             description="Moves the camera of HDM, which was trained on crops that know their place in the picture. A "
             "wide picture that looks cut off at top and bottom is whole with a zoom below 1.",
             inputs=[

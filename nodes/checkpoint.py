@@ -9,6 +9,7 @@ from .host.own.bundle import load_clip, load_vae
 from .host.own.loading import load
 from .host.own.model import spec_of
 from .loader import description
+from .sockets import CATEGORY, found_by
 
 INSIDE = "in the checkpoint"
 
@@ -19,7 +20,8 @@ class SparseCheckpointLoader(io.ComfyNode):
         return io.Schema(
             node_id="SparseCheckpointLoader",
             display_name="Sparse Checkpoint Loader",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("HDM", "XUT", "token sparse checkpoint"),
             description="Loads a token-sparse model that is published with its VAE in one file (HDM), with the token "
             "route that it was trained with.",
             inputs=[

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider as Guider
 from .host.guide.patch import guided
-from .sockets import CATEGORY, SparsitySocket, cfg_input, mask_input
+from .sockets import CATEGORY, SparsitySocket, cfg_input, found_by, mask_input
 
 
 class SparseGuidance(io.ComfyNode):
@@ -16,6 +16,7 @@ class SparseGuidance(io.ComfyNode):
             node_id="SparseGuidance",
             display_name="Sparse Guidance",
             category=CATEGORY,
+            **found_by("SG", "CFG", "TREAD", "token dropping"),
             description="Makes any stock sampler guide with Sparse Guidance, instead of CFG or beside it. The "
             "sampler's cfg is the guidance scale omega; under the rule SG beside CFG it stays cfg, and the schedule's "
             "own omega counts.",
@@ -50,6 +51,7 @@ class SparseGuider(io.ComfyNode):
             node_id="SparseGuider",
             display_name="Sparse Guider",
             category=CATEGORY,
+            **found_by("SG guider", "AutoGuidance", "CFG guider"),
             description="A guider for SamplerCustomAdvanced that follows the schedule's own omega, and that can take a "
             "second, weaker checkpoint as the weak branch. Under SG beside CFG it guides without a negative, too.",
             inputs=[

@@ -3,10 +3,11 @@
 import torch
 from comfy_api.latest import io, ui
 
+from ..sparse_model.checkpoints.bundled import DEFAULT_LABELS
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names, label_weights
 from .host.own.model import spec_of
-from .sockets import CATEGORY
+from .sockets import CATEGORY, found_by
 
 
 def needed_spec(model: object) -> ModelSpec:
@@ -24,16 +25,18 @@ class SparseClassCondition(io.ComfyNode):
             node_id="SparseClassCondition",
             display_name="Sparse Class Condition",
             category=CATEGORY,
+            **found_by("labels", "class label", "ImageNet label"),
             description="Says what a class-conditional model shall draw, by the names or numbers of its labels.",
             inputs=[
                 io.Model.Input("model", tooltip="The model whose labels are meant."),
                 io.String.Input(
                     "labels",
-                    default="",
+                    default=DEFAULT_LABELS,
                     multiline=True,
-                    placeholder="twemoji, rocket",
+                    placeholder="no label: the null condition",
                     tooltip="Labels, separated by commas; a number after a colon weighs one: rocket:0.5. Numbers alone "
-                    "are class ids. Nothing at all is the null condition. The loader's second output lists the labels.",
+                    "are class ids. Nothing at all is the null condition. Typing suggests the model's labels; the "
+                    "loader's second output lists them.",
                 ),
             ],
             outputs=[
@@ -63,6 +66,7 @@ class EmptySparseLatent(io.ComfyNode):
             node_id="EmptySparseLatent",
             display_name="Empty Sparse Latent",
             category=CATEGORY,
+            **found_by("empty latent", "sparse latent"),
             description="An empty latent of the model's own channels and size.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that decides channels, size and patch."),

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 
+from ..sparse_model.checkpoints.bundled import HELPER, best_first
+from .host.own.decoder import vae_of
+from .host.own.folders import model_names, model_path
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, listed_name, load
 from .host.own.model import spec_of
+from .sockets import CATEGORY, found_by
 
 
 class SparseModelLoader(io.ComfyNode):
@@ -15,7 +18,8 @@ class SparseModelLoader(io.ComfyNode):
         return io.Schema(
             node_id="SparseModelLoader",
             display_name="Sparse Model Loader",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("SG", "TREAD", "MaskDiT", "SPRINT", "PRX", "DiT", "token sparse"),
             description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, SPRINT, PRX), with the "
             "token route that its file records.",
             inputs=[
@@ -23,7 +27,8 @@ class SparseModelLoader(io.ComfyNode):
                     "model_name",
                     options=listed(),
                     tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
-                    "demo models of this pack are listed without copying them.",
+                    "demo models of this pack are listed without copying them, the best one first. A name that ends "
+                    f"in {HELPER} is a helper: the weak_model of AG and AG + SG.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -38,6 +43,10 @@ class SparseModelLoader(io.ComfyNode):
                 io.String.Output(
                     display_name="about",
                     tooltip="Architecture, sizes, route, and the labels or text it reads; connect Preview as Text.",
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="For VAE Decode, of models that draw pixels. A model of latents needs Load VAE.",
                 ),
             ],
         )
@@ -58,17 +67,22 @@ class SparseModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         model = load(full_path(model_name), weight_dtype)
-        about = description(spec_of(model))
-        return io.NodeOutput(model, about, ui=ui.PreviewText(about))
+        spec = spec_of(model)
+        about = description(spec)
+        return io.NodeOutput(model, about, vae_of(spec), ui=ui.PreviewText(about))
 
 
 def listed() -> list[str]:
     """The checkpoints to choose from."""
-    return checkpoint_names(folder_paths.get_filename_list("diffusion_models"))
+    return best_first(checkpoint_names(model_names()))
 
 
 def full_path(name: str) -> str:
-    return folder_paths.get_full_path_or_raise("diffusion_models", listed_name(name, listed()))
+    """The path of a checkpoint of the list; ValueError if it is not there, FileNotFoundError if it is gone."""
+    path = model_path(listed_name(name, listed()))
+    if path is None:
+        raise FileNotFoundError(f"There is no checkpoint '{name}' in models/diffusion_models any more; choose another.")
+    return path
 
 
 def description(spec) -> str:

@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .host.own.lora import with_lora
+from .sockets import CATEGORY, found_by
 
 
 class SparseLoRALoader(io.ComfyNode):
@@ -14,7 +15,8 @@ class SparseLoRALoader(io.ComfyNode):
         return io.Schema(
             node_id="SparseLoRALoader",
             display_name="Sparse LoRA Loader",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("LyCORIS", "LoKr", "HDM LoRA"),
             description="Puts a LoRA or LyCORIS on a model of this pack, under the names that kohya's trainer, LyCORIS "
             "or HDM's own trainer give the layers. Load LoRA knows the first.",
             inputs=[

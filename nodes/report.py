@@ -12,7 +12,7 @@ from .host.cost import Step, step_costs
 from .host.guide.checks import check_plan, mask_over
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
-from .sockets import CATEGORY, SparsitySocket, cfg_input, mask_input
+from .sockets import CATEGORY, SparsitySocket, cfg_input, found_by, mask_input
 
 
 class SparseGuidanceReport(io.ComfyNode):
@@ -22,6 +22,7 @@ class SparseGuidanceReport(io.ComfyNode):
             node_id="SparseGuidanceReport",
             display_name="Sparse Guidance Report",
             category=CATEGORY,
+            **found_by("SG cost", "GFLOPS", "benchmark"),
             is_output_node=True,
             description="What a plan costs on this model at this latent's size: multiply-adds and tokens of each "
             "branch, step by step, against CFG and no guidance.",

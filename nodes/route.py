@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..sparse_model.method.sparsity import Route, Sparsity
 from .host.adapters import Adapter, adapter_of
 from .host.guide.sampling import fitting
-from .sockets import CATEGORY
+from .sockets import CATEGORY, found_by
 
 FAMILY, CUSTOM, TRAINERS, SHORT = "family default", "custom", "trainer's route", "short route"
 
@@ -17,6 +17,7 @@ class TokenRoute(io.ComfyNode):
             node_id="TokenRoute",
             display_name="Token Route",
             category=CATEGORY,
+            **found_by("TREAD", "token dropping", "skip layer", "SimpleTuner route"),
             description="Says which blocks of a model leave out part of the image's tokens, so that Sparse Guidance "
             "can guide it: FLUX, SD3, Wan, Qwen-Image, Z-Image, Krea 2, Kandinsky 5 and most others. Meant for models "
             "and LoRAs trained with TREAD routes; a densely trained model wants a short route and gamma_strong 0.",

@@ -7,7 +7,21 @@ from torch import Tensor
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.guider import SparseGuider
 from .host.guide.sampling import sample_latent
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, cfg_input, mask_input, preset_schedule
+from .host.own.model import spec_of
+from .sockets import (
+    CATEGORY,
+    FROM_MODEL,
+    PRESET_HELP,
+    PRESET_NAMES,
+    SparsitySocket,
+    cfg_input,
+    found_by,
+    mask_input,
+    preset_schedule,
+)
+
+UNKNOWN_STEPS = 20
+"""Steps for a model that recommends none: the stock KSampler's."""
 
 
 class SparseKSampler(io.ComfyNode):
@@ -17,6 +31,7 @@ class SparseKSampler(io.ComfyNode):
             node_id="SparseKSampler",
             display_name="Sparse KSampler",
             category=CATEGORY,
+            **found_by("SG sampler", "TREAD sampler"),
             description="Samples a token-sparse model with Sparse Guidance in one box.",
             inputs=[
                 io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),
@@ -31,12 +46,17 @@ class SparseKSampler(io.ComfyNode):
                     tooltip="Decides the noise and which tokens are dropped.",
                 ),
                 io.Int.Input(
-                    "steps", default=20, min=1, max=10000, tooltip="Denoising steps; more are slower and finer."
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="Denoising steps; more are slower and finer. 0 takes what the model's file recommends "
+                    f"({UNKNOWN_STEPS} where it says nothing).",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=PRESET_NAMES,
-                    default="SG_FLOPS",
+                    default=FROM_MODEL,
                     tooltip=f"{PRESET_HELP} Not used when sparsity is connected.",
                 ),
                 io.Float.Input(
@@ -116,9 +136,15 @@ class SparseKSampler(io.ComfyNode):
                 guider,
                 latent_image,
                 seed=seed,
-                steps=steps,
+                steps=steps or recommended_steps(model),
                 sampler_name=sampler_name,
                 scheduler=scheduler,
                 denoise=denoise,
             )
         )
+
+
+def recommended_steps(model: object) -> int:
+    """What the model's file recommends, or the stock KSampler's number."""
+    spec = spec_of(model)
+    return UNKNOWN_STEPS if spec is None else spec.steps

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.method.tokens import SELECTIONS
-from ..sparse_model.pictures.schedule_plot import schedule_plot
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from ..sparse_model.pictures.schedule_plot import omega_top, schedule_plot
+from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
 
 CUSTOM = "custom"
 SHAPES = {
@@ -60,14 +60,16 @@ class SparsityScheduler(io.ComfyNode):
             node_id="SparsityScheduler",
             display_name="Sparsity Scheduler",
             category=CATEGORY,
+            **found_by("SG schedule", "gamma", "omega", "PDG"),
             description="How sparse the strong and the weak branch are, and how strongly they guide, over the progress "
             "of sampling. Shows the curves.",
             inputs=[
                 io.Combo.Input(
                     "preset",
                     options=[CUSTOM, *PRESET_NAMES],
-                    default="SG_FLOPS",
-                    tooltip=f"{PRESET_HELP} custom: everything below. A preset uses nothing of what is below.",
+                    default=FROM_MODEL,
+                    tooltip=f"{PRESET_HELP} custom: everything below. A preset uses nothing of what is below, so that "
+                    "is hidden.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -125,7 +127,49 @@ class SparsityScheduler(io.ComfyNode):
         schedule = custom_schedule(values) if preset == CUSTOM else preset_schedule(preset, model)
         picture = np.asarray(schedule_plot(schedule), dtype=np.float32) / 255
         plot = torch.from_numpy(picture).unsqueeze(0)  # [1, H, W, 3]
-        return io.NodeOutput(schedule, plot, ui=ui.PreviewImage(plot, cls=cls))
+        return io.NodeOutput(schedule, plot, ui={"plan": [shown(schedule)]})
+
+
+def shown(schedule: Schedule, points: int = 161) -> dict:
+    """What the node's script draws: the rule, the plan in words, and values at even moments of progress."""
+    moments = [schedule.at(i / (points - 1)) for i in range(points)]
+    return {
+        "rule": schedule.rule,
+        "words": in_words(schedule),
+        "start": schedule.start,
+        "end": schedule.end,
+        "curves": {name: [getattr(now, name) for now in moments] for name in CURVES},
+        "omega_top": omega_top(schedule.omega),
+    }
+
+
+def in_words(schedule: Schedule) -> str:
+    """One line: every curve's values from its start to its end."""
+    parts = []
+    for name in CURVES:
+        curve = getattr(schedule, name)
+        values = [f"{value:g}" for _, value in curve.keyframes]
+        parts.append(f"{name.replace('_', ' ')} {values[0] if curve.low == curve.high else ' to '.join(values)}")
+    return ", ".join(parts)
+
+
+def used_widgets(preset: str, values: dict) -> list[str]:
+    """The names of the widgets that decide something, given what the others say."""
+    if preset != CUSTOM:
+        return ["preset"]
+    used = ["preset", "rule", "start_percent", "end_percent"]
+    dense = getattr(RULES.get(values.get("rule")), "dense", False)
+    if not dense:
+        used.append("selection")
+    for name in CURVES:
+        if dense and name != "omega":
+            continue
+        used.append(f"{name}_keyframes")
+        if not (values.get(f"{name}_keyframes") or "").strip():
+            used += [f"{name}_start", f"{name}_shape"]
+            if values.get(f"{name}_shape") != "constant":
+                used.append(f"{name}_end")
+    return used
 
 
 def custom_schedule(values: dict) -> Schedule:

@@ -14,7 +14,7 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.pictures.image import Tile, fitted, labelled_sheet
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, preset_schedule
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
 
 NOTHING = "nothing"
 
@@ -93,6 +93,7 @@ class SparseGuidanceSheet(io.ComfyNode):
             node_id="SparseGuidanceSheet",
             display_name="Sparse Guidance Sheet",
             category=CATEGORY,
+            **found_by("contact sheet", "XY plot", "grid of settings"),
             is_output_node=True,
             description="Samples one seed at every combination of two lists of settings and puts the pictures on one "
             "labelled sheet, with cost and seconds under each, beside no guidance and CFG.",

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..sparse_model.method.schedule import Curve, Schedule
 from .host.adapters import adapter_of
 from .host.guide.patch import guided
-from .sockets import CATEGORY
+from .sockets import CATEGORY, found_by
 
 
 class SparseGuidanceSimple(io.ComfyNode):
@@ -16,6 +16,7 @@ class SparseGuidanceSimple(io.ComfyNode):
             node_id="SparseGuidanceSimple",
             display_name="Sparse Guidance Simple",
             category=CATEGORY,
+            **found_by("SG", "SLG", "skip layer guidance", "token dropping"),
             description="Adds Sparse Guidance to whatever the sampler does, on any transformer: FLUX, SD3.5, Wan, "
             "Qwen-Image, Z-Image and most others. CFG stays as it is; at cfg 1 no negative is needed.",
             inputs=[

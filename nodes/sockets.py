@@ -1,15 +1,32 @@
 """What several nodes share: the SPARSITY socket, categories, and choices that a widget offers."""
 
+import dataclasses
+import importlib
+
 from comfy_api.latest import io
 
+from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.method.schedule import PRESETS, Schedule
 from .host.own.model import spec_of
+
+
+def _host_category() -> str:
+    """Where the host lists its own sampler: versions differ."""
+    return importlib.import_module("nodes").KSampler.CATEGORY  # the host's module of that name
+
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """What else a node is searched for as, for a schema of a host that knows such words."""
+    known = "search_aliases" in {field.name for field in dataclasses.fields(io.Schema)}
+    return {"search_aliases": list(words)} if known else {}
+
 
 SparsitySocket = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""
 
 
-CATEGORY = "sampling/sparse guidance"
+CATEGORY = "model/sparse guidance" if _host_category().startswith("model/") else "sampling/sparse guidance"
+"""One place for all nodes, where the host keeps its own samplers."""
 FROM_MODEL = "from the model"
 PRESET_NAMES = [FROM_MODEL, *PRESETS]
 PRESET_HELP = (
@@ -47,10 +64,21 @@ def mask_input() -> io.Input:
 
 def preset_schedule(name: str, model: object | None) -> Schedule:
     """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
+    if name == FROM_MODEL and model is None:
+        raise ValueError(
+            f"The preset '{FROM_MODEL}' cannot be used because no model is connected; connect one to the input 'model' "
+            "or choose another preset."
+        )
+    return recommended(name, None if model is None else spec_of(model))
+
+
+def recommended(name: str, spec: ModelSpec | None) -> Schedule:
+    """The schedule of a preset's name for a checkpoint; ValueError if it recommends none."""
     if name != FROM_MODEL:
         return PRESETS[name]
-    spec = None if model is None else spec_of(model)
     if spec is None or spec.schedule is None:
-        what = "no model is connected" if model is None else "this model's file recommends no settings"
-        raise ValueError(f"The preset '{FROM_MODEL}' cannot be used because {what}; choose another preset.")
+        raise ValueError(
+            f"The preset '{FROM_MODEL}' cannot be used because this model's file recommends no settings; choose "
+            "another preset, such as HPSv3."
+        )
     return spec.schedule

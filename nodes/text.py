@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..sparse_model.conditions.encoder import kind_of
 from .host.own.folders import folder_names, folder_path
 from .host.own.text import load_clip
+from .sockets import CATEGORY, found_by
 
 PLACE = "text_encoders"
 
@@ -15,7 +16,8 @@ class SparseTextEncoder(io.ComfyNode):
         return io.Schema(
             node_id="SparseTextEncoder",
             display_name="Sparse Text Encoder",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("T5-Gemma", "Qwen3-VL", "PRX text encoder"),
             description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel, "
             "CLIP for MicroDiT). CLIP Text Encode then reads prompts as the published pipeline does.",
             inputs=[

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .host.own.folders import folder_names, folder_path
 from .host.own.vae import config_of, load_vae
+from .sockets import CATEGORY, found_by
 
 PLACE = "vae"
 
@@ -14,7 +15,8 @@ class SparseVAELoader(io.ComfyNode):
         return io.Schema(
             node_id="SparseVAELoader",
             display_name="Sparse VAE Loader",
-            category="loaders",
+            category=CATEGORY,
+            **found_by("DC-AE", "PRX VAE"),
             description="Loads autoencoders that Load VAE does not know: the DC-AE of the PRX models named dc-ae, and "
             "that of 16 channels for MicroDiT. For every other model use Load VAE.",
             inputs=[

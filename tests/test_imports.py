@@ -33,7 +33,7 @@ ORDER = (  # a room imports itself and those in front of it
     "nodes",
     "__init__",
 )
-HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes"}
+HOST = {"aiohttp", "comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server"}
 
 FOREIGN_TO_NETWORKS = (
     "sparse_model.method.schedule",

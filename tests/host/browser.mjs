@@ -4,6 +4,10 @@
 //
 // task "check":   loads each file as a user who drops it on the canvas does (editor form or API form).
 // task "convert": loads API-form files and lays them out; each report then holds the editor form as `workflow`.
+// task "build":   makes graphs on an empty canvas as a user does, who finds nodes by searching for their names. Each file
+//                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, …],
+//                 "links": [[from, output, to, input], …], "complete": {"type", "widget", "typed", "label"}}: nodes by
+//                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), and for each workflow
 // "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
@@ -57,6 +61,10 @@ async function inspectGraph() {
     widgets: nodes.flatMap((node) => (node.widgets ?? []).filter(invalid).map(
       (widget) => ({ node: String(node.id), type: node.type, widget: widget.name, value: widget.value ?? null }),
     )),
+    hidden: nodes.flatMap((node) => (node.widgets ?? []).filter((widget) => widget.hidden).map(
+      (widget) => `${node.type}.${widget.name}`,
+    )),
+    curves: document.querySelectorAll("polyline").length,
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
   };
@@ -84,6 +92,49 @@ async function convert({ workflow, name }) {
     if (workflow[node.id]._meta?.pos) node.pos = workflow[node.id]._meta.pos;
   }
   return graph.serialize();
+}
+
+const EMPTY = [800, 500];  // a place on the canvas without nodes: they are put AWAY from it
+const AWAY = 5000;
+
+/** Adds the nodes of a "build" file by the search box, and connects them. */
+async function build(page, { nodes, links, complete }) {
+  await page.evaluate(() => window.app.graph.clear());
+  const count = () => page.evaluate(() => window.app.graph._nodes.length);
+  for (const [i, { search, type, pos }] of nodes.entries()) {
+    await page.mouse.move(...EMPTY);  // where the node will be
+    await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
+    await page.waitForFunction(() => document.activeElement?.tagName === "INPUT");
+    await page.keyboard.type(search, { delay: 20 });
+    for (let tries = 0; tries < 5 && (await count()) === i; tries++) {
+      await page.waitForTimeout(1000);  // the search waits for the typing to end
+      await page.keyboard.press("Enter");
+      await page.waitForTimeout(500);
+    }
+    await page.mouse.click(...EMPTY);  // some editors let a new node hang at the pointer
+    await page.keyboard.press("Escape");
+    const added = await page.evaluate(([place, [x, y], away]) => {
+      const node = window.app.graph._nodes[place];
+      if (node) node.pos = [x + away, y];
+      return node?.type;
+    }, [i, pos, AWAY]);
+    if (added !== type) throw new Error(`searching for ${search} added ${added ?? "nothing"} (${await count()} nodes)`);
+    await page.waitForTimeout(500);
+  }
+  await page.evaluate((links) => {
+    const all = window.app.graph._nodes;
+    for (const [from, output, to, input] of links) {
+      const slot = (list, name) => list.findIndex((entry) => entry.name === name);
+      all[from].connect(slot(all[from].outputs, output), all[to], slot(all[to].inputs, input));
+    }
+  }, links);
+  await page.evaluate(fit);
+  await page.waitForTimeout(1500);
+  if (!complete) return;
+  const field = page.locator("textarea").filter({ visible: true }).first();
+  await field.fill("");
+  await field.pressSequentially(complete.typed, { delay: 40 });
+  await page.locator(".sparse-guidance-labels li", { hasText: complete.label }).first().click();
 }
 
 /** Runs in the page: show all of the graph. */
@@ -138,6 +189,8 @@ async function main(job) {
       let workflow;
       if (job.task === "convert") {
         workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name });
+      } else if (job.task === "build") {
+        await build(page, JSON.parse(text));
       } else {
         await page.evaluate(async ({ text, name }) => {
           await window.app.handleFile(new File([text], name, { type: "application/json" }));

@@ -9,6 +9,7 @@ Needs node, a Chromium or Chrome (`CHROMIUM` names one that is not on PATH) and 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from host import Host, Workflow
-from hosts import find_checkouts
+from hosts import REPOSITORY, find_checkouts
 
 SCRIPT = Path(__file__).with_name("browser.mjs")
 PACKAGE = "playwright-core@1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-guidance-tests"
+PROJECT = re.compile(r'^(name|version) = "([^"]+)"', re.MULTILINE)
+PACK_NODE = re.compile(r"Spars|EmptySparse|TokenRoute")
+LINK = re.compile(r"\[([^\]]+)\]\((https://huggingface\.co/[^)]+/resolve/[^)]+)\)")
+"""A link to a file where the editor downloads from."""
+FOLDERS = {
+    "SparseModelLoader": "diffusion_models", "UNETLoader": "diffusion_models", "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders", "DualCLIPLoader": "text_encoders", "VAELoader": "vae",
+}  # fmt: skip
+"""Loaders, and the folder that their files are in."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -36,6 +46,8 @@ class Report:
     missing: list[str]  # node types the host does not know
     errored: list[str]  # ids of nodes drawn in red
     widgets: list[dict[str, Any]]  # node, type, widget, value: a value the widget does not offer, or out of its range
+    hidden: list[str]  # widgets that are not shown, as "type.widget"
+    curves: int  # lines that the nodes' plots draw
     dialogs: list[str]  # the text of every dialog and toast
     console: list[str]  # errors on the browser's console
     prompt: Workflow  # the API form the editor would queue
@@ -62,6 +74,10 @@ class Editor:
     def check(self, workflows: list[Path], screenshots: Path | None = None) -> list[Report]:
         """Open workflow files, in either form, as a user does. Pictures go into the folder `screenshots`, if given."""
         return self._browse("check", workflows, screenshots)
+
+    def build(self, plans: list[Path], screenshots: Path | None = None) -> list[Report]:
+        """Make graphs on an empty canvas by searching for their nodes; browser.mjs says what a plan holds."""
+        return self._browse("build", plans, screenshots)
 
     def convert(self, workflows: list[Path], screenshots: Path | None = None) -> list[dict[str, Any]]:
         """API form -> editor form, laid out, with fixed seeds.
@@ -123,8 +139,30 @@ def _convert(paths: list[Path], folder: Path, pictures: Path | None) -> None:
     """
     with tempfile.TemporaryDirectory() as directory, Host(find_checkouts()[0], Path(directory)) as host:
         for path, workflow in zip(paths, Editor(host).convert(paths, pictures), strict=True):
-            (folder / path.name).write_text(json.dumps(workflow, indent=2) + "\n")
+            (folder / path.name).write_text(json.dumps(stamped(workflow), indent=2) + "\n")
             print(folder / path.name)
+
+
+def stamped(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The same workflow; its nodes of this pack name the pack and its version, by which the editor offers to install
+    it, and its loaders name where their files come from: the links of the workflow's note, where they lead to a file.
+    """
+    project = dict(PROJECT.findall((REPOSITORY / "pyproject.toml").read_text()))
+    notes = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    links = [found.groups() for note in notes for found in LINK.finditer(note)]
+    for node in workflow["nodes"]:
+        if PACK_NODE.match(node["type"]):
+            node["properties"] |= {"cnr_id": project["name"], "ver": project["version"]}
+        if node["type"] in FOLDERS:
+            files = [value for value in node["widgets_values"] if isinstance(value, str) and "." in value]
+            models = [
+                {"name": file, "url": url, "directory": FOLDERS[node["type"]]}
+                for file in files
+                for label, url in links
+                if file in (label, url.rpartition("/")[2]) or (label, node["type"]) == ("the VAE", "VAELoader")
+            ]
+            node["properties"] |= {"models": models} if models else {}
+    return workflow
 
 
 def main(arguments: list[str]) -> None:

@@ -132,7 +132,7 @@ def test_what_the_nodes_show(host: Host) -> None:
     sampler = scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, sparsity=scheduler, steps=9)
     saved = scene.graph.save(sampler)
     result = run(host, scene.graph)
-    assert result.outputs[scheduler[0]]["images"]
+    assert "gamma weak 0.75" in result.outputs[scheduler[0]]["plan"][0]["words"]
     assert "layers 1 to 2 routed" in result.outputs[scene.model[0]]["text"][0]
     assert "rocket" in result.outputs[scene.model[0]]["text"][0]
     assert result.outputs[scene.positive[0]]["text"] == ["rocket (1), twemoji (1)"]

@@ -1,7 +1,6 @@
 """Checkpoints that hold a network with its autoencoder and, sometimes, its text encoder: HDM's."""
 
 from pathlib import Path
-from typing import Any, NoReturn
 
 import comfy.model_patcher
 import comfy.sd
@@ -9,6 +8,7 @@ import comfy.sd
 from ....sparse_model.checkpoints.checkpoint import explained
 from ....sparse_model.conditions.qwen3 import sizes, weights
 from ....sparse_model.tensors import opened
+from .decoder import AbsentVAE
 from .qwen import absent_clip, clip_of
 
 VAE, ENCODER = "vae.", "te.text_models.0."  # what stands in front of the keys of each
@@ -48,19 +48,6 @@ def load_clip(path: Path, other: Path | None = None, disable_dynamic: bool = Fal
     clip = clip_of(inside, disable_dynamic)
     clip.patcher.cached_patcher_init = (_clip_patcher, (path, other))
     return clip
-
-
-class AbsentVAE:
-    """A VAE that can be passed on, and that raises `sentence` where one is needed."""
-
-    def __init__(self, sentence: str):
-        self.sentence = sentence
-
-    def refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise ValueError(self.sentence)
-
-    encode = decode = encode_tiled = decode_tiled = refuse
-    spacial_compression_encode = temporal_compression_decode = refuse
 
 
 # How new hosts ask again for patchers, without their dynamic offloading or for another device.

@@ -4,12 +4,12 @@ import os
 
 import comfy.model_management as management
 import comfy.model_patcher
-import folder_paths
 import torch
 
 from ....sparse_model.checkpoints.checkpoint import Checkpoint, CheckpointError, fill, open_checkpoint
 from ....sparse_model.checkpoints.families import ForeignFile
 from ....sparse_model.checkpoints.source import INDEX, SHARD
+from .folders import model_path
 from .model import Config, SparseModel
 
 WEIGHT_TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -69,7 +69,7 @@ def checkpoint_names(names: list[str]) -> list[str]:
         match = SHARD.search(name)
         if match:
             index = SHARD.sub("", name) + INDEX
-            if folder_paths.get_full_path("diffusion_models", index):
+            if model_path(index):
                 name = index
             elif int(match[1]) != 1:
                 continue

@@ -1,0 +1,80 @@
+"""What the editor's scripts (web/) ask while a graph is being made: a plan before it is run, a model's labels.
+
+Everything is answered by the code that runs later, so that what is shown is what happens.
+"""
+
+import asyncio
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from ..sparse_model.checkpoints.checkpoint import open_checkpoint
+from ..sparse_model.checkpoints.spec import ModelSpec
+from ..sparse_model.conditions.labels import class_names
+from ..sparse_model.method.guidance import RULES
+from .host.own.folders import model_path
+from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
+from .sockets import FROM_MODEL, recommended
+
+PLAN, LABELS = "/sparse_guidance/plan", "/sparse_guidance/labels"
+
+
+def add_routes() -> None:
+    """Registers both addresses with the running server."""
+    PromptServer.instance.routes.post(PLAN)(_plan)
+    PromptServer.instance.routes.get(LABELS)(_labels)
+
+
+def plan(asked: dict[str, Any]) -> dict[str, Any]:
+    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which widgets
+    count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it,
+    which takes omega's place (`scaled`) unless the rule leaves cfg its own meaning."""
+    preset, values = asked.get("preset"), asked.get("values") or {}
+    answer: dict[str, Any] = {"used": used_widgets(preset, values)}
+    try:
+        name = asked.get("model_name")
+        spec = spec_of_file(name) if name and preset == FROM_MODEL else None
+        schedule = custom_schedule(values) if preset == CUSTOM else recommended(preset, spec)
+        scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
+        if scaled:
+            schedule = schedule.with_scale(float(asked["scale"]))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return {**answer, "error": str(error) if isinstance(error, ValueError) else "These values are incomplete."}
+    return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
+
+
+def labels(name: str) -> list[str]:
+    """The labels of a checkpoint's name; none for a model that reads text, or a file that cannot be read."""
+    try:
+        spec = spec_of_file(name)
+    except (ValueError, OSError):
+        return []
+    return [] if spec.text else list(spec.labels or class_names(spec.config.num_classes))
+
+
+def spec_of_file(name: str) -> ModelSpec:
+    """What a checkpoint of the loaders' lists is; ValueError if it is none or cannot be read."""
+    path = model_path(name, "checkpoints")
+    if path is None:
+        raise ValueError(f"There is no checkpoint '{name}' in models/diffusion_models or models/checkpoints.")
+    return _read(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read(path: str, changed: int) -> ModelSpec:
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.spec
+
+
+async def _plan(request: web.Request) -> web.Response:
+    asked = await request.json()
+    if not isinstance(asked, dict):
+        return web.json_response({"error": "a plan is asked for by an object."}, status=400)
+    return web.json_response(await asyncio.to_thread(plan, asked))
+
+
+async def _labels(request: web.Request) -> web.Response:
+    return web.json_response(await asyncio.to_thread(labels, request.query.get("model_name", "")))

@@ -1,0 +1,70 @@
+"""What the host answers the editor's scripts before a run: the plan of a Sparsity Scheduler, the labels of a model."""
+
+from typing import Any
+
+import pytest
+from host import Host
+
+from sparse_model.checkpoints.bundled import DEFAULT, DEFAULT_LABELS
+from sparse_model.method.schedule import PRESETS
+
+CUSTOM: dict[str, Any] = {
+    "rule": "SG",
+    "start_percent": 0.0,
+    "end_percent": 1.0,
+    "selection": "exact",
+    **{
+        f"{name}_{part}": value
+        for name, value in (("gamma_strong", 0.25), ("gamma_weak", 0.75), ("omega", 2.0))
+        for part, value in (("start", value), ("end", 0.5), ("shape", "constant"), ("keyframes", ""))
+    },
+}
+
+
+def plan(host: Host, preset: str, values: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    response = host.post("/sparse_guidance/plan", {"preset": preset, "values": values or {}, **more})
+    response.raise_for_status()
+    return response.json()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_uses_no_other_widget(host: Host, preset: str) -> None:
+    answer = plan(host, preset, CUSTOM)
+    assert answer["used"] == ["preset"]
+    assert answer["rule"] == PRESETS[preset].rule
+    assert {len(values) for values in answer["curves"].values()} == {161}
+    assert max(answer["curves"]["omega"]) == PRESETS[preset].omega.high
+
+
+def test_the_models_own_plan_brings_its_steps(host: Host) -> None:
+    answer = plan(host, "from the model", model_name=DEFAULT.name)
+    assert answer["steps"] > 0 and max(answer["curves"]["omega"]) > 1
+    assert "recommends no settings" in plan(host, "from the model")["error"]
+    assert "no checkpoint 'absent'" in plan(host, "from the model", model_name="absent")["error"]
+
+
+def test_widgets_that_decide_nothing_are_not_used(host: Host) -> None:
+    used = set(plan(host, "custom", CUSTOM)["used"])
+    assert "gamma_weak_start" in used and "gamma_weak_end" not in used
+    assert "gamma_weak_end" in plan(host, "custom", {**CUSTOM, "gamma_weak_shape": "cosine"})["used"]
+    assert "omega_start" not in plan(host, "custom", {**CUSTOM, "omega_keyframes": "0:2, 1:1"})["used"]
+    assert not {"gamma_weak_start", "selection"} & set(plan(host, "custom", {**CUSTOM, "rule": "CFG"})["used"])
+
+
+def test_a_contradiction_is_said_before_the_run(host: Host) -> None:
+    assert "sparser" in plan(host, "custom", {**CUSTOM, "gamma_strong_start": 0.75})["error"]
+    assert "gamma_weak: " in plan(host, "custom", {**CUSTOM, "gamma_weak_keyframes": "oops"})["error"]
+    assert plan(host, "custom", {})["error"] == "These values are incomplete."
+
+
+def test_a_samplers_cfg_takes_omegas_place(host: Host) -> None:
+    scaled = plan(host, "SG_FLOPS", scale=4.0)
+    assert scaled["scaled"] and max(scaled["curves"]["omega"]) == 4
+    beside = plan(host, "custom", {**CUSTOM, "rule": "SG beside CFG"}, scale=4.0)
+    assert not beside["scaled"] and max(beside["curves"]["omega"]) == 2
+
+
+def test_labels(host: Host) -> None:
+    known = host.get("/sparse_guidance/labels", model_name=DEFAULT.name).json()
+    assert {label.strip() for label in DEFAULT_LABELS.split(",")} <= set(known)
+    assert host.get("/sparse_guidance/labels", model_name="../../etc/passwd").json() == []

@@ -1,0 +1,176 @@
+// Sparsity Scheduler: what it will do, drawn as soon as a widget changes, and only the widgets that count.
+//
+// The host answers both (nodes/editor.py), with the code that runs later. Without this script the node works the same and
+// shows every widget.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { checkpointOf, scaleBehind, source } from "./graph.js";
+
+const CLASS = "SparsityScheduler";
+const PLOT = "plan";
+const LOOK_EVERY = 300;  // ms; a look is cheap, and sees links, undo and other nodes' widgets, which tell nobody
+const HEIGHT = 190;
+const WIDTH = 320;
+const COLORS = { gamma_strong: "#4a9fe0", gamma_weak: "#e8833a", omega: "#3fae62" };
+const WIDTHS = { gamma_weak: 5, gamma_strong: 2, omega: 2 };  // the wider one is drawn first: equal rates are both seen
+const PANELS = { gamma_weak: [34, 106], gamma_strong: [34, 106], omega: [118, 166] };
+const LEFT = 30, RIGHT = 312;
+
+const open = new Set();
+
+const svg = (name, attributes, text) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text != null) element.textContent = text;
+  return element;
+};
+
+/** The picture of a plan, in the theme's colours. */
+function drawn(plan, note) {
+  const ink = "var(--input-text, #ddd)", line = "var(--border-color, #4e4e4e)";
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: "100%", height: "100%", "font-size": 9, fill: ink });
+  const x = (progress) => LEFT + (RIGHT - LEFT) * progress;
+  const share = { gamma_strong: (v) => v, gamma_weak: (v) => v, omega: (v) => (v - 1) / (plan.omega_top - 1) };
+  for (const [top, bottom] of [PANELS.gamma_weak, PANELS.omega]) {
+    const at = { x: x(plan.start), y: top, width: x(plan.end) - x(plan.start), height: bottom - top };
+    picture.append(svg("rect", { ...at, fill: ink, opacity: 0.08 }));
+    picture.append(svg("rect", { x: LEFT, y: top, width: RIGHT - LEFT, height: bottom - top, fill: "none", stroke: line }));
+  }
+  const ticks = [["1", 34], ["0.5", 70], ["0", 106], [String(plan.omega_top), 118], ["1", 166]];
+  for (const [text, y] of ticks) picture.append(svg("text", { x: LEFT - 4, y: y + 3, "text-anchor": "end" }, text));
+  for (const [name, width] of Object.entries(WIDTHS)) {
+    const [top, bottom] = PANELS[name];
+    const values = plan.curves[name];
+    const points = values.map((value, i) => [x(i / (values.length - 1)), bottom - (bottom - top) * share[name](value)]);
+    const path = points.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join(" ");
+    picture.append(svg("polyline", { points: path, fill: "none", stroke: COLORS[name], "stroke-width": width }));
+  }
+  let along = LEFT;
+  picture.append(svg("text", { x: along, y: 11, "font-weight": "bold" }, plan.rule));
+  along += 10 + plan.rule.length * 6;
+  for (const name of ["gamma_strong", "gamma_weak", "omega"]) {
+    picture.append(svg("rect", { x: along, y: 6, width: 12, height: 4, fill: COLORS[name] }));
+    picture.append(svg("text", { x: along + 15, y: 11 }, name.replace("_", " ")));
+    along += 25 + name.length * 5.4;
+  }
+  picture.append(svg("text", { x: LEFT, y: 24, opacity: 0.8 }, plan.words));
+  picture.append(svg("text", { x: LEFT, y: 182, opacity: 0.8 }, note));
+  return picture;
+}
+
+/** A sentence in place of the picture. */
+function said(sentence) {
+  const text = document.createElement("div");
+  text.textContent = sentence;
+  text.style.cssText = "padding: 12px; font-size: 12px; color: var(--input-text, #ddd); white-space: normal";
+  return text;
+}
+
+/** Hides the widgets that decide nothing. A linked one stays, so that its link can be seen. */
+function fold(node, used) {
+  const linked = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.widget?.name));
+  let changed = false;
+  for (const widget of node.widgets) {
+    if (widget.name === PLOT) continue;
+    const hidden = !used.includes(widget.name) && !linked.has(widget.name);
+    if (Boolean(widget.hidden) === hidden) continue;
+    changed = true;
+    widget.hidden = hidden;
+    if (hidden) [widget.sparseSize, widget.computeSize] = [widget.computeSize, () => [0, -4]];  // for editors that leave a gap
+    else if (widget.sparseSize) widget.computeSize = widget.sparseSize;
+    else delete widget.computeSize;
+    if (widget.options) widget.options.hidden = hidden;
+  }
+  if (changed) node.widgets.push(node.widgets.pop());  // Nodes 2.0 looks again only when the list changes
+  return changed;
+}
+
+/** What decides the plan: everything that is asked, and how the plot should name a scale from behind. */
+function question(node) {
+  const values = Object.fromEntries(node.widgets.filter((w) => w.name !== PLOT).map((w) => [w.name, w.value]));
+  const scale = scaleBehind(node);
+  return {
+    asked: { preset: values.preset, values, model_name: checkpointOf(node), scale: scale?.value ?? 0 },
+    scale,
+    connected: source(node, "model") != null,
+    links: node.inputs?.map((input) => input.link != null),
+  };
+}
+
+/** The line below the curves: when guidance is active, where omega comes from, how many steps the model wants. */
+function note({ scale }, plan) {
+  const parts = [];
+  if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
+  if (scale && plan.scaled) parts.push(`omega ${scale.value} is the ${scale.name} of ${scale.title}`);
+  else if (plan.steps) parts.push(`${plan.steps} steps recommended`);
+  return parts.join(", ") || "progress: noise to picture";
+}
+
+async function look(node) {
+  const state = node.sparsePlan;
+  const now = question(node);
+  const key = JSON.stringify(now);
+  if (state.asking || key === state.key) return;
+  state.asking = true;
+  try {
+    const response = await api.fetchApi("/sparse_guidance/plan", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(now.asked),
+    });
+    if (!response.ok) return;
+    const plan = await response.json();
+    state.key = key;
+    const elsewhere = plan.error && now.connected && !now.asked.model_name && now.asked.preset === "from the model";
+    show(node, elsewhere ? { ...plan, error: "The model's own plan is shown here after a run." } : plan, now);
+  } finally {
+    state.asking = false;
+  }
+}
+
+function show(node, plan, now) {
+  const state = node.sparsePlan;
+  state.element.replaceChildren(plan.error ? said(plan.error) : drawn(plan, note(now, plan)));
+  if (plan.used && fold(node, plan.used)) {
+    const needed = node.computeSize();
+    const [width, height] = state.saved ?? [node.size[0], 0];  // a file's size counts once, before the user changes anything
+    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+    state.saved = null;
+  }
+  node.setDirtyCanvas?.(true, true);
+}
+
+app.registerExtension({
+  name: "sparse_guidance.sparsity_scheduler",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== CLASS || !node.addDOMWidget) return;
+    const element = document.createElement("div");
+    element.style.cssText = "width: 100%; height: 100%; overflow: hidden; background: var(--comfy-input-bg, #222); border-radius: 4px";
+    const size = { getMinHeight: () => HEIGHT, getMaxHeight: () => 2 * HEIGHT };
+    const widget = node.addDOMWidget(PLOT, "sparse_guidance_plan", element, { serialize: false, hideOnZoom: false, ...size });
+    widget.serialize = false;
+    node.sparsePlan = { element, key: null, asking: false, saved: null };
+    open.add(node);
+
+    const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
+    node.onConfigure = function (...given) {
+      this.sparsePlan.saved = given[0]?.size && [...given[0].size];
+      return configured?.apply(this, given);
+    };
+    node.onRemoved = function (...given) {
+      open.delete(this);
+      return removed?.apply(this, given);
+    };
+    node.onExecuted = function (output) {
+      if (output?.plan?.[0]) show(this, output.plan[0], { scale: null });
+      this.sparsePlan.key = checkpointOf(this) ? null : this.sparsePlan.key;  // a scale from behind is drawn again
+      return executed?.call(this, output);
+    };
+  },
+
+  setup() {
+    setInterval(() => {
+      if (!document.hidden) for (const node of open) if (node.graph) look(node).catch((error) => console.warn(error));
+    }, LOOK_EVERY);
+  },
+});

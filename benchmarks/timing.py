@@ -108,7 +108,7 @@ class Step:
         self.branches = RULES[schedule.rule].branches(now)
         rows = len(self.branches) * batch
         self.x, self.t = torch.randn(rows, spec.config.in_channels, size, size, **like), torch.rand(rows, **like)
-        self.y = _condition(spec, rows, like)
+        self.y = condition_of(spec, rows, like)
         self.subsets, self.step = subsets(ahead=64), 0
 
     def prepared(self) -> Prepared:
@@ -120,7 +120,8 @@ class Step:
         return self.network(self.x, self.t, self.y, self.prepared())
 
 
-def _condition(spec: ModelSpec, rows: int, like: Mapping[str, Any]) -> Condition:
+def condition_of(spec: ModelSpec, rows: int, like: Mapping[str, Any]) -> Condition:
+    """Labels or random prompts for so many rows, on the device and in the precision of `like`."""
     if spec.text is None:
         return torch.nn.functional.one_hot(torch.arange(rows) % 7, spec.config.num_classes).to(**like)
     mask = torch.ones(rows, spec.text.length, dtype=torch.bool, device=like["device"]) if spec.text.padded else None
@@ -133,17 +134,18 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int
     with torch.inference_mode(), tqdm(total=(rounds + warmup) * len(runs), leave=False) as bar:
         for turn in range(rounds + warmup):
             for name, run in runs.items():
-                _wait()
+                wait()
                 started = time.perf_counter()
                 run()
-                _wait()
+                wait()
                 if turn >= warmup:
                     times[name].append(time.perf_counter() - started)
                 bar.update()
     return times
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until a GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

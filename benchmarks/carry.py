@@ -24,7 +24,9 @@ def rounded(path: Path) -> bytes:
     """A safetensors file of a state with its float32 tensors in half the bytes."""
     kind = torch.bfloat16 if path.name == OPTIMIZERS else torch.float16
     tensors = load_file(path)
-    return save({name: value.to(kind) if value.dtype == torch.float32 else value for name, value in tensors.items()})
+    # a tensor without dimensions counts steps, which a rounded number would not
+    small = {name: value.to(kind) for name, value in tensors.items() if value.dtype == torch.float32 and value.ndim}
+    return save(tensors | small)
 
 
 def pack(run: Path, folder: Path) -> list[Path]:
@@ -58,9 +60,8 @@ def unpack(folder: Path, run: Path) -> bool:
         archive.extractall(run, filter="data")
     for path in (run / "state").glob("*.safetensors"):
         tensors = load(path.read_bytes())
-        save_file(
-            {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}, path
-        )
+        halves = (torch.float16, torch.bfloat16)
+        save_file(tensors | {name: value.float() for name, value in tensors.items() if value.dtype in halves}, path)
     return True
 
 

@@ -1,7 +1,7 @@
 """How the advantage over CFG grows with resolution and batch.
 
 python benchmarks/scaling.py                                                                   a CPU: SiT-B/2
-python benchmarks/scaling.py --device cuda --compile --model SiT-XL/2 --sizes 32 64 128 --batches 1 4 16
+python benchmarks/scaling.py --device cuda --compile blocks --model SiT-XL/2 --sizes 32 64 128 --batches 1 4 16
 """
 
 import argparse
@@ -13,7 +13,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from matplotlib import pyplot as plt
 
-from benchmarks.timing import CFG, Step, alternate, keep, machine, multiply_adds, network_of, ratio, spec_of
+from benchmarks.timing import (
+    CFG,
+    COMPILED,
+    Step,
+    alternate,
+    compile_in_place,
+    keep,
+    machine,
+    multiply_adds,
+    network_of,
+    ratio,
+    spec_of,
+)
 from sparse_model.method.schedule import PRESETS
 
 SG = PRESETS["SG_FLOPS"]
@@ -27,12 +39,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", nargs="?", const="network", choices=COMPILED)
+    parser.add_argument("--toy", action="store_true", help="the same parts, tiny")
     options = parser.parse_args()
-    spec = spec_of(options.model)
+    spec = spec_of(options.model, options.toy)
     network = network_of(spec, options.device, getattr(torch, options.dtype))
-    if options.compile:
-        network.compile()
+    compile_in_place(network, options.compile)
     rows = []
     for batch in options.batches:
         for size in options.sizes:

@@ -1,8 +1,8 @@
 """Time of a sampling step without guidance, with CFG and with Sparse Guidance, taking turns in one process.
 
 python benchmarks/steps.py                                         two CPU cores: SiT-XL/2
-python benchmarks/steps.py --device cuda --compile --batches 1 8 64 --models SiT-S/2 SiT-B/2 SiT-L/2 SiT-XL/2
-python benchmarks/steps.py --device cuda --compile --batches 1 8 --models TR-DiT-2.5B --steps 50
+python benchmarks/steps.py --device cuda --compile blocks --batches 1 8 64 --models SiT-S/2 SiT-B/2 SiT-L/2 SiT-XL/2
+python benchmarks/steps.py --device cuda --compile blocks --batches 1 8 --models TR-DiT-2.5B HDM PRX
 """
 
 import argparse
@@ -15,17 +15,28 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from benchmarks.timing import CFG, UNGUIDED, Step, alternate, keep, multiply_adds, network_of, ratio, spec_of
-from sparse_model.method.schedule import PRESETS
+from benchmarks.timing import (
+    CFG,
+    COMPILED,
+    UNGUIDED,
+    Step,
+    alternate,
+    compile_in_place,
+    keep,
+    multiply_adds,
+    network_of,
+    peak,
+    ratio,
+    spec_of,
+)
 
 
 def measure(name: str, batch: int, options: argparse.Namespace, dtype: torch.dtype) -> dict[str, Any]:
     """One row: times, their ratio to CFG, the ratio that multiply-adds promise, and the share of it that is reached."""
-    spec = spec_of(name)
-    schedules = {"unguided": UNGUIDED, "CFG": CFG, "SG": PRESETS["HPSv3" if spec.text else "SG_FLOPS"]}
-    network = network_of(spec, options.device, dtype)
-    if options.compile:
-        network.compile()
+    spec = spec_of(name, options.toy)
+    schedules = {"unguided": UNGUIDED, "CFG": CFG, "SG": spec.schedule}
+    network, steps = network_of(spec, options.device, dtype), options.steps or spec.steps
+    compile_in_place(network, options.compile)
     runs = {label: Step(network, spec, schedule, batch) for label, schedule in schedules.items()}
     times = alternate(runs, options.rounds)
     faster = ratio(times, "CFG", "SG")
@@ -40,7 +51,8 @@ def measure(name: str, batch: int, options: argparse.Namespace, dtype: torch.dty
         "efficiency": round(faster / promised, 3),
         "times faster than unguided": round(ratio(times, "unguided", "SG"), 3),
         "ms": {label: round(1e3 * value, 2) for label, value in medians.items()},
-        "pictures per second": {label: round(batch / (options.steps * value), 3) for label, value in medians.items()},
+        "pictures per second": {label: round(batch / (steps * value), 3) for label, value in medians.items()},
+        "peak MiB": {label: peak(run) for label, run in runs.items()},
     }
 
 
@@ -51,8 +63,11 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=40, help="steps of a picture, for pictures per second")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--steps", type=int, help="steps of a picture, for pictures per second; default: the model's own"
+    )
+    parser.add_argument("--compile", nargs="?", const="network", choices=COMPILED)
+    parser.add_argument("--toy", action="store_true", help="the same parts, tiny")
     parser.add_argument("--name", default="steps", help="results/NAME.json")
     options = parser.parse_args()
     rows = []
@@ -66,7 +81,8 @@ def main() -> None:
                     f"{row['times faster than unguided']:.2f} than unguided; ms {row['ms']}",
                     flush=True,
                 )
-    print(keep(options.name, rows, compiled=options.compile))
+                path = keep(options.name, rows, compiled=options.compile)  # now: a time limit may end the next row
+    print(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pictures per second over (gamma_strong, gamma_weak), the map of figure A1 of arXiv 2601.01608.
 
 python benchmarks/throughput_map.py                                                          a CPU: SiT-B/2, coarse
-python benchmarks/throughput_map.py --device cuda --compile --model TR-DiT-2.5B --steps 50 --every 0.05
+python benchmarks/throughput_map.py --device cuda --compile blocks --model TR-DiT-2.5B --every 0.05
 """
 
 import argparse
@@ -17,7 +17,18 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from benchmarks.timing import CFG, Step, alternate, keep, machine, network_of, ratio, spec_of
+from benchmarks.timing import (
+    CFG,
+    COMPILED,
+    Step,
+    alternate,
+    compile_in_place,
+    keep,
+    machine,
+    network_of,
+    ratio,
+    spec_of,
+)
 from sparse_model.method.schedule import constant
 
 
@@ -45,13 +56,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--every", type=float, default=0.2, help="spacing of gamma (%(default)s)")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=40, help="steps of a picture")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--steps", type=int, help="steps of a picture; default: the model's own")
+    parser.add_argument("--compile", nargs="?", const="network", choices=COMPILED)
+    parser.add_argument("--toy", action="store_true", help="the same parts, tiny")
     options = parser.parse_args()
-    spec = spec_of(options.model)
+    spec = spec_of(options.model, options.toy)
     network = network_of(spec, options.device, getattr(torch, options.dtype))
-    if options.compile:
-        network.compile(dynamic=True)
+    compile_in_place(network, options.compile, dynamic=True)
     gammas = [round(i * options.every, 4) for i in range(round(1 / options.every))]
     pairs = [(strong, weak) for strong, weak in itertools.product(gammas, repeat=2) if strong < weak]
     runs = {f"{s:g} {w:g}": Step(network, spec, constant(s, w, 1.5), options.batch) for s, w in pairs}
@@ -61,7 +72,7 @@ def main() -> None:
     for (strong, weak), name in zip(pairs, runs, strict=True):
         value = ratio(times, "CFG", name)
         faster[gammas.index(strong), gammas.index(weak)] = value
-        speed = options.batch / (options.steps * statistics.median(times[name]))
+        speed = options.batch / ((options.steps or spec.steps) * statistics.median(times[name]))
         rows.append({
             "gamma strong": strong,
             "gamma weak": weak,

@@ -1,11 +1,13 @@
 """What the benchmarks share: alternating timing, networks of random weights, and how a result is kept."""
 
 import json
+import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,56 @@ from tqdm import tqdm
 
 from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import ModelSpec
-from sparse_model.conditions.text import Condition, Text
+from sparse_model.conditions.text import Condition, Text, TextSpec
 from sparse_model.cost import step_cost
-from sparse_model.method.branches import Evaluation
+from sparse_model.method.branches import Evaluation, Prepared
 from sparse_model.method.guidance import RULES
-from sparse_model.method.schedule import Schedule, constant
+from sparse_model.method.prediction import Flow
+from sparse_model.method.schedule import PRESETS, Schedule, constant
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
 from sparse_model.networks.layers import Backend
+from sparse_model.networks.prx import PRXConfig
+from sparse_model.networks.xut import XUTConfig
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 UNGUIDED, CFG = constant(0, 0, 1, "CFG"), constant(0, 0, 1.5, "CFG")
 
 
-def spec_of(name: str) -> ModelSpec:
-    """A published size with its published route: r 2 -> 24 of an XL/2, 2 -> 8 of a B/2, 2 -> 30 of TR-DiT-2.5B."""
-    return ModelSpec.published(name, Sparsity((Route(2, -4),)))
+SHAPES = {
+    "HDM": ModelSpec(
+        "xut", XUTConfig(), Flow(), Sparsity((Route(1, 1),)), latent="eq-sdxl", schedule=PRESETS["HDM"], steps=24,
+        text=TextSpec("qwen3-0.6b", XUTConfig.text_width, 64, padded=False),
+    ),
+    "PRX": ModelSpec(
+        "prx", PRXConfig(), Flow(), Sparsity((Route(2, 12),)), latent="flux", schedule=PRESETS["HPSv3"], steps=28,
+        text=TextSpec("t5gemma-2b", PRXConfig.text_width, 256, masked=True),
+    ),
+}  # fmt: skip
+"""Sizes of published models of other families, at their own resolution and with the route of docs/models.md."""
+
+TOYS = {
+    "dit": {"num_classes": 10, "depth": 8},
+    "trdit": {"text_width": 16, "depth": 8},
+    "prx": {"text_width": 16},
+    "xut": {"text_width": 16, "hidden": 64, "levels": 2},
+}
+
+
+def spec_of(name: str, toy: bool = False) -> ModelSpec:
+    """A published size with its published route (r 2 -> 24 of an XL/2, 2 -> 8 of a B/2, 2 -> 30 of TR-DiT-2.5B), the
+    Sparse Guidance that is measured on it, and the steps of a picture.
+
+    A `toy` has the same parts, so narrow and on so few tokens that any machine runs it in milliseconds.
+    """
+    spec = SHAPES.get(name) or ModelSpec.published(name, Sparsity((Route(2, -4),)))
+    if spec.schedule is None:
+        spec = replace(spec, schedule=PRESETS["HPSv3" if spec.text else "SG_FLOPS"], steps=50 if spec.text else 40)
+    if toy:
+        spec = replace(spec, config=replace(spec.config, width=32, heads=2, input_size=16, **TOYS[spec.architecture]))
+        if spec.text is not None:
+            spec = replace(spec, text=replace(spec.text, width=16, length=8))
+    return spec
 
 
 def network_of(spec: ModelSpec, device: str, dtype: torch.dtype) -> nn.Module:
@@ -40,6 +76,26 @@ def network_of(spec: ModelSpec, device: str, dtype: torch.dtype) -> nn.Module:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.02)
     return network
+
+
+def layers_of(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers that a network has in lists, outermost first: its transformer blocks."""
+    for child in network.children():
+        if isinstance(network, nn.ModuleList) and not isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from layers_of(child)
+
+
+COMPILED = ("network", "blocks")
+
+
+def compile_in_place(network: nn.Module, what: str | None, **options: Any) -> None:
+    """Compiles a network as one of COMPILED says, None: not at all. Blocks of one kind share one compiled function, so
+    they take seconds where the whole network takes minutes."""
+    torch._dynamo.reset()
+    for module in {"network": [network], "blocks": layers_of(network), None: []}[what]:
+        module.compile(**options)
 
 
 class Step:
@@ -52,19 +108,23 @@ class Step:
         self.branches = RULES[schedule.rule].branches(now)
         rows = len(self.branches) * batch
         self.x, self.t = torch.randn(rows, spec.config.in_channels, size, size, **like), torch.rand(rows, **like)
-        self.y = _condition(spec, rows, like)
+        self.y = condition_of(spec, rows, like)
         self.subsets, self.step = subsets(ahead=64), 0
 
-    def __call__(self) -> Tensor:
+    def prepared(self) -> Prepared:
+        """The next evaluation, its tokens drawn."""
         self.step += 1
-        evaluation = Evaluation(self.branches, self.subsets.at(self.step))
-        return self.network(self.x, self.t, self.y, evaluation.prepare(self.network, self.x))
+        return Evaluation(self.branches, self.subsets.at(self.step)).prepare(self.network, self.x)
+
+    def __call__(self) -> Tensor:
+        return self.network(self.x, self.t, self.y, self.prepared())
 
 
-def _condition(spec: ModelSpec, rows: int, like: Mapping[str, Any]) -> Condition:
+def condition_of(spec: ModelSpec, rows: int, like: Mapping[str, Any]) -> Condition:
+    """Labels or random prompts for so many rows, on the device and in the precision of `like`."""
     if spec.text is None:
         return torch.nn.functional.one_hot(torch.arange(rows) % 7, spec.config.num_classes).to(**like)
-    mask = torch.ones(rows, spec.text.length, dtype=torch.bool, device=like["device"])
+    mask = torch.ones(rows, spec.text.length, dtype=torch.bool, device=like["device"]) if spec.text.padded else None
     return Text(torch.randn(rows, spec.text.length, spec.text.width, **like), mask)
 
 
@@ -74,19 +134,30 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int
     with torch.inference_mode(), tqdm(total=(rounds + warmup) * len(runs), leave=False) as bar:
         for turn in range(rounds + warmup):
             for name, run in runs.items():
-                _wait()
+                wait()
                 started = time.perf_counter()
                 run()
-                _wait()
+                wait()
                 if turn >= warmup:
                     times[name].append(time.perf_counter() - started)
                 bar.update()
     return times
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until a GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak(run: Callable[[], object]) -> float | None:
+    """MiB that a GPU holds at most while `run` runs, the weights included; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        run()
+    return round(torch.cuda.max_memory_allocated() / 2**20, 1)
 
 
 def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
@@ -113,8 +184,9 @@ def _processor() -> str:
 
 
 def keep(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Writes benchmarks/results/NAME.json: the rows, and what made them, where and when."""
-    RESULTS.mkdir(exist_ok=True)
+    """Writes NAME.json: the rows, and what made them, where and when. It goes into benchmarks/results, or the folder
+    that the environment variable OUT names."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
         "command": " ".join(["python", *sys.argv]),
         "machine": machine(),

@@ -8,7 +8,6 @@ from .numbers import real, whole
 
 
 def add_parser(commands) -> argparse.ArgumentParser:
-    from ..evaluation.calibrate import TRIALS
     from ..evaluation.metrics import NEIGHBOURS
     from ..evaluation.plans import PLANS
     from ..evaluation.sweep import Sizes
@@ -24,7 +23,10 @@ def add_parser(commands) -> argparse.ArgumentParser:
         "--budget", type=real(0, 10), help="calibrate: the highest cost of a step, as a fraction of CFG's"
     )
     parser.add_argument(
-        "--trials", type=whole(1), default=TRIALS, help="schedules to try within the budget (%(default)s)"
+        "--trials",
+        type=whole(1),
+        default=Sizes.trials,
+        help="schedules to try within a budget, and for every rule of `rules` (%(default)s)",
     )
     parser.add_argument(
         "--search-samples",
@@ -48,13 +50,13 @@ def run(options: argparse.Namespace) -> None:
     if unknown := [plan for plan in plans if plan not in PLANS]:
         raise ValueError(f"there is no plan '{unknown[0]}'; use {', '.join(PLANS)}.")
     bench = bench_of(options)
-    sizes = Sizes(options.search_samples, options.samples, options.seeds, options.steps)
+    sizes = Sizes(options.search_samples, options.samples, options.seeds, options.steps, options.trials)
     sweep = Sweep(bench, Results(options.results, bench.digest), sizes)
     bench.accelerator.wait_for_everyone()
     for plan in plans:
         PLANS[plan](sweep)
     if options.budget is not None:
-        calibrate(sweep, options.checkpoint, options.budget, options.trials)
+        calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
         for path in draw(sweep.results.rows, options.plots):
             print(path)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
 from ..method.tokens import SELECTIONS
-from .calibrate import TRIALS, best_schedule
+from .calibrate import NO_GUIDANCE, best_plan
 from .measure import UNGUIDED
 from .sweep import Sweep
 from .variants import ORDERS, ByNorm, Ordered
@@ -19,6 +19,7 @@ TOKENS_OMEGA = 2.0
 RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 CFG_SCALES = (1.125, 1.25, 1.5)
+SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), ("SG", 0.5))  # with the cost allowed, of CFG's
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
     "small norm or chance": ByNorm(0.5),
@@ -149,12 +150,22 @@ def scales(sweep: Sweep) -> None:
 
 
 def rules(sweep: Sweep) -> None:
-    """Every rule at the best of equally many schedules, suggested from the same ranges, at up to CFG's cost; and SG at
-    up to half of it."""
-    for rule, budget in (("CFG", 1), ("CFG + SG", 1), ("AG", 1), ("AG + SG", 1), ("SG", 1), ("SG", 0.5)):
-        if not RULES[rule].auxiliary or sweep.bench.auxiliary is not None:
-            best = best_schedule(sweep, rule, budget, TRIALS)
-            sweep.final("rules", f"{rule} {in_words(best)}", best)
+    """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
+    CFG's cost; and SG at up to half of it."""
+    for rule, budget in SEARCHED:
+        if _possible(sweep, rule):
+            best, cfg = best_plan(sweep, rule, budget)
+            beside = f", CFG {cfg:g}" if cfg != 1 else ""
+            sweep.final("rules", f"{rule} {in_words(best)}{beside}", best, cfg=cfg)
+
+
+def _possible(sweep: Sweep, rule: str) -> bool:
+    """Whether the model has the tokens to leave out and the weaker checkpoint that a rule needs."""
+    if rule == NO_GUIDANCE:
+        return bool(sweep.bench.spec.sparsity)
+    known = RULES[rule]
+    fits = known.dense or bool(sweep.bench.spec.sparsity)
+    return fits and (not known.auxiliary or sweep.bench.auxiliary is not None)
 
 
 def in_words(schedule: Schedule) -> str:

@@ -18,12 +18,13 @@ SEARCH_SEED = 100  # no final cell has it, so no method is judged on the noise t
 @dataclass(frozen=True)
 class Sizes:
     """`search` samples for every cell that chooses settings or compares within one method, `final` samples where
-    methods are compared; `seeds` seeds."""
+    methods are compared; `seeds` seeds. A search over schedules looks at `trials` of them."""
 
     search: int = 500
     final: int = 1000
     seeds: int = 3
     steps: int = 20
+    trials: int = 30
 
 
 class Sweep:

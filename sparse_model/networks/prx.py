@@ -64,7 +64,8 @@ class ResolutionEmbedder(nn.Module):
         self.mlp = Embedder(backend, 256, width)
 
     def forward(self, height: int, length: int, like: Tensor) -> Tensor:
-        sides = torch.tensor([height, length], device=like.device)
+        # filled, not uploaded: an upload makes the step wait for the device
+        sides = torch.stack([torch.full((), float(side), device=like.device) for side in (height, length)])
         return self.mlp(sinusoid(sides, 128).reshape(1, 256).to(like))
 
 

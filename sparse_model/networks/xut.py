@@ -77,7 +77,8 @@ class XUT(nn.Module):
         is 0, 0 and 1.
         """
         if camera is None:
-            camera = torch.tensor([CENTRED], device=x.device).expand(len(x), 3)
+            # filled, not uploaded: an upload makes the step wait for the device
+            camera = torch.stack([torch.full((len(x),), value, device=x.device) for value in CENTRED], dim=1)
         evaluation = evaluation.prepare(self, x)
         x, t, text, camera = evaluation.distinct(x, t, y.embeddings, camera)
         patch, tokens, words = self.config.patch_size, self.config.tokens(*x.shape[2:]), text.shape[1]

@@ -6,16 +6,17 @@ import pytest
 
 from sparse_model.__main__ import main
 from sparse_model.checkpoints.checkpoint import read
-from sparse_model.evaluation import plans, plots
-from sparse_model.evaluation.calibrate import best_schedule, calibrate, relative_cost
+from sparse_model.evaluation import plots
+from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, relative_cost
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
 from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep
+from sparse_model.method.guidance import RULES
 from sparse_model.method.schedule import Curve, constant
 from sparse_model.method.sparsity import Sparsity
 
-TINY = Sizes(search=8, final=8, seeds=2, steps=2)
+TINY = Sizes(search=8, final=8, seeds=2, steps=2, trials=3)
 
 
 @pytest.fixture
@@ -139,10 +140,10 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     path = checkpoint()
     one = sweep(path=path)
     before, weights = read(path)
-    best = calibrate(one, path, 0.5, trials=3)
+    best = calibrate(one, path, 0.5)
     rows = [row for row in one.results.rows if row["plan"] == "calibrate"]
     assert len(rows) == 3 and all(row["cost"] <= 0.5 for row in rows)
-    assert relative_cost(one, best) <= 0.5
+    assert relative_cost(one, Plan(best)) <= 0.5
     after, kept = read(path)
     assert after.schedule == best and after.steps == TINY.steps and before.schedule is None
     (unguided,) = [row for row in one.results.rows if row["plan"] == "search"]
@@ -162,22 +163,22 @@ def _plain(schedule):
 def test_calibration_passes_over_what_shows_less_of_what_was_asked(sweep, monkeypatch):
     one, looked = sweep(), []
 
-    def search(method, schedule, plan="search"):
+    def search(method, schedule, plan="search", cfg=1.0):
         looked.append(schedule)
         if schedule == UNGUIDED:
             return {"consistency": 0.5}
         return {"frechet": 100.0 - len(looked), "consistency": 0.6 if len(looked) == 2 else 0.4}
 
     monkeypatch.setattr(one, "search", search)
-    assert best_schedule(one, "SG", 1, 4) == looked[1]
+    assert best_plan(one, "SG", 1) == (looked[1], 1)
 
 
 def test_calibration_that_cannot_be_done(sweep, checkpoint):
     with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
-        calibrate(sweep(), checkpoint(), 0.1, trials=3)
+        calibrate(sweep(), checkpoint(), 0.1)
     dense = checkpoint("dense", sparsity=Sparsity())
     with pytest.raises(ValueError, match="no token route in its metadata, so there is nothing to calibrate"):
-        calibrate(sweep(path=dense, auxiliary=None), dense, 0.5, trials=3)
+        calibrate(sweep(path=dense, auxiliary=None), dense, 0.5)
 
 
 def test_maps_cover_strong_below_weak(sweep):
@@ -212,17 +213,27 @@ def test_token_choice_and_third_branch_from_one_end_to_the_other(sweep):
     assert best["method"] == group[0]["method"] and best["cfg"] == group[0]["cfg"]
 
 
-def test_every_rule_is_searched_alike(sweep, monkeypatch):
-    monkeypatch.setattr(plans, "TRIALS", 3)
+def test_every_rule_is_searched_alike(sweep):
     one = sweep()
     rules(one)
     final = plots.grouped(row for row in one.results.rows if row["plan"] == "rules")
-    assert [group[0]["schedule"]["rule"] for group in final.values()][:4] == ["CFG", "CFG + SG", "AG", "AG + SG"]
+    for rule in ("unguided", *RULES):
+        searched = [row for row in one.results.rows if row["plan"] == "calibrate" and row["method"] == rule]
+        assert TINY.trials <= len(searched) <= TINY.trials * (2 if rule == "SG" else 1)
+        assert any(name.startswith(f"{rule} (") for name in final), rule
     assert all(len(group) % TINY.seeds == 0 for group in final.values())
-    for rule in ("CFG", "CFG + SG", "AG", "AG + SG"):
-        assert sum(row["plan"] == "calibrate" and row["method"] == rule for row in one.results.rows) == 3
+    (beside,) = (group for name, group in final.items() if name.startswith("SG beside CFG"))
+    assert all(1.1 <= row["cfg"] <= 4 for row in beside)
     assert min(group[0]["cost"] for name, group in final.items() if name.startswith("SG")) <= 0.5
     assert max(row["cost"] for row in one.results.rows) <= 1
+
+
+def test_the_search_of_rules_heeds_trials_and_what_the_model_can_do(sweep, checkpoint):
+    dense = sweep(path=checkpoint("dense", sparsity=Sparsity()), auxiliary=None)
+    dense.sizes = replace(TINY, trials=2)
+    rules(dense)
+    searched = [row["method"] for row in dense.results.rows if row["plan"] == "calibrate"]
+    assert sorted(searched) == ["CFG", "CFG", "ICG", "ICG"]
 
 
 def test_schedules_in_words():
@@ -285,4 +296,4 @@ def test_bad_commands(checkpoint, folder, tmp_path, capsys, arguments, message):
 def test_a_missing_search_package_is_named(sweep, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"optuna: pip install -r requirements-evaluate.txt"):
-        calibrate(sweep(), checkpoint(), 0.5, trials=3)
+        calibrate(sweep(), checkpoint(), 0.5)

@@ -4,6 +4,7 @@ as the host does it."""
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,10 @@ NAME = "/a/sparse-guidance"
 
 
 def load_pack(checkout: str, pack: str, *flags: str) -> Callable[[str], ModuleType]:
-    """A function from the dotted name of a part of the pack to its module; comfy can be imported from here on."""
-    sys.argv = ["main.py", "--cpu", *flags]
+    """A function from the dotted name of a part of the pack to its module; comfy can be imported from here on.
+
+    COMFYUI_FLAGS names the device, as for the servers (hosts.py)."""
+    sys.argv = ["main.py", *os.environ.get("COMFYUI_FLAGS", "--cpu").split(), *flags]
     sys.path.insert(0, checkout)
     import comfy.options
 

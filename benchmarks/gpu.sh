@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, on a machine that has one, PyTorch and no network:
+#
+#   bash benchmarks/gpu.sh [MINUTES [PART ...]]        parts: correctness speed training; all within 9 minutes
+#   GPU_REHEARSAL=1 bash benchmarks/gpu.sh 3           the same on a CPU at toy sizes
+#
+# OUT      folder of what comes out: summary.txt, results.tar.gz, and training.00, ... (benchmarks/results/gpu)
+# PYTHON   (python3)     COMFYUI_PATH, COMFYUI_PYTHON   a ComfyUI checkout and its Python, if there is one
+# DATA     pictures to train on (icons-64.npz)     CONFIG   (icons-64-patch8)     TRAIN_SET   KEY=VALUE ... of `train --set`
+# CARRIED  folder with an earlier call's training.00, ...: the run goes on from there (OUT)
+#
+# A command that the time does not suffice for is left out or stopped, and summary.txt says so; what is done is kept.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+minutes=${1:-9}
+parts=("${@:2}")
+[ ${#parts[@]} -gt 0 ] || parts=(correctness speed training)
+out=${OUT:-benchmarks/results/gpu}
+carried=${CARRIED:-$out}
+python=${PYTHON:-python3}
+data=${DATA:-icons-64.npz}
+config=${CONFIG:-icons-64-patch8}
+rehearsal=${GPU_REHEARSAL:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out" "$work/results"
+out=$(cd "$out" && pwd)
+export OUT=$work/results PYTHONUNBUFFERED=1 TQDM_DISABLE=1
+read -ra train_set <<<"${TRAIN_SET:-}"
+
+device=cuda small=() rounds=(--rounds 20)
+if [ -n "$rehearsal" ]; then
+    export TORCH_COMPILE_DISABLE=1 # compiling for a CPU takes minutes and shows nothing
+    device=cpu small=(--toy) rounds=(--rounds 1)
+elif ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "There is no GPU that PyTorch can use; GPU_REHEARSAL=1 runs everything on the CPU at toy sizes."
+    exit 1
+fi
+
+say() { echo "$*" | tee -a "$out/summary.txt"; }
+now() { date +%s; }
+
+# run NAME SECONDS COMMAND ...: at most so long, and no longer than the part; its output in results/NAME.log
+run() {
+    local name=$1 most=$2 left started code
+    shift 2
+    left=$((deadline - $(now)))
+    [ "$left" -lt "$most" ] && most=$left
+    if [ "$most" -lt 5 ]; then
+        say "  $name: left out, no time"
+        return
+    fi
+    started=$(now)
+    timeout -k 5 "$most" "$@" >"$work/results/$name.log" 2>&1
+    code=$?
+    case $code in
+    0) say "  $name: done in $(($(now) - started)) s" ;;
+    124 | 137) say "  $name: stopped after $most s" ;;
+    *) say "  $name: FAILED ($code): $(tail -n 1 "$work/results/$name.log")" ;;
+    esac
+    tar -czf "$out/results.tar.gz" -C "$work" results
+}
+
+bench() { # bench NAME SECONDS FILE OPTION ...
+    local name=$1 most=$2 file=$3
+    shift 3
+    run "$name" "$most" "$python" "benchmarks/$file.py" --device "$device" "$@"
+}
+
+correctness() {
+    if [ -n "$rehearsal" ]; then
+        bench correctness 120 correctness --networks dit xut
+        run core 120 "$python" -m pytest -q -p no:cacheprovider tests/method/test_branches.py -k "gamma or subset"
+    else
+        bench correctness 180 correctness
+        run core 120 "$python" -m pytest -q -p no:cacheprovider -m "not slow" tests/method tests/networks tests/test_cost.py
+    fi
+    host_cases
+}
+
+host_cases() {
+    [ -n "${COMFYUI_PATH:-}" ] || { say "  host: left out, COMFYUI_PATH names no checkout"; return; }
+    local flags cases=(SG "CFG + SG" ICG foreign error)
+    run checkpoint 60 "$python" -c 'import sys; from pathlib import Path
+sys.path[:0] = [".", "tests/host", "tests/helpers"]
+from graphs import write_checkpoint
+write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
+    for flags in --normalvram --lowvram --novram; do
+        [ -n "$rehearsal" ] && flags=--cpu
+        COMFYUI_FLAGS=$flags run "host$flags" 60 "${COMFYUI_PYTHON:-$python}" tests/host/inside.py \
+            "$COMFYUI_PATH" "$PWD" "$work/hosted.safetensors" "${cases[@]}"
+        grep -q '"error":' "$work/results/host$flags.log" && say "  host$flags: a case ended with an error, see its log"
+        [ -n "$rehearsal" ] && break
+    done
+}
+
+speed() {
+    # what was aimed at comes first, so that it is there if the time runs out
+    local blocks=(--compile blocks "${small[@]}" "${rounds[@]}" --dtypes bfloat16)
+    local modes=("${small[@]}" "${rounds[@]}")
+    bench steps_trdit 120 steps "${blocks[@]}" --models TR-DiT-2.5B --batches 1 8 --name steps_trdit
+    bench steps_xl 120 steps "${blocks[@]}" --models SiT-XL/2 --batches 1 8 64 --name steps_xl
+    bench overhead 60 overhead "${small[@]}" --models SiT-XL/2 TR-DiT-2.5B
+    bench modes_trdit 120 modes "${modes[@]}" --model TR-DiT-2.5B --batches 1 --name modes_trdit \
+        --modes eager "eager, CUDA graph" blocks "blocks, CUDA graph"
+    bench profile 60 profile_step "${small[@]}" --steps 5 --models SiT-XL/2 TR-DiT-2.5B --batches 1 8
+    bench launches 60 profile_step "${small[@]}" --steps 5 --models SiT-XL/2 TR-DiT-2.5B --compile blocks --name launches
+    bench steps_families 100 steps "${blocks[@]}" --models HDM PRX --batches 1 4 --name steps_families
+    [ -n "${COMFYUI_PATH:-}" ] && host_models
+    bench modes_xl 150 modes "${modes[@]}" --model SiT-XL/2 --batches 1 64 --name modes_xl
+    bench throughput_map 120 throughput_map "${small[@]}" --model TR-DiT-2.5B --every "$([ -n "$rehearsal" ] && echo 0.5 || echo 0.1)"
+    bench scaling 120 scaling "${small[@]}" --model SiT-XL/2 --sizes $([ -n "$rehearsal" ] && echo 16 || echo 32 64 128) --batches 1 4
+    bench steps_sizes 120 steps "${blocks[@]}" --models SiT-S/2 SiT-B/2 SiT-L/2 --batches 1 8 64 --name steps_sizes
+    "$python" benchmarks/targets.py "$work/results" | tee -a "$out/summary.txt"
+}
+
+host_models() {
+    local size=(--hidden 3072 --depth 6)
+    [ -n "$rehearsal" ] && size=(--hidden 128 --depth 2 --side 16 --repeats 1)
+    run host_models 120 "${COMFYUI_PYTHON:-$python}" benchmarks/host_models.py --comfyui "$COMFYUI_PATH" --device "$device" "${size[@]}"
+    [ -n "$rehearsal" ] && return
+    run in_host 60 "${COMFYUI_PYTHON:-$python}" benchmarks/in_host.py "$COMFYUI_PATH" --model SiT-XL/2 --device cuda --batch 4
+}
+
+training() {
+    local folder=$work/training left
+    if [ -n "$rehearsal" ]; then
+        data=$work/pictures
+        "$python" -c 'import sys; from pathlib import Path; from PIL import Image
+for i in range(24):
+    (folder := Path(sys.argv[1]) / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), (10 * i, 255 - 10 * i, 40)).save(folder / f"{i}.png")' "$data"
+        config=icons-32 train_set=(steps=4 decay=2 warmup=1 batch=4 held_out=6 early=1 network.width=32 network.depth=4 network.heads=2)
+    fi
+    if [ ! -e "$data" ]; then
+        say "  training: left out, there are no pictures at $data (DATA)"
+        return
+    fi
+    "$python" benchmarks/carry.py unpack "$carried" "$folder" | tee -a "$out/summary.txt"
+    left=$((deadline - $(now) - 45)) # validation, the last checkpoint and packing need the rest
+    [ "$left" -lt 5 ] && left=5
+    run training $((left + 45)) "$python" -m sparse_model train "$data" --config "$config" --out "$folder" \
+        --minutes "$("$python" -c "print($left / 60)")" --every 500 --set "${train_set[@]}"
+    "$python" benchmarks/carry.py pack "$folder" "$out" | tee -a "$out/summary.txt"
+    [ -f "$folder/log.jsonl" ] && tail -n 1 "$folder/log.jsonl" | tee -a "$out/summary.txt"
+}
+
+declare -A share=([correctness]=2 [speed]=4 [training]=3)
+total=0
+for part in "${parts[@]}"; do
+    [ -n "${share[$part]:-}" ] || { echo "There is no part '$part'; use correctness, speed, training."; exit 2; }
+    total=$((total + share[$part]))
+done
+: >"$out/summary.txt"
+say "$("$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")'), $(date -u +%F)"
+deadline=$(now)
+for part in "${parts[@]}"; do # what a part does not need, the next ones may have
+    deadline=$((deadline + 60 * minutes * share[$part] / total))
+    say "$part, within $((deadline - $(now))) s"
+    "$part"
+done
+tar -czf "$out/results.tar.gz" -C "$work" results
+say "all in $out"

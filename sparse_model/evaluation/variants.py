@@ -84,7 +84,7 @@ class ByNorm:
 
     def __call__(self, model: Denoiser) -> Denoiser:
         def change(evaluation: Evaluation) -> Evaluation:
-            return _Scored(evaluation.branches, evaluation.subsets, self)
+            return _Scored(evaluation.branches, evaluation.subsets, evaluation.mask, norm=self)
 
         return _Changed(model.network, model.prediction, change)
 
@@ -112,7 +112,7 @@ class _Scored(Evaluation):
             )
             for route in range(len(drawn.kept))
         )
-        return _PreparedByNorm(drawn.sources, drawn.kept, chances, self.norm)
+        return _PreparedByNorm(drawn.sources, drawn.kept, chances=chances, norm=self.norm)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 PROMPTS = 200
 WARM = 80  # prompts until everything has been loaded and allocated once
-GROWTH = 24e6  # bytes; a megabyte a prompt, such as a kept model, would be 120
+GROWTH = 12e6  # bytes; a network kept for every prompt would be more
 
 
 def base(labels: str = "cat") -> tuple[Graph, list, list, list]:

@@ -102,17 +102,21 @@ async function build(page, { nodes, links, complete }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
-    await page.mouse.move(...EMPTY);  // where the node will be
-    await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
-    await page.waitForFunction(() => document.activeElement?.tagName === "INPUT");
-    await page.keyboard.type(search, { delay: 20 });
-    for (let tries = 0; tries < 5 && (await count()) === i; tries++) {
-      await page.waitForTimeout(1000);  // the search waits for the typing to end
+    for (let tries = 0; tries < 4 && (await count()) === i; tries++) {
+      await page.mouse.move(...EMPTY);  // where the node will be
+      await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
+      const ready = await page.waitForFunction(() => document.activeElement?.tagName === "INPUT", null, { timeout: 8000 })
+        .catch(() => null);
+      if (!ready) continue;
+      await page.keyboard.type(search, { delay: 20 });
+      await page.waitForTimeout(1000 * (1 + tries));  // the search waits for the typing to end
       await page.keyboard.press("Enter");
-      await page.waitForTimeout(500);
+      await page.waitForFunction((had) => window.app.graph._nodes.length > had, i, { timeout: 4000 })
+        .catch(() => page.keyboard.press("Escape"));
     }
-    await page.mouse.click(...EMPTY);  // some editors let a new node hang at the pointer
-    await page.keyboard.press("Escape");
+    await page.mouse.move(EMPTY[0] + 5, EMPTY[1] + 5);  // some editors let a new node hang at the pointer
+    await page.mouse.click(EMPTY[0] + 5, EMPTY[1] + 5);
+    await page.waitForTimeout(300);
     const added = await page.evaluate(([place, [x, y], away]) => {
       const node = window.app.graph._nodes[place];
       if (node) node.pos = [x + away, y];

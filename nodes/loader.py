@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..sparse_model.checkpoints.bundled import HELPER, best_first
 from .host.own.decoder import vae_of
 from .host.own.folders import model_names, model_path
-from .host.own.loading import WEIGHT_TYPES, checkpoint_names, load
+from .host.own.loading import WEIGHT_TYPES, checkpoint_names, listed_name, load
 from .host.own.model import spec_of
 from .sockets import CATEGORY, found_by
 
@@ -25,7 +25,7 @@ class SparseModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=best_first(checkpoint_names(model_names())),
+                    options=listed(),
                     tooltip="A checkpoint in models/diffusion_models; for one in several shards their index. The small "
                     "demo models of this pack are listed without copying them, the best one first. A name that ends "
                     f"in {HELPER} is a helper: the weak_model of AG and AG + SG.",
@@ -52,22 +52,34 @@ class SparseModelLoader(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        """In place of the host's own check of the list: names that Windows has spelled are good everywhere."""
+        try:
+            return model_name is None or bool(listed_name(model_name, listed()))
+        except ValueError as problem:
+            return str(problem)
+
+    @classmethod
     def fingerprint_inputs(cls, model_name: str, weight_dtype: str) -> tuple[str, str, int]:
         """A file that training has written anew is loaded anew."""
-        path = found(model_name)
-        return model_name, weight_dtype, Path(path).stat().st_mtime_ns
+        return model_name, weight_dtype, Path(full_path(model_name)).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        model = load(found(model_name), weight_dtype)
+        model = load(full_path(model_name), weight_dtype)
         spec = spec_of(model)
         about = description(spec)
         return io.NodeOutput(model, about, vae_of(spec), ui=ui.PreviewText(about))
 
 
-def found(name: str) -> str:
-    """The path of a checkpoint of the list; FileNotFoundError if it is gone."""
-    path = model_path(name)
+def listed() -> list[str]:
+    """The checkpoints to choose from."""
+    return best_first(checkpoint_names(model_names()))
+
+
+def full_path(name: str) -> str:
+    """The path of a checkpoint of the list; ValueError if it is not there, FileNotFoundError if it is gone."""
+    path = model_path(listed_name(name, listed()))
     if path is None:
         raise FileNotFoundError(f"There is no checkpoint '{name}' in models/diffusion_models any more; choose another.")
     return path

@@ -292,10 +292,10 @@ def cell(sheet: Sheet, base: Setting, values: dict[str, str]) -> Setting | str:
 def possible(sheet: Sheet, setting: Setting) -> Setting | str:
     """The setting, or why it cannot be sampled."""
     try:
-        sheet.guider(setting)
+        sheet.guider(setting.settled)
     except ValueError as error:
         return str(error)
-    return setting
+    return setting.settled
 
 
 def measured(sheet: Sheet, setting: Setting) -> str:

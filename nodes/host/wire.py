@@ -47,7 +47,7 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
         return DENSE
     labels = transformer_options["cond_or_uncond"]
     inputs = [getattr(given, "condition", given) for given in transformer_options["uuids"]]
-    chunks = chunks_of(x, times, len(labels), len(transformer_options["sigmas"]))
+    chunks = _chunks(transformer_options, x, times)
     if chunks is None and not asked.sparse:
         return DENSE
     if chunks is None:
@@ -57,6 +57,15 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
             "take it out."
         )
     return asked.labelled([labels[chunk] for chunk, _ in chunks], [(inputs[chunk], part) for chunk, part in chunks])
+
+
+def places_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> tuple[int, ...]:
+    """For every chunk of an evaluation of that batch its place in the host's lists of labels."""
+    return tuple(chunk for chunk, _ in _chunks(transformer_options, x, times))
+
+
+def _chunks(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> list[tuple[int, int]] | None:
+    return chunks_of(x, times, len(transformer_options["cond_or_uncond"]), len(transformer_options["sigmas"]))
 
 
 def chunks_of(x: Tensor, times: Tensor, chunks: int, size: int) -> list[tuple[int, int]] | None:

@@ -4,6 +4,7 @@
 What other nodes do to a model or a sampler, beside a token route and Sparse Guidance.
 """
 
+import inspect
 import logging
 import sys
 import types
@@ -400,7 +401,7 @@ def grid_reader() -> str | None:
                 frames, *_ = args["transformer_options"]["grid_sizes"]
                 return args["x"] * frames
 
-        if "attn2_patch" not in __import__("inspect").getsource(comfy.ldm.wan.model):
+        if "attn2_patch" not in inspect.getsource(comfy.ldm.wan.model):
             return None
 
     def speak(x: Tensor, audio: Tensor, shape: Any, x_ref_attn_map: Any) -> Tensor:
@@ -581,6 +582,66 @@ def unguided() -> dict[str, list[str]]:
     return found
 
 
+def sizes() -> dict[str, list[str]]:
+    """What is said about a latent of 256 tokens, and about one of the 16 that the model was trained at."""
+    patcher, _, positive, negative = own()
+    found = {}
+    for side in (64, 16):
+        with warnings() as said:
+            sampled(patcher, (patcher, torch.zeros(1, 3, side, side), positive, negative), steps=1)
+        found[str(side)] = [text for text in said if "tokens" in text]
+    return found
+
+
+def interrupted() -> list[str]:
+    """What runs of a network after somebody has asked to stop in its first block."""
+    management = comfy.model_management
+    model = own()
+    patcher, ran = model[0], []
+    for name, module in patcher.model.diffusion_model.named_modules():
+        if name.startswith("blocks.") and name.count(".") == 1:
+            module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+            module.register_forward_hook(lambda *_: management.interrupt_current_processing(True))
+    try:
+        sampled(patcher, model, steps=1)
+    except management.InterruptProcessingException:
+        return ran
+    finally:
+        management.interrupt_current_processing(False)
+    return [*ran, "the end"]
+
+
+def attention_by_frames() -> str | None:
+    """Attention in the place of the host's that goes by frames; None for a host that lets nobody replace it."""
+    if "optimized_attention_override" not in inspect.getsource(comfy.ldm.modules.attention):
+        return None
+    patcher, x, positive, _ = host("Wan 2.1")
+    options = patcher.model_options["transformer_options"]
+
+    def by_frames(
+        attention: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if q.shape[1] == k.shape[1]:
+            q.unflatten(1, (3, 12))
+        return attention(q, k, v, heads, *args, **kwargs)
+
+    options["optimized_attention_override"] = by_frames
+    predictions(patcher, positive, None, x, 1.0)
+    return message(lambda: sg(routed(patcher), x, positive))
+
+
+def windows() -> dict[str, Any]:
+    """Names of checkpoints as Windows spells them."""
+    loading = part("nodes.host.own.loading")
+    with mock.patch.object(loading.os, "sep", "\\"):
+        names = loading.checkpoint_names(["PRX\\model.safetensors", "other.safetensors"])
+    return {
+        "listed": names,
+        "found": [loading.listed_name(name, names) for name in ("PRX\\model.safetensors", *names)],
+        "not there": message(lambda: loading.listed_name("else.safetensors", names)),
+    }
+
+
 def u_net_nodes() -> dict[str, str]:
     extras = __import__("comfy_extras.nodes_freelunch", fromlist=["x"])
     patcher, *_ = own()
@@ -611,5 +672,9 @@ CASES |= {
     "overridden": overridden,
     "unguided": unguided,
     "U-Net nodes": u_net_nodes,
+    "sizes": sizes,
+    "interrupted": interrupted,
+    "attention by frames": attention_by_frames,
+    "Windows": windows,
 }
 report(CASES, wanted)

@@ -91,10 +91,10 @@ def foreign() -> dict:
 
 def masked(rule: str) -> dict:
     """What a network of the pack is given in every step: counts of kept tokens, and whether those under a mask are
-    among them, which covers one of 4 x 4 tokens in the first picture and five in the second."""
+    among them, which covers one of 4 x 4 tokens in the first picture and seven in the second."""
     mask = torch.zeros(2, 64, 64)
-    mask[0, 40, 40] = mask[1, :16] = mask[1, 60, 0] = 1
-    under, seen = [{10}, {0, 1, 2, 3, 12}], []
+    mask[0, 40, 40] = mask[1, :16] = mask[1, 60, 0:60:20] = 1
+    under, seen = [{10}, {0, 1, 2, 3, 12, 13, 14}], []
 
     def look(_: Any, __: Any, kwargs: dict) -> None:
         seen.extend(kwargs["evaluation"].kept[0])

@@ -92,6 +92,7 @@ def test_what_cannot_be_cut_is_named(beside: Outcomes) -> None:
 
 
 def test_what_fails_on_kept_tokens_is_named(beside: Outcomes) -> None:
+    assert "by_frames cannot work inside a block that drops tokens" in known(beside["attention by frames"])
     assert "regional cannot work inside a block that drops tokens" in known(beside["failing patch"])
 
 
@@ -130,3 +131,20 @@ def test_cfg_1_is_said_once(beside: Outcomes) -> None:
 @pytest.mark.parametrize("node", ["FreeU", "FreeU_V2"])
 def test_nodes_for_u_nets(beside: Outcomes, node: str) -> None:
     assert "model channels of a U-Net" in beside["U-Net nodes"][node]
+
+
+def test_a_size_far_from_the_trained_one_is_said(beside: Outcomes) -> None:
+    (said,) = beside["sizes"]["64"]
+    assert "64 x 64 pixels are 256 tokens; this model was trained at 16 x 16 (16 tokens)" in said
+    assert beside["sizes"]["16"] == []
+
+
+def test_a_step_can_be_stopped_between_two_blocks(beside: Outcomes) -> None:
+    assert len(beside["interrupted"]) == 2  # the second is stopped in its attention
+
+
+def test_checkpoints_are_spelled_alike_everywhere(beside: Outcomes) -> None:
+    names = ["PRX/model.safetensors", "other.safetensors"]
+    assert beside["Windows"]["listed"] == names
+    assert beside["Windows"]["found"] == [names[0], *names]
+    assert "There is no checkpoint 'else.safetensors'" in beside["Windows"]["not there"]

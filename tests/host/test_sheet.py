@@ -116,10 +116,17 @@ def test_axes(host: Host) -> None:
         axis: scene.sheet(x_axis=axis, x_values=values, y_axis="nothing", y_values="", preset="SG_FLOPS")
         for axis, values in axes.items()
     }
-    nodes["cfg"] = scene.sheet(x_axis="cfg", x_values="1, 4", y_axis="nothing", preset="like Skip Layer Guidance")
+    skip = "like Skip Layer Guidance"  # has CFG besides, at the node's own scale; one of 8 steps is in its interval
+    rest = {"y_axis": "nothing", "steps": 8}
+    nodes["mixed"] = scene.sheet(x_axis="preset", x_values=f"SG_FLOPS, {skip}", preset="SG_FLOPS", **rest)
+    nodes["cfg"] = scene.sheet(x_axis="cfg", x_values="1, 4", preset=skip, **rest)
     shown = {name: scene.graph.add("PreviewAny", source=[node, 1])[0] for name, node in nodes.items()}
     result = run(host, scene.graph)
     for axis, node in nodes.items():
         lines = result.outputs[shown[axis]]["text"][0].splitlines()
         assert len(lines) == 4 and all(re.search(r"cost \d\.\d\d, \d+\.\d\d s$", line) for line in lines), lines
         assert result.pixels(node).shape[0] == 1
+        costs = [float(re.search(r"cost (\d\.\d\d)", line)[1]) for line in lines]
+        assert costs[:2] == [1, 2]
+        if axis in ("mixed", "cfg"):
+            assert 0.5 < costs[2] < 1.9 and 2 < costs[3] < 3

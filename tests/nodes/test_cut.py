@@ -101,6 +101,19 @@ def test_data_of_a_patch_follows_the_tokens(rows):
         assert seen["cond_or_uncond"] == [branch]
 
 
+def test_patches_see_the_labels_of_their_rows():
+    """Also where a node has made four chunks of the host's two."""
+    branches = tuple(Branch(gamma, index, "one") for index, gamma in ((0, 0.25), (1, 0.75), (0, 0.25), (1, 0.75)))
+    network, options = Network(), {"cond_or_uncond": [0, 1], "uuids": ["a", "b"]}
+    call = routing.Call(
+        network, FAMILY, Evaluation(branches, subsets(3)), ROWS, (TOKENS,), {}, torch.device("cpu"), (0, 1, 0, 1)
+    )
+    with block.installed([block.RoutedBlock(network.blocks[0], FAMILY.stages[0], 0, True)], call):
+        network.blocks[0](torch.randn(ROWS, TOKENS, 5), transformer_options=options)
+    assert [seen["cond_or_uncond"] for *_, seen in network.blocks[0].seen] == [[0], [1], [0], [1]]
+    assert [seen["uuids"] for *_, seen in network.blocks[0].seen] == [["a"], ["b"], ["a"], ["b"]]
+
+
 def test_a_dense_branch_keeps_the_grid_and_a_sparse_one_is_told():
     options = {"cond_or_uncond": [0, 1], "uuids": ["a", "a"], "grid_sizes": (1, 2, 4)}
     _, network = routed(torch.randn(ROWS, TOKENS, 5), (0.0, 0.75), transformer_options=options)

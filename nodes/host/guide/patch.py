@@ -84,7 +84,7 @@ class BeginRun:
             )
         elif relative and run.unscaled == run.evaluations:
             logging.warning(
-                "Sparse Guidance did not guide: the sampler's cfg is 1, which is no guidance; raise cfg above 1, or "
-                "choose the rule SG beside CFG, which guides by the schedule's own omega."
+                "Sparse Guidance did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider "
+                "has none: use CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         return output

@@ -37,9 +37,10 @@ class Setting:
     cfg: float = 1.0
     route: tuple[int, int] | None = None
 
-    def __post_init__(self):
-        if not RULES[self.schedule.rule].beside_cfg:  # two settings that differ in nothing else are one
-            object.__setattr__(self, "cfg", 1.0)
+    @property
+    def settled(self) -> "Setting":
+        """Without a scale that its rule does not use: two settings that differ in nothing else are one."""
+        return self if RULES[self.schedule.rule].beside_cfg else replace(self, cfg=1.0)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """From a checkpoint file to the host's model patcher."""
 
+import os
+
 import comfy.model_management as management
 import comfy.model_patcher
 import torch
@@ -60,9 +62,10 @@ def _loaded(checkpoint: Checkpoint, dtype: torch.dtype | None) -> SparseModel:
 
 
 def checkpoint_names(names: list[str]) -> list[str]:
-    """The host's list of files with each sharded model once: its index if that is there, else its first shard."""
+    """The host's list of files as workflows of every system spell them, with each sharded model once: its index if that
+    is there, else its first shard."""
     shown = []
-    for name in names:
+    for name in (name.replace(os.sep, "/") for name in names):
         match = SHARD.search(name)
         if match:
             index = SHARD.sub("", name) + INDEX
@@ -73,3 +76,11 @@ def checkpoint_names(names: list[str]) -> list[str]:
         if name not in shown:
             shown.append(name)
     return shown
+
+
+def listed_name(name: str, names: list[str]) -> str:
+    """A checkpoint's name as it is listed, whichever system spelled it; ValueError if it is not there."""
+    for spelled in (name, name.replace("\\", "/")):
+        if spelled in names:
+            return spelled
+    raise ValueError(f"There is no checkpoint '{name}' in models/diffusion_models; put it there, or choose another.")

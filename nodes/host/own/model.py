@@ -1,5 +1,6 @@
 """The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
 
+import logging
 from typing import Any, ClassVar
 
 import comfy.conds
@@ -82,6 +83,10 @@ ROUTE = "token_route"
 """Token Route's entry in transformer_options."""
 
 
+MANY = 4
+"""How many times the trained number of tokens is worth a word."""
+
+
 class Sizes(dict):
     """What the host's nodes look up about a model; ValueError where they ask for what only U-Nets have (FreeU)."""
 
@@ -125,6 +130,8 @@ class SparseModel(comfy.model_base.BaseModel):
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
         check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
+        if kwargs.get("prompt_type") == "positive":  # once
+            warn_of_size(self.spec, kwargs["noise"].shape)
         camera = camera_of(self.spec, kwargs)
         if self.spec.text is None:
             check_condition(self.spec, kwargs.get("cross_attn"))
@@ -190,6 +197,18 @@ def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | Non
                 f"The {name} is {width} x {height} but this model cuts it into patches of {patch}; use a width and "
                 f"height that are multiples of {patch} {unit}."
             )
+
+
+def warn_of_size(spec: ModelSpec, shape: torch.Size) -> None:
+    """Says how many tokens a latent [B, C, H, W] is where that is far from what the model was trained at."""
+    trained, side = spec.config.tokens(*[spec.config.input_size] * 2), spec.config.input_size * spec.ratio
+    tokens, (height, width) = spec.config.tokens(*shape[-2:]), (length * spec.ratio for length in shape[-2:])
+    if tokens > MANY * trained:
+        logging.warning(
+            "%d x %d pixels are %d tokens; this model was trained at %d x %d (%d tokens), so every step will take long "
+            "and the picture may not look right. Width and height 0 in Empty Sparse Latent are the trained size.",
+            width, height, tokens, side, side, trained,
+        )  # fmt: skip
 
 
 def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
@@ -20,7 +21,10 @@ from ....sparse_model.networks.layers import Backend
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits."""
+    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits. A run can
+    be stopped here: a step of very many tokens takes long."""
+    if not torch.compiler.is_compiling():
+        throw_exception_if_processing_interrupted()
     return optimized_attention(q, k, v, heads, mask=bias)
 
 

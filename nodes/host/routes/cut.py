@@ -111,6 +111,8 @@ class Cut:
             cut["model_patch_data"] = {p: self._data(p, data) for p, data in options["model_patch_data"].items()}
         if "patches" in options:
             cut["patches"] = {name: [*map(named, patches)] for name, patches in options["patches"].items()}
+        if "optimized_attention_override" in options:
+            cut["optimized_attention_override"] = named(options["optimized_attention_override"])
         return cut
 
     def _data(self, patch: Any, data: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of
+from ..wire import evaluation_of, places_of
 from .block import RoutedBlock, installed, routed_blocks
 from .families import placed
 from .family import Family
@@ -70,7 +70,8 @@ class RouteTokens:
             start, count = self.family.span(network, grid, inputs, math.prod(grid))
             part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
             now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device)
+            labels = places_of(transformer_options, x, t)
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels)
         with installed(blocks, call):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 

@@ -48,17 +48,20 @@ def remembered(method: Callable) -> Callable:
 
     @wraps(method)
     def once(self: "Call", *arguments: Any) -> Any:
-        key = method.__name__, *arguments
-        if key not in self.memory:
-            self.memory[key] = method(self, *arguments)
-        return self.memory[key]
+        results = self._results.setdefault(method, {})
+        if arguments not in results:
+            results[arguments] = method(self, *arguments)
+        return results[arguments]
 
     return once
 
 
 @dataclass(eq=False)
 class Call:
-    """One evaluation of a host's `network`: `rows` rows of `grid` patches, with the further `inputs` of the call."""
+    """One evaluation of a host's `network`: `rows` rows of `grid` patches, with the further `inputs` of the call.
+
+    `labels` are the places of its chunks in the host's lists of labels; another node may have made more chunks of them.
+    """
 
     network: nn.Module
     family: Family
@@ -67,7 +70,8 @@ class Call:
     grid: tuple[int, ...]
     inputs: dict[str, Any]
     device: torch.device
-    memory: dict[tuple, Any] = field(default_factory=dict, init=False)
+    labels: tuple[int, ...] | None = None
+    _results: dict[Callable, dict[tuple, Any]] = field(default_factory=dict, init=False)
     _text: int | None = field(default=None, init=False)
     _entries: dict[tuple[int, bool], Entry] = field(default_factory=dict, init=False)
     _latest: dict[tuple, tuple[Any, Any]] = field(default_factory=dict, init=False)
@@ -175,8 +179,9 @@ class Call:
 
     def _options(self, options: dict[str, Any], rows: slice) -> dict[str, Any]:
         """For patches inside a block, which look up there what their rows are and what belongs to them."""
-        chunks = slice(rows.start // self.size, -(-rows.stop // self.size))
-        chosen = {**options, **{label: options[label][chunks] for label in ("cond_or_uncond", "uuids")}}
+        chunks = range(rows.start // self.size, -(-rows.stop // self.size))
+        places = [chunk if self.labels is None else self.labels[chunk] for chunk in chunks]
+        chosen = {**options, **{name: [options[name][i] for i in places] for name in ("cond_or_uncond", "uuids")}}
         if "model_patch_data" in options:
             own = partial(map_tensors, partial(rows_of, total=self.rows, rows=rows))
             chosen["model_patch_data"] = {patch: own(data) for patch, data in options["model_patch_data"].items()}

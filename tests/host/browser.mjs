@@ -114,9 +114,13 @@ async function build(page, { nodes, links, complete }) {
       await page.waitForFunction((had) => window.app.graph._nodes.length > had, i, { timeout: 4000 })
         .catch(() => page.keyboard.press("Escape"));
     }
-    await page.mouse.move(EMPTY[0] + 5, EMPTY[1] + 5);  // some editors let a new node hang at the pointer
-    await page.mouse.click(EMPTY[0] + 5, EMPTY[1] + 5);
-    await page.waitForTimeout(300);
+    const hangs = () => page.evaluate((place) => Boolean(window.app.graph._nodes[place]?.flags?.ghost), i);
+    await page.waitForTimeout(500);
+    for (let tries = 1; tries < 6 && (await hangs()); tries++) {  // some editors let a new node hang at the pointer
+      await page.mouse.move(EMPTY[0] + tries, EMPTY[1]);
+      await page.mouse.click(EMPTY[0] + tries, EMPTY[1]);
+      await page.waitForTimeout(500);
+    }
     const added = await page.evaluate(([place, [x, y], away]) => {
       const node = window.app.graph._nodes[place];
       if (node) node.pos = [x + away, y];

@@ -102,17 +102,25 @@ async function build(page, { nodes, links, complete }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
-    await page.mouse.move(...EMPTY);  // where the node will be
-    await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
-    await page.waitForFunction(() => document.activeElement?.tagName === "INPUT");
-    await page.keyboard.type(search, { delay: 20 });
-    for (let tries = 0; tries < 5 && (await count()) === i; tries++) {
-      await page.waitForTimeout(1000);  // the search waits for the typing to end
+    for (let tries = 0; tries < 4 && (await count()) === i; tries++) {
+      await page.mouse.move(...EMPTY);  // where the node will be
+      await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
+      const ready = await page.waitForFunction(() => document.activeElement?.tagName === "INPUT", null, { timeout: 8000 })
+        .catch(() => null);
+      if (!ready) continue;
+      await page.keyboard.type(search, { delay: 20 });
+      await page.waitForTimeout(1000 * (1 + tries));  // the search waits for the typing to end
       await page.keyboard.press("Enter");
+      await page.waitForFunction((had) => window.app.graph._nodes.length > had, i, { timeout: 4000 })
+        .catch(() => page.keyboard.press("Escape"));
+    }
+    const hangs = () => page.evaluate((place) => Boolean(window.app.graph._nodes[place]?.flags?.ghost), i);
+    await page.waitForTimeout(500);
+    for (let tries = 1; tries < 6 && (await hangs()); tries++) {  // some editors let a new node hang at the pointer
+      await page.mouse.move(EMPTY[0] + tries, EMPTY[1]);
+      await page.mouse.click(EMPTY[0] + tries, EMPTY[1]);
       await page.waitForTimeout(500);
     }
-    await page.mouse.click(...EMPTY);  // some editors let a new node hang at the pointer
-    await page.keyboard.press("Escape");
     const added = await page.evaluate(([place, [x, y], away]) => {
       const node = window.app.graph._nodes[place];
       if (node) node.pos = [x + away, y];

@@ -141,6 +141,7 @@ for i in range(24):
     [ "$left" -lt 5 ] && left=5
     run training $((left + 45)) "$python" -m sparse_model train "$data" --config "$config" --out "$folder" \
         --minutes "$("$python" -c "print($left / 60)")" --every 500 --set "${train_set[@]}"
+    [ -d "$folder/state" ] || return
     "$python" benchmarks/carry.py pack "$folder" "$out" | tee -a "$out/summary.txt"
     [ -f "$folder/log.jsonl" ] && tail -n 1 "$folder/log.jsonl" | tee -a "$out/summary.txt"
 }

@@ -28,10 +28,10 @@ out=$(cd "$out" && pwd)
 export OUT=$work/results PYTHONUNBUFFERED=1 TQDM_DISABLE=1
 read -ra train_set <<<"${TRAIN_SET:-}"
 
-device=cuda small=() rounds=(--rounds 20)
+device=cuda small=() rounds=(--rounds 20) every=0.1
 if [ -n "$rehearsal" ]; then
     export TORCH_COMPILE_DISABLE=1 # compiling for a CPU takes minutes and shows nothing
-    device=cpu small=(--toy) rounds=(--rounds 1)
+    device=cpu small=(--toy) rounds=(--rounds 1) every=0.5
 elif ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "There is no GPU that PyTorch can use; GPU_REHEARSAL=1 runs everything on the CPU at toy sizes."
     exit 1
@@ -94,23 +94,32 @@ write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
     done
 }
 
+# few "1 8 64": all of it, or the first for a rehearsal
+few() { if [ -n "$rehearsal" ]; then echo "${1%% *}"; else echo "$1"; fi; }
+
 speed() {
     # what was aimed at comes first, so that it is there if the time runs out
     local blocks=(--compile blocks "${small[@]}" "${rounds[@]}" --dtypes bfloat16)
-    local modes=("${small[@]}" "${rounds[@]}")
-    bench steps_trdit 120 steps "${blocks[@]}" --models TR-DiT-2.5B --batches 1 8 --name steps_trdit
-    bench steps_xl 120 steps "${blocks[@]}" --models SiT-XL/2 --batches 1 8 64 --name steps_xl
-    bench overhead 60 overhead "${small[@]}" --models SiT-XL/2 TR-DiT-2.5B
-    bench modes_trdit 120 modes "${modes[@]}" --model TR-DiT-2.5B --batches 1 --name modes_trdit \
+    local modes=("${small[@]}" "${rounds[@]}") both=(--models SiT-XL/2 TR-DiT-2.5B)
+    local two four more sides
+    read -ra two <<<"$(few "1 8")"
+    read -ra four <<<"$(few "1 4")"
+    read -ra more <<<"$(few "1 8 64")"
+    read -ra sides <<<"$(few "32 64 128")"
+    bench steps_trdit 120 steps "${blocks[@]}" --models TR-DiT-2.5B --batches "${two[@]}" --name steps_trdit
+    bench steps_xl 120 steps "${blocks[@]}" --models SiT-XL/2 --batches "${more[@]}" --name steps_xl
+    bench overhead 60 overhead "${small[@]}" "${both[@]}"
+    bench modes_trdit 120 modes "${modes[@]}" --model TR-DiT-2.5B --name modes_trdit \
         --modes eager "eager, CUDA graph" blocks "blocks, CUDA graph"
-    bench profile 60 profile_step "${small[@]}" --steps 5 --models SiT-XL/2 TR-DiT-2.5B --batches 1 8
-    bench launches 60 profile_step "${small[@]}" --steps 5 --models SiT-XL/2 TR-DiT-2.5B --compile blocks --name launches
-    bench steps_families 100 steps "${blocks[@]}" --models HDM PRX --batches 1 4 --name steps_families
+    bench profile 60 profile_step "${small[@]}" --steps 5 "${both[@]}" --batches "${two[@]}"
+    bench launches 60 profile_step "${small[@]}" --steps 5 "${both[@]}" --compile blocks --name launches
+    bench steps_families 100 steps "${blocks[@]}" --models HDM PRX --batches "${four[@]}" --name steps_families
     [ -n "${COMFYUI_PATH:-}" ] && host_models
-    bench modes_xl 150 modes "${modes[@]}" --model SiT-XL/2 --batches 1 64 --name modes_xl
-    bench throughput_map 120 throughput_map "${small[@]}" --model TR-DiT-2.5B --every "$([ -n "$rehearsal" ] && echo 0.5 || echo 0.1)"
-    bench scaling 120 scaling "${small[@]}" --model SiT-XL/2 --sizes $([ -n "$rehearsal" ] && echo 16 || echo 32 64 128) --batches 1 4
-    bench steps_sizes 120 steps "${blocks[@]}" --models SiT-S/2 SiT-B/2 SiT-L/2 --batches 1 8 64 --name steps_sizes
+    bench modes_xl 150 modes "${modes[@]}" --model SiT-XL/2 --batches "${more[@]}" --name modes_xl
+    bench throughput_map 120 throughput_map "${modes[@]}" --model TR-DiT-2.5B --every "$every"
+    bench scaling 120 scaling "${modes[@]}" --model SiT-XL/2 --sizes "${sides[@]}" --batches "${four[@]}"
+    bench steps_sizes 120 steps "${blocks[@]}" --models SiT-S/2 SiT-B/2 SiT-L/2 --batches "${more[@]}" --name steps_sizes
+    [ -n "$rehearsal" ] && say "  These figures are those of toys on a CPU:"
     "$python" benchmarks/targets.py "$work/results" | tee -a "$out/summary.txt"
 }
 

@@ -20,6 +20,10 @@ FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 1, "lp": 1, "lc": 3, "pb": 1}]  #
 OPTIMIZERS = "optimizers.safetensors"
 
 
+def pieces_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("training.[0-9][0-9]"))
+
+
 def rounded(path: Path) -> bytes:
     """A safetensors file of a state with its float32 tensors in half the bytes."""
     kind = torch.bfloat16 if path.name == OPTIMIZERS else torch.float16
@@ -42,6 +46,8 @@ def pack(run: Path, folder: Path) -> list[Path]:
             archive.addfile(entry, io.BytesIO(data))
         for path in (*whole, *grids):
             archive.add(path, path.name)
+    for piece in pieces_in(folder):
+        piece.unlink()
     data, pieces = buffer.getvalue(), []
     for number, start in enumerate(range(0, len(data), PIECE)):
         pieces.append(folder / f"training.{number:02}")
@@ -51,7 +57,7 @@ def pack(run: Path, folder: Path) -> list[Path]:
 
 def unpack(folder: Path, run: Path) -> bool:
     """Whether there was anything to put into `run`."""
-    pieces = sorted(folder.glob("training.[0-9][0-9]"))
+    pieces = pieces_in(folder)
     if not pieces or (run / "state").is_dir():
         return False
     run.mkdir(parents=True, exist_ok=True)

@@ -41,10 +41,10 @@ SPECS = {
     "xut": spec_of("HDM", toy=True),
     "prx": spec_of("PRX", toy=True),
     "maskdit": ModelSpec(
-        "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), EDM(), Sparsity(mask=0.5)
+        "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=10), EDM(), Sparsity(mask=0.5)
     ),
     "sprint": ModelSpec(
-        "sprint", SprintConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=3), Flow(), Sparsity(mask=0.75)
+        "sprint", SprintConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=10), Flow(), Sparsity(mask=0.75)
     ),
     "microdit": ModelSpec(
         "microdit", MICRODIT, EDM(0.9), Sparsity(mask=0.75), latent="sdxl", text=TextSpec("clip-h", 16, 8, "zeros")

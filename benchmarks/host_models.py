@@ -1,4 +1,6 @@
-"""Time per step of a FLUX-shaped model of the host under stock CFG and under Sparse Guidance, in one process.
+"""Time per step of a FLUX-shaped model of the host: stock CFG, Sparse Guidance, and both in three branches.
+
+All in one process:
 
     ~/ComfyUI/venv/bin/python benchmarks/host_models.py --comfyui ~/ComfyUI
 
@@ -136,7 +138,9 @@ def main() -> None:
         patcher.load_device = torch.device("cuda")
     route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
     routed = part("nodes.host.adapters").adapter_of(patcher).routed(route.Sparsity((route.Route(*options.route, 0.5),)))
-    guided = part("nodes.host.guide.patch").guided(routed, schedule.constant(*options.gammas, 1.8))
+    guided = part("nodes.host.guide.patch").guided
+    sparse = guided(routed, schedule.constant(*options.gammas, 1.8))
+    beside = guided(routed, schedule.constant(*options.gammas, 1.8, "SG beside CFG"))
     noise = torch.randn(options.batch, 16, options.side, options.side, generator=torch.Generator().manual_seed(2))
     positive, negative = condition(1), condition(3)
     sigmas = torch.tensor([0.8, 0.7])
@@ -164,7 +168,8 @@ def main() -> None:
     ways = {
         "unguided": lambda: step(patcher.clone(), 1.0),
         "CFG": lambda: step(patcher.clone(), 2.0),
-        "SG": lambda: step(guided.clone(), 1.8),
+        "SG": lambda: step(sparse.clone(), 1.8),
+        "SG beside CFG": lambda: step(beside.clone(), 2.0),
     }
     counter = Counter(patcher.model.diffusion_model)
     counts = {name: counter.of(way) for name, way in ways.items()}  # the first runs warm up as well
@@ -173,6 +178,7 @@ def main() -> None:
         for name, way in ways.items():
             times[name].append(way())
     measured, predicted = ratio(times, "CFG", "SG"), counts["CFG"] / counts["SG"]
+    third = ratio(times, "CFG", "SG beside CFG")
     print(f"SG is {measured:.2f} x as fast per step as CFG; multiply-adds predict {predicted:.2f}; "
           f"efficiency {measured / predicted:.3f}")  # fmt: skip
     rows = [
@@ -180,9 +186,10 @@ def main() -> None:
         for name in ways
     ]
     for row in rows:
-        print(f"{row['name']:9s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs")
+        print(f"{row['name']:13s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs")
     sizes = {name: value for name, value in vars(options).items() if name != "comfyui"}
-    print(keep("host_models", rows, ratio=measured, predicted=predicted, efficiency=measured / predicted, model=sizes))
+    print(keep("host_models", rows, ratio=measured, predicted=predicted, efficiency=measured / predicted,
+               ratio_of_three_branches=third, model=sizes))  # fmt: skip
 
 
 main()

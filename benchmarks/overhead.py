@@ -68,7 +68,7 @@ def waiting_steps(
         warnings.simplefilter("always")
 
         def count(step: int, _: Tensor) -> None:
-            found[step] += sum("synchroniz" in str(warning.message) for warning in told)
+            found[step] += sum("called a synchronizing" in str(warning.message) for warning in told)
             told.clear()
 
         torch.cuda.set_sync_debug_mode("warn")

@@ -36,7 +36,7 @@ def measure(name: str, batch: int, options: argparse.Namespace, dtype: torch.dty
     spec = spec_of(name, options.toy)
     schedules = {"unguided": UNGUIDED, "CFG": CFG, "SG": spec.schedule}
     network, steps = network_of(spec, options.device, dtype), options.steps or spec.steps
-    compile_in_place(network, options.compile)
+    compile_in_place(network, options.compile, dynamic=False)
     runs = {label: Step(network, spec, schedule, batch) for label, schedule in schedules.items()}
     times = alternate(runs, options.rounds)
     faster = ratio(times, "CFG", "SG")

@@ -10,7 +10,7 @@ from sparse_model.cost import Cost
 from sparse_model.method.schedule import Curve, constant
 from sparse_model.pictures.cost_plot import SHARED, cost_plot
 from sparse_model.pictures.image import contact_sheet, to_image
-from sparse_model.pictures.schedule_plot import BOTTOM, COLORS, LEFT, RIGHT, SHADE, TOP, schedule_plot
+from sparse_model.pictures.schedule_plot import BOTTOM, COLORS, GAMMAS, LEFT, RIGHT, SHADE, TOP, schedule_plot
 
 
 def test_minus_one_is_black_and_one_is_white_and_more_is_clipped():
@@ -53,7 +53,8 @@ def test_a_constant_rate_is_a_line_at_its_height(gamma):
     assert plot.size == (640, 360)
     line = where(plot, COLORS["gamma strong"])
     line = line[(line[:, 1] > LEFT) & (line[:, 1] < RIGHT) & (line[:, 0] > TOP)]
-    assert abs(np.median(line[:, 0]) - (BOTTOM - (BOTTOM - TOP) * gamma)) < 2
+    top, bottom = GAMMAS
+    assert abs(np.median(line[:, 0]) - (bottom - (bottom - top) * gamma)) < 2
     assert np.ptp(line[:, 1]) > 0.95 * (RIGHT - LEFT)
 
 

@@ -6,16 +6,20 @@ from dataclasses import dataclass, field, fields, replace
 from ..models.dit import DiTConfig
 from ..models.maskdit import MaskDiTConfig
 from ..sparsity import Route, Sparsity
+from .augment import Augmentation
 
 EMOJI = ("twemoji", "noto", "noto-v1", "fluent-emoji-flat", "emojione")
 PICTURES = ("Animals & Nature", "Food & Drink", "Travel & Places", "Smileys & Emotion")
+
+PARTS = ("network", "augmentation")  # settings that have settings of their own
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """`steps` of `batch` pictures; the rate warms up, stays, and falls to zero over the last `decay` steps, so a run
-    may be continued with more steps. `filters` go to data.load_packed. `early` is the step whose weights are kept for
-    AutoGuidance. `mae` weighs the reconstruction of masked patches in training by masking."""
+    may be continued with more steps. `filters` go to data.load_packed. `label_drop` is how often a picture goes without
+    any label, `word_drop` how often each of its labels is left out besides. `early` is the step whose weights are kept
+    for AutoGuidance. `mae` weighs the reconstruction of masked patches in training by masking."""
 
     network: DiTConfig | MaskDiTConfig
     sparsity: Sparsity = field(default_factory=Sparsity)
@@ -33,6 +37,8 @@ class TrainConfig:
     noise_mean: float = 0.0
     noise_spread: float = 1.0
     label_drop: float = 0.1
+    word_drop: float = 0.0
+    augmentation: Augmentation = Augmentation()
     mae: float = 0.0
     held_out: int = 256
     early: int = 2_000
@@ -80,6 +86,22 @@ CONFIGS: dict[str, TrainConfig] = {
         rate=2e-3,
         mae=0.1,
     ),
+    # 64 tokens of 64 pixel pictures: what one core with bfloat16 units trains in 95 minutes without learning by heart
+    "icons-64-patch8": TrainConfig(
+        network=DiTConfig(input_size=64, patch_size=8, in_channels=3, width=192, depth=12, heads=3),
+        sparsity=Sparsity((Route(1, -2, 0.5),)),
+        filters={"min_count": 8},
+        title="Icons 64 px, 64 tokens, token-routed DiT",
+        time_scale=1000.0,
+        noise_mean=0.3,
+        rate=2e-3,
+        weight_decay=0.1,
+        word_drop=0.1,
+        augmentation=Augmentation(mirror=0.5, scale=0.15, shift=0.1, hue=0.1, saturation=0.1),
+        held_out=1_024,
+        precision="bf16",
+        compile=True,
+    ),
     # 256 tokens, every emoji of the five sets: for one GPU with bfloat16
     "icons-64": TrainConfig(
         network=DiTConfig(input_size=64, patch_size=4, in_channels=3, width=192, depth=11, heads=3),
@@ -101,21 +123,22 @@ CONFIGS: dict[str, TrainConfig] = {
 
 
 def changed(name: str, assignments: list[str]) -> TrainConfig:
-    """A ready configuration with `key=value` changes, values in JSON: steps=9000, network.width=256."""
+    """A ready configuration with `key=value` changes, values in JSON: steps=9000, network.width=256,
+    augmentation.hue=0."""
     if name not in CONFIGS:
         raise ValueError(f"there is no configuration '{name}'; ready ones: {', '.join(CONFIGS)}.")
     config = CONFIGS[name]
     for assignment in assignments:
         key, _, text = assignment.partition("=")
         owner, _, inner = key.rpartition(".")
-        target = config.network if owner == "network" else config
-        if owner not in ("", "network") or inner not in {field.name for field in fields(target)}:
+        target = getattr(config, owner) if owner in PARTS else config
+        if owner not in ("", *PARTS) or inner not in {field.name for field in fields(target)}:
             raise ValueError(f"'{key}' is not a setting; use one of {', '.join(f.name for f in fields(TrainConfig))}.")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
         config = (
-            replace(config, network=replace(target, **{inner: value})) if owner else replace(config, **{key: value})
+            replace(config, **{owner: replace(target, **{inner: value})}) if owner else replace(config, **{key: value})
         )
     return config

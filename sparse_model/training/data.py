@@ -12,15 +12,27 @@ from tqdm import tqdm
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
+HANDED_CATEGORIES = frozenset({"Symbols", "Flags"})
+HANDED_WORDS = frozenset(
+    word
+    for line in Path(__file__).with_name("handed.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names."""
+    """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names.
+
+    `symmetric` [N] bool says which pictures mean the same in a mirror; all of them if it is not given.
+    """
 
     images: Tensor
     labels: Tensor
     offsets: Tensor
     label_names: tuple[str, ...]
+    symmetric: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,6 +49,10 @@ class Pictures:
         y = torch.zeros(len(index), len(self.label_names))
         y[rows, self.labels[first[rows] + within].long()] = 1
         return y
+
+    def mirrors(self, index: Tensor) -> Tensor:
+        """[B] -> [B] bool: whether a picture may be mirrored."""
+        return torch.ones(len(index), dtype=torch.bool) if self.symmetric is None else self.symmetric[index]
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Indices for (training, validation): a fixed random `held_out` pictures are kept for validation."""
@@ -87,7 +103,13 @@ def load_packed(
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.cumsum([0] + [len(row) for row in rows])),
         tuple(str(name) for name in data["label_names"][ids]),
+        torch.tensor([means_the_same_mirrored(subjects[i], data["categories"][i]) for i in chosen]),
     )
+
+
+def means_the_same_mirrored(subject: str, category: str) -> bool:
+    """Whether an icon of that name, such as "red-fox", and category shows nothing that reads from one side."""
+    return category not in HANDED_CATEGORIES and HANDED_WORDS.isdisjoint(subject.lower().split("-"))
 
 
 def load_folder(path: Path, size: int) -> Pictures:

@@ -21,6 +21,7 @@ from ..models import ARCHITECTURES
 from ..models.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from ..prediction import Flow
 from ..spec import ModelSpec
+from .augment import Augmentation, augment
 from .config import TrainConfig
 from .data import Pictures
 from .grid import save_grid
@@ -28,6 +29,7 @@ from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
+VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
 
 
 def initialise(network: nn.Module) -> None:
@@ -146,6 +148,10 @@ class Run:
         y *= torch.rand(config.batch, 1, generator=generator) >= config.label_drop
         sigma = noise_levels(config.batch, config.noise_mean, config.noise_spread, generator)
         z = torch.randn(x.shape, generator=generator)
+        if config.word_drop:
+            y *= torch.rand(y.shape, generator=generator) >= config.word_drop
+        if config.augmentation != Augmentation():
+            x = augment(x, self.pictures.mirrors(chosen), config.augmentation, generator)
         torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
         return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
 
@@ -187,19 +193,27 @@ class Run:
         save_grid(self.ema.network, self.spec, self.pictures, self.held_out, self.out / f"grid-{self.step:06d}.png")
         self.export("model.safetensors")
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss of the averaged weights on the held-out pictures at several sparsity rates, always the same noise."""
+        """Losses of the averaged weights at several sparsity rates, always on the same pictures with the same noise:
+        on held-out pictures as "gamma 0.5", on training pictures as they are as "training gamma 0.5"."""
+        return self.losses(self.held_out[:VALIDATION_PICTURES]) | {
+            f"training {name}": loss
+            for name, loss in self.losses(self.train_index[: min(len(self.held_out), VALIDATION_PICTURES)]).items()
+        }
+
+    @torch.no_grad()
+    def losses(self, index: Tensor) -> dict[str, float]:
+        """Mean loss of the averaged weights on those pictures at each sparsity rate."""
         generator = torch.Generator().manual_seed(1)
-        losses: dict[str, float] = {}
-        x, y = self.pictures.pixels(self.held_out), self.pictures.weights(self.held_out)
+        x, y = self.pictures.pixels(index), self.pictures.weights(index)
         sigma = noise_levels(len(x), self.config.noise_mean, self.config.noise_spread, generator)
         z = torch.randn(x.shape, generator=generator)
         values = [value.to(self.accelerator.device) for value in (x, y, sigma, z)]
+        means: dict[str, float] = {}
         for gamma in VALIDATION_GAMMAS:
             torch.manual_seed(2)
-            losses[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
-        return losses
+            means[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
+        return means
 
 
 class _Held:

@@ -54,6 +54,15 @@ def test_filters(packed, filters, expected):
     assert set(pictures.label_names) == set().union(*expected)
 
 
+def test_pictures_know_whether_they_may_be_mirrored(packed):
+    assert data.load(packed, 4).mirrors(torch.tensor([0, 3])).tolist() == [True, True]
+    assert data.means_the_same_mirrored("red-fox", "Animals & Nature")
+    assert not data.means_the_same_mirrored("keycap-7", "Symbols")
+    assert not data.means_the_same_mirrored("red-fox", "Flags")
+    assert not data.means_the_same_mirrored("left-arrow", "")
+    assert not data.means_the_same_mirrored("Letter-a", "")
+
+
 def test_a_filter_that_leaves_nothing_is_one_sentence(packed):
     with pytest.raises(ValueError, match="no picture of .* passes the filters"):
         data.load(packed, 4, sets=["three"])
@@ -69,6 +78,7 @@ def test_a_folder_of_class_subfolders(tmp_path):
     assert labels(pictures) == [["cat"], ["dog"]]
     assert pictures.images[0, 0, 0].tolist() == [255, 0, 0]
     assert pictures.images[1, 0, 0].tolist() == [255, 255, 255], "what is transparent is white"
+    assert pictures.mirrors(torch.tensor([1, 0])).tolist() == [True, True]
 
 
 def test_folders_that_are_none(tmp_path):

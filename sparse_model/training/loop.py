@@ -27,6 +27,7 @@ from .data import Pictures
 from .grid import save_grid
 from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
+from .start import bundled, start_from
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
 VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
@@ -94,6 +95,8 @@ class Run:
         on_cpu = self.accelerator.device.type == "cpu"
         network = build(self.spec, replace(TORCH, attention=attend_written_out) if on_cpu else TORCH)
         initialise(network)
+        if config.start:
+            start_from(network, pictures.label_names, bundled(config.start))
         self.ema = Ema(build(self.spec).to(self.accelerator.device))
         self.ema.network.load_state_dict(network.state_dict())
         if config.compile:

@@ -1,6 +1,6 @@
 """Training pictures in memory: a packed .npz, or any folder of images in class subfolders."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,29 @@ from .packed import read_packed
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
+HANDED_CATEGORIES = frozenset({"Symbols", "Flags"})
+HANDED_WORDS = frozenset(
+    word
+    for line in Path(__file__).with_name("handed.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names."""
+    """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names.
+
+    `symmetric` [N] bool says which pictures mean the same in a mirror, `fresh` [N] bool which ones an earlier training
+    that this one starts from did not have; all of them if not given.
+    """
 
     images: Tensor
     labels: Tensor
     offsets: Tensor
     label_names: tuple[str, ...]
+    symmetric: Tensor | None = None
+    fresh: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,9 +54,16 @@ class Pictures:
         y[rows, self.labels[first[rows] + within].long()] = 1
         return y
 
+    def mirrors(self, index: Tensor) -> Tensor:
+        """[B] -> [B] bool: whether a picture may be mirrored."""
+        return torch.ones(len(index), dtype=torch.bool) if self.symmetric is None else self.symmetric[index]
+
     def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Indices for (training, validation): a fixed random `held_out` pictures are kept for validation."""
+        """Indices for (training, validation), fresh pictures first: a fixed random `held_out` of these are kept for
+        validation, and the first training pictures are of the same kind, to be compared with them."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        if self.fresh is not None:
+            order = torch.cat([order[self.fresh[order]], order[~self.fresh[order]]])
         return order[held_out:], order[:held_out]
 
 
@@ -60,20 +81,22 @@ def load(path: Path, size: int | None = None, **filters) -> Pictures:
 
 
 def load_packed(
-    path: Path, sets: Iterable[str] = (), categories: Iterable[str] = (), min_sets: int = 1, min_count: int = 1
+    path: Path,
+    sets: Iterable[str] = (),
+    categories: Iterable[str] = (),
+    min_sets: int = 1,
+    min_count: int = 1,
+    seen: Mapping[str, Iterable[str]] | None = None,
 ) -> Pictures:
     """A packed .npz, filtered.
 
     `sets` and `categories` name what to keep (all if empty), `min_sets` asks that as many of the kept sets draw the
-    same subject, `min_count` drops labels with fewer pictures.
+    same subject, `min_count` drops labels with fewer pictures. `seen`, with `sets` and `categories` of its own, says
+    what an earlier training may have had: those pictures are not fresh.
     """
     data = read_packed(path)
     sources, subjects = np.array([name.split(":", 1) for name in data["names"]]).T
-    keep = np.ones(len(subjects), dtype=bool)
-    if sets := list(sets):
-        keep &= np.isin(sources, sets)
-    if categories := list(categories):
-        keep &= np.isin(data["categories"], categories)
+    keep = _among(sources, data["categories"], sets, categories)
     kept_subjects, counts = np.unique(subjects[keep], return_counts=True)
     keep &= np.isin(subjects, kept_subjects[counts >= min_sets])
     chosen = np.flatnonzero(keep)
@@ -89,7 +112,24 @@ def load_packed(
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.cumsum([0] + [len(row) for row in rows])),
         tuple(str(name) for name in data["label_names"][ids]),
+        torch.tensor([means_the_same_mirrored(subjects[i], data["categories"][i]) for i in chosen]),
+        None if seen is None else torch.from_numpy(~_among(sources, data["categories"], **seen)[chosen]),
     )
+
+
+def _among(sources: np.ndarray, named: np.ndarray, sets: Iterable[str], categories: Iterable[str]) -> np.ndarray:
+    """[N] bool: which pictures are of these sets and of these categories; an empty list takes all."""
+    keep = np.ones(len(sources), dtype=bool)
+    if sets := list(sets):
+        keep &= np.isin(sources, sets)
+    if categories := list(categories):
+        keep &= np.isin(named, categories)
+    return keep
+
+
+def means_the_same_mirrored(subject: str, category: str) -> bool:
+    """Whether an icon of that name, such as "red-fox", and category shows nothing that reads from one side."""
+    return category not in HANDED_CATEGORIES and HANDED_WORDS.isdisjoint(subject.lower().split("-"))
 
 
 def load_folder(path: Path, size: int) -> Pictures:

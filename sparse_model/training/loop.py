@@ -22,14 +22,17 @@ from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from ..writing import remove_left_overs
+from .augment import Augmentation, augment
 from .config import TrainConfig
 from .data import Pictures
 from .grid import save_grid
 from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
+from .start import bundled, start_from
 from .state import read_state, write_state
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
+VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
 EXPORT, EARLY = "model.safetensors", "early.safetensors"
 
 
@@ -94,6 +97,8 @@ class Run:
         on_cpu = self.accelerator.device.type == "cpu"
         network = build(self.spec, replace(TORCH, attention=attend_written_out) if on_cpu else TORCH)
         initialise(network)
+        if config.start:
+            start_from(network, pictures.label_names, bundled(config.start))
         self.ema = Ema(build(self.spec).to(self.accelerator.device))
         self.ema.network.load_state_dict(network.state_dict())
         if config.compile:
@@ -157,6 +162,10 @@ class Run:
         y *= torch.rand(config.batch, 1, generator=generator) >= config.label_drop
         sigma = noise_levels(config.batch, config.noise_mean, config.noise_spread, generator)
         z = torch.randn(x.shape, generator=generator)
+        if config.word_drop:
+            y *= torch.rand(y.shape, generator=generator) >= config.word_drop
+        if config.augmentation != Augmentation():
+            x = augment(x, self.pictures.mirrors(chosen), config.augmentation, generator)
         torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
         return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
 
@@ -198,19 +207,27 @@ class Run:
         save_grid(self.ema.network, self.spec, self.pictures, self.held_out, self.out / f"grid-{self.step:06d}.png")
         self.export(EXPORT)
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss of the averaged weights on the held-out pictures at several sparsity rates, always the same noise."""
+        """Losses of the averaged weights at several sparsity rates, always on the same pictures with the same noise:
+        on held-out pictures as "gamma 0.5", on training pictures as they are as "training gamma 0.5"."""
+        return self.losses(self.held_out[:VALIDATION_PICTURES]) | {
+            f"training {name}": loss
+            for name, loss in self.losses(self.train_index[: min(len(self.held_out), VALIDATION_PICTURES)]).items()
+        }
+
+    @torch.no_grad()
+    def losses(self, index: Tensor) -> dict[str, float]:
+        """Mean loss of the averaged weights on those pictures at each sparsity rate."""
         generator = torch.Generator().manual_seed(1)
-        losses: dict[str, float] = {}
-        x, y = self.pictures.pixels(self.held_out), self.pictures.weights(self.held_out)
+        x, y = self.pictures.pixels(index), self.pictures.weights(index)
         sigma = noise_levels(len(x), self.config.noise_mean, self.config.noise_spread, generator)
         z = torch.randn(x.shape, generator=generator)
         values = [value.to(self.accelerator.device) for value in (x, y, sigma, z)]
+        means: dict[str, float] = {}
         for gamma in VALIDATION_GAMMAS:
             torch.manual_seed(2)
-            losses[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
-        return losses
+            means[f"gamma {gamma:g}"] = flow_loss(self.ema.network, self.spec.prediction, *values, gamma).mean().item()
+        return means
 
 
 def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float = math.inf, every: int = 500) -> None:

@@ -54,6 +54,25 @@ def test_filters(packed, filters, expected):
     assert set(pictures.label_names) == set().union(*expected)
 
 
+def test_held_out_pictures_are_fresh_and_so_are_the_first_training_pictures(packed):
+    assert data.load(packed, 4).fresh is None
+    pictures = data.load(packed, 4, seen={"sets": ["one"], "categories": ["Animals"]})
+    assert pictures.fresh.tolist() == [False, True, False, True]
+    train, held = pictures.split(1, seed=3)
+    assert sorted([*held.tolist(), train[0].item()]) == [1, 3]
+    assert sorted(train[1:].tolist()) == [0, 2]
+    assert torch.equal(held, pictures.split(1, seed=3)[1])
+
+
+def test_pictures_know_whether_they_may_be_mirrored(packed):
+    assert data.load(packed, 4).mirrors(torch.tensor([0, 3])).tolist() == [True, True]
+    assert data.means_the_same_mirrored("red-fox", "Animals & Nature")
+    assert not data.means_the_same_mirrored("keycap-7", "Symbols")
+    assert not data.means_the_same_mirrored("red-fox", "Flags")
+    assert not data.means_the_same_mirrored("left-arrow", "")
+    assert not data.means_the_same_mirrored("Letter-a", "")
+
+
 def test_a_filter_that_leaves_nothing_is_one_sentence(packed):
     with pytest.raises(ValueError, match="no picture of .* passes the filters"):
         data.load(packed, 4, sets=["three"])
@@ -69,6 +88,7 @@ def test_a_folder_of_class_subfolders(tmp_path):
     assert labels(pictures) == [["cat"], ["dog"]]
     assert pictures.images[0, 0, 0].tolist() == [255, 0, 0]
     assert pictures.images[1, 0, 0].tolist() == [255, 255, 255], "what is transparent is white"
+    assert pictures.mirrors(torch.tensor([1, 0])).tolist() == [True, True]
 
 
 def test_folders_that_are_none(tmp_path):

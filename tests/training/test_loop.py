@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.training import loop
-from sparse_model.training.config import CONFIGS, TrainConfig
+from sparse_model.training.augment import Augmentation
+from sparse_model.training.config import CONFIGS, TrainConfig, changed
 from sparse_model.training.data import Pictures
 from sparse_model.training.loop import Run, train
 from sparse_model.training.loss import CLEANEST, flow_loss, masked_flow_loss
@@ -75,7 +77,8 @@ def test_loss_falls(config, pictures, tmp_path):
     for _ in range(40):
         run.train_step()
     after = run.validate()
-    assert list(before) == ["gamma 0", "gamma 0.5", "gamma 0.9"]
+    gammas = ["gamma 0", "gamma 0.5", "gamma 0.9"]
+    assert list(before) == [*gammas, *(f"training {gamma}" for gamma in gammas)]
     assert after["gamma 0"] < 0.8 * before["gamma 0"]
     still = {name for name, value in run.network.state_dict().items() if torch.equal(value, start[name])}
     assert still <= {"pos_embed", "decoder_pos_embed"}
@@ -248,6 +251,45 @@ def test_dropped_labels_leave_the_null_condition(config, pictures, tmp_path):
     assert kept.batch(0)[1].sum() == config.batch
     assert torch.equal(dropped.batch(0)[0], kept.batch(0)[0])
     assert not torch.equal(kept.batch(0)[3], kept.batch(1)[3])
+
+
+def test_labels_are_dropped_one_by_one(config, pictures, tmp_path):
+    pictures = replace(pictures, labels=torch.arange(2).repeat(40), offsets=2 * torch.arange(41))  # both, always
+    plain = Run(replace(config, label_drop=0.0, batch=400), pictures, tmp_path)
+    dropping = Run(replace(config, label_drop=0.0, batch=400, word_drop=0.25), pictures, tmp_path)
+    y = dropping.batch(0)[1]
+    assert plain.batch(0)[1].all()
+    assert 0.2 < (1 - y).mean() < 0.3
+    assert 100 < (y.sum(dim=1) == 1).sum() < 200, "most often one of the two is left: 0.375 of the pictures"
+    for a, b in zip(plain.batch(0)[2:], dropping.batch(0)[2:], strict=True):
+        assert torch.equal(a, b), "the noise is the same"
+
+
+def test_training_pictures_are_augmented_and_validation_is_not(config, pictures, tmp_path):
+    pictures = replace(pictures, symmetric=torch.arange(40) < 20)
+    plain = Run(config, pictures, tmp_path)
+    mirroring = Run(replace(config, augmentation=Augmentation(mirror=1.0)), pictures, tmp_path)
+    before, after = plain.batch(0)[0], mirroring.batch(0)[0]
+    mirrored = (after == before.flip(3)).flatten(1).all(dim=1)
+    assert 0 < mirrored.sum() < len(before)
+    assert torch.equal(after[~mirrored], before[~mirrored])
+    assert plain.validate() == mirroring.validate()
+
+
+def test_training_losses_are_those_of_training_pictures(config, pictures, tmp_path):
+    run = Run(config, pictures, tmp_path)
+    losses = run.validate()
+    run.held_out, run.train_index = run.train_index[:8], run.held_out
+    swapped = run.validate()
+    for gamma in ("gamma 0", "gamma 0.5", "gamma 0.9"):
+        assert swapped[gamma] == losses[f"training {gamma}"] != losses[gamma] == swapped[f"training {gamma}"]
+
+
+def test_parts_of_a_configuration_can_be_set():
+    config = changed("icons-64-patch8", ["augmentation.hue=0.5", "network.width=96", "word_drop=0"])
+    assert (config.augmentation.hue, config.network.width, config.word_drop) == (0.5, 64, 0)
+    with pytest.raises(ValueError, match="'augmentation.blur' is not a setting"):
+        changed("icons-64-patch8", ["augmentation.blur=1"])
 
 
 def test_only_masked_training_reconstructs(config, pictures, tmp_path):

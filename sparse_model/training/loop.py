@@ -201,7 +201,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         record |= self.validate()
-        with open(self.out / "log.jsonl", "a") as log:
+        with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
         tqdm.write(json.dumps(record))
         save_grid(self.ema.network, self.spec, self.pictures, self.held_out, self.out / f"grid-{self.step:06d}.png")

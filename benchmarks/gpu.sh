@@ -146,9 +146,9 @@ for i in range(24):
         return
     fi
     "$python" benchmarks/carry.py unpack "$carried" "$folder" | tee -a "$out/summary.txt"
-    left=$((deadline - $(now) - 45)) # validation, the last checkpoint and packing need the rest
+    left=$((deadline - $(now) - 70)) # validation, the last checkpoint and packing need the rest
     [ "$left" -lt 5 ] && left=5
-    run training $((left + 45)) "$python" -m sparse_model train "$data" --config "$config" --out "$folder" \
+    run training $((left + 40)) "$python" -m sparse_model train "$data" --config "$config" --out "$folder" \
         --minutes "$("$python" -c "print($left / 60)")" --every 500 --set "${train_set[@]}"
     [ -d "$folder/state" ] || return
     "$python" benchmarks/carry.py pack "$folder" "$out" | tee -a "$out/summary.txt"

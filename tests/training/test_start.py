@@ -48,6 +48,12 @@ def test_it_draws_the_smaller_picture_enlarged(small, tmp_path):
     torch.testing.assert_close(red_fox, enlarged, rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_of_the_same_size_goes_on_from_an_exported_one(small, tmp_path):
+    again = filled(SMALL, 1)
+    start_from(again, SMALL.labels, tmp_path / "small.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), small.parameters(), strict=True))
+
+
 def test_a_label_that_is_new_stays_as_it_was(small, tmp_path):
     large = filled(LARGE, 1)
     before = large.y_embedder.embedding_table.weight.clone()

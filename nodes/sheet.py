@@ -31,13 +31,13 @@ def _number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError("this is no number")
+        raise ValueError("this is not a number")
     return number
 
 
 def _whole(text: str) -> int:
     if not _number(text).is_integer():
-        raise ValueError("this is no whole number")
+        raise ValueError("this is not a whole number")
     return int(_number(text))
 
 
@@ -55,7 +55,7 @@ def _interval(model: object, setting: Setting, text: str) -> Setting:
 
 def _cfg(model: object, setting: Setting, text: str) -> Setting:
     if not RULES[setting.schedule.rule].beside_cfg:
-        raise ValueError(f"the rule {setting.schedule.rule} has no cfg besides omega; vary omega")
+        raise ValueError(f"the rule {setting.schedule.rule} has no cfg of its own; vary omega")
     return replace(setting, cfg=_number(text))
 
 

@@ -1,6 +1,5 @@
 """The all-in-one sampler."""
 
-import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from .sockets import (
     found_by,
     mask_input,
     preset_schedule,
+    sampler_inputs,
 )
 
 UNKNOWN_STEPS = 20
@@ -69,18 +69,7 @@ class SparseKSampler(io.ComfyNode):
                     tooltip="Guidance scale: 1 is no guidance, more follows the labels harder. 0 leaves it to the "
                     "preset or the connected sparsity.",
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    default="euler",
-                    tooltip="The algorithm that removes the noise.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="simple",
-                    tooltip="How noise levels are spread over the steps.",
-                ),
+                *sampler_inputs(),
                 io.Float.Input(
                     "denoise",
                     default=1.0,

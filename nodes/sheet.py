@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import comfy.samplers
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -14,7 +13,7 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.pictures.image import Tile, fitted, labelled_sheet
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
+from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule, sampler_inputs
 
 NOTHING = "nothing"
 
@@ -139,18 +138,7 @@ class SparseGuidanceSheet(io.ComfyNode):
                     tooltip="The same for all pictures.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps of each picture."),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    default="euler",
-                    tooltip="The algorithm that removes the noise.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="simple",
-                    tooltip="How noise levels are spread over the steps.",
-                ),
+                *sampler_inputs(),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How much of the latent is drawn anew."
                 ),

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 
+import comfy.samplers
 from comfy_api.latest import io
 
 from ..sparse_model.checkpoints.spec import ModelSpec
@@ -82,3 +83,21 @@ def recommended(name: str, spec: ModelSpec | None) -> Schedule:
             "another preset, such as HPSv3."
         )
     return spec.schedule
+
+
+def sampler_inputs() -> list[io.Input]:
+    """The host's samplers and schedulers to choose from."""
+    return [
+        io.Combo.Input(
+            "sampler_name",
+            options=comfy.samplers.KSampler.SAMPLERS,
+            default="euler",
+            tooltip="The algorithm that removes the noise.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=comfy.samplers.KSampler.SCHEDULERS,
+            default="simple",
+            tooltip="How noise levels are spread over the steps.",
+        ),
+    ]

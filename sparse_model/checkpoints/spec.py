@@ -10,7 +10,7 @@ from ..method.sparsity import Sparsity
 from ..networks.dit import DiTConfig
 from ..networks.trdit import TRDiTConfig
 
-LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32, "kl-f8-d16": 8, "eq-sdxl": 8}
+LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32, "kl-f8-d16": 8, "eq-sdxl": 8, "invae": 16}
 """What the channels of a network's input can be, and how many pixels of the picture stand behind one of theirs."""
 
 

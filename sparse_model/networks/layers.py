@@ -63,7 +63,7 @@ class Backend:
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """A tensor that a checkpoint fills and training leaves alone (position tables)."""
-        return nn.Parameter(torch.zeros(*shape, device=self.device, dtype=self.dtype), requires_grad=False)
+        return nn.Parameter(torch.zeros(shape, device=self.device, dtype=self.dtype), requires_grad=False)
 
 
 TORCH = Backend()

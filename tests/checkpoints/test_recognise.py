@@ -24,6 +24,7 @@ from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import Sprint, SprintConfig
+from sparse_model.networks.srdit import SRDiT, SRDiTConfig
 from sparse_model.networks.xut import XUT, XUTConfig
 
 META = Backend(device="meta")
@@ -63,6 +64,35 @@ def test_sizes_of_sprint(changes):
     config = SprintConfig(32, 2, 4, 48, 3, 4, num_classes=5, encoder_depth=1, decoder_depth=2)
     config = replace(config, **changes)
     assert recognise(of(Sprint(config, backend=META))).config == config
+
+
+@pytest.mark.parametrize(("size", "start"), [(16, 0.2), (32, 0.333)])
+def test_srdit(size, start):
+    """The file also has what training aligned features with, and tables of its rotary positions."""
+    config = SRDiTConfig.named("B/1", input_size=size)
+    clues = of(SRDiT(config, backend=META), "0400000")
+    extra = {"projectors.0.0.weight": (2048, 768), "feat_rope.freqs_cos": (size**2, 64)}
+    clues = replace(clues, shapes={**clues.shapes, **extra})
+    assert recognise(clues) == ModelSpec(
+        "srdit",
+        config,
+        Flow(shift=(size**2 / 128) ** 0.5),
+        Sparsity(mask=0.75),
+        class_names(1000),
+        latent="invae",
+        schedule=replace(constant(0, 1, 2.5, "CFG + SG"), start=start),
+        steps=250,
+        title="0400000",
+    )
+    assert only("srdit", clues)
+    assert recognise(clues).ratio * size == {16: 256, 32: 512}[size]
+
+
+def test_sizes_of_srdit():
+    config = SRDiTConfig(16, 1, 35, 48, 1, 4, num_classes=5, class_width=700)
+    assert recognise(of(SRDiT(config, backend=META))).config == config
+    with pytest.raises(ValueError, match="SR-DiT for latents of 16 channels"):
+        recognise(of(SRDiT(replace(config, in_channels=19), backend=META)))
 
 
 @pytest.mark.parametrize("pixels", [256, 512])

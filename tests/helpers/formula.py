@@ -13,7 +13,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def formula(name: str, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers that depend on the name alone (RandomState's streams are frozen for good)."""
     values = np.random.RandomState(zlib.crc32(name.encode())).random_sample(shape) - 0.5
-    return torch.from_numpy(values * 4 / shape[-1] ** 0.5 if len(shape) > 1 else values).float()
+    return torch.from_numpy(np.asarray(values * 4 / shape[-1] ** 0.5 if len(shape) > 1 else values)).float()
 
 
 def fill(network: nn.Module, positions: dict[str, Tensor]) -> nn.Module:

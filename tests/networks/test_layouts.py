@@ -2,8 +2,9 @@
 
 `LAYOUTS` were computed once from the state dicts of facebookresearch/DiT and willisma/SiT (XL/2, 256 pixels),
 CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrapper), snap-research/Sprint (its published
-configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels) and KohakuBlueleaf/HDM (its published configuration,
-without the table of frequencies of its timesteps): `layout` of them, and the number of parameters.
+configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels), KohakuBlueleaf/HDM (its published configuration,
+without the table of frequencies of its timesteps), and SwayStar123/SpeedrunDiT (B/1, without the projectors of its
+training and its rotary tables): `layout` of them, and the number of parameters.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.srdit import SRDiTConfig
 from sparse_model.networks.xut import XUTConfig
 
 LAYOUTS = {
@@ -25,6 +27,8 @@ LAYOUTS = {
     "TREAD": ("dit", DiTConfig.named("B/2"), "22c9683ca092fd1b", 130_500_112),
     "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
     "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
+    "SR-DiT, 256 px": ("srdit", SRDiTConfig.named("B/1"), "77c6ad261a722a9d", 132_890_155),
+    "SR-DiT, 512 px": ("srdit", SRDiTConfig.named("B/1", input_size=32), "356df61b39ff617b", 133_479_979),
     "MicroDiT": ("microdit", published_microdit(), "b6828a3ecf0834f7", 1_166_490_912),
     "HDM": ("xut", XUTConfig(), "59b7d9333dbe9c7b", 343_176_208),
 }

@@ -13,11 +13,12 @@ from ...networks.maskdit import MaskDiT, MaskDiTConfig
 from ...networks.microdit import MicroDiT, MicroDiTConfig
 from ...networks.prx import PRX, PRXConfig
 from ...networks.sprint import Sprint, SprintConfig
+from ...networks.srdit import SRDiT, SRDiTConfig
 from ...networks.trdit import TRDiT, TRDiTConfig
 from ...networks.xut import XUT, XUTConfig
 from ..clues import Clues
 from ..spec import ModelSpec
-from . import dit, maskdit, microdit, prx, sprint, xut
+from . import dit, maskdit, microdit, prx, sprint, srdit, xut
 
 
 class Architecture(NamedTuple):
@@ -38,6 +39,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "microdit": Architecture(MicroDiTConfig, MicroDiT, microdit.recognise),
     "prx": Architecture(PRXConfig, PRX, prx.recognise, prx.rename),
     "sprint": Architecture(SprintConfig, Sprint, sprint.recognise, extra=sprint.EXTRA.match),
+    "srdit": Architecture(SRDiTConfig, SRDiT, srdit.recognise, extra=srdit.EXTRA.match),
     "trdit": Architecture(TRDiTConfig, TRDiT),  # its weights are not public
     "xut": Architecture(XUTConfig, XUT, xut.recognise, xut.rename, xut.EXTRA.match),
 }

@@ -22,7 +22,8 @@ def recognise(clues: Clues) -> ModelSpec | None:
     flow matching, which counts time from the data."""
     if not clues.have("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight"):
         return None
-    if not clues.have("final_layer.linear.weight") or clues.have("decoder_pos_embed"):
+    others = any(clues.have(key) for key in ("decoder_pos_embed", "fusion_proj.weight"))  # MaskDiT, SR-DiT
+    if others or not clues.have("final_layer.linear.weight"):
         return None
     width, channels, patch, _ = clues.shape("x_embedder.proj.weight", 4)
     heads, guess = heads_of(width, DiTConfig)

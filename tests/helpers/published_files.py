@@ -1,5 +1,6 @@
 """Small random checkpoints in the files that people download: names, keys and packing of the authors'."""
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.srdit import SRDiTConfig
 
 SMALL = DiTConfig(32, 2, 4, width=64, depth=3, heads=1)
 FILES = {
@@ -26,6 +28,7 @@ FILES = {
         "maskdit", MaskDiTConfig(32, width=64, depth=2, heads=1, decoder_width=32, decoder_depth=1), Flow()
     ),
     "sprint_XL_imagenet256.safetensors": ModelSpec("sprint", SprintConfig(width=48, depth=2, heads=4), Flow()),
+    "0400000.pt": ModelSpec("srdit", SRDiTConfig(width=48, depth=2, heads=4), Flow()),
     "dit_4_channel_37M_real_and_synthetic_data.pt": ModelSpec(
         "microdit",
         MicroDiTConfig(
@@ -66,5 +69,9 @@ def write_published(path: Path, spec: ModelSpec) -> None:
     elif spec.architecture == "maskdit":
         wrapped = {f"model.{key}": value for key, value in state.items()}
         torch.save({"model": {key: 0 * value for key, value in wrapped.items()}, "ema": wrapped}, path)
+    elif spec.architecture == "srdit":
+        further = {"projectors.0.0.weight": torch.zeros(8, 48), "feat_rope.freqs_cos": torch.zeros(256, 12)}
+        trained = {key: 0 * value for key, value in state.items()}
+        torch.save({"model": trained, "ema": state | further, "opt": {}, "args": Namespace(cls=0.03), "steps": 1}, path)
     else:
         torch.save(state, path)

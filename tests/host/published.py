@@ -1,5 +1,7 @@
 """Small random files of published models where a host looks for them: checkpoints, VAEs, a text encoder."""
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL
 from encoders import write_clip
@@ -9,6 +11,18 @@ from safetensors.torch import save_file
 
 VAE, SDXL_VAE = "sd-vae-ft-ema.safetensors", "sdxl_vae.safetensors"
 CLIP = "DFN5B-CLIP-ViT-H-14-378"
+
+
+def write_invae(folder: Path) -> AutoencoderKL:
+    """SR-DiT's VAE at smaller widths: five levels, of which the deepest has attention."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32, 64, 64, 128), layers_per_block=2, latent_channels=32, scaling_factor=0.3099,
+        down_block_types=("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
+        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 4,
+    ).eval()  # fmt: skip
+    vae.save_pretrained(folder)
+    return vae
 
 
 def write_files(host: Host) -> None:

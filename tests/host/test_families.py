@@ -4,7 +4,7 @@ import pytest
 import torch
 from graphs import Graph, equal, latents, run, sampled_latents
 from host import Host
-from published import CLIP, SDXL_VAE, VAE, write_files
+from published import CLIP, SDXL_VAE, VAE, write_files, write_invae
 from safetensors.torch import save_file
 
 from sparse_model.__main__ import main
@@ -107,6 +107,43 @@ def test_text_to_image_of_microdit(host: Host) -> None:
     assert result.pixels(shown[0]).shape == (1, 128, 128, 3)
     assert equal(found, open_negative, zero_negative)
     assert not any(torch.allclose(found[open_negative], found[node], atol=1e-3) for node in (another, sparse))
+
+
+def test_srdit_and_its_autoencoder(host: Host) -> None:
+    """From the published file to a picture, which is that of diffusers' own autoencoder of the latent's 32 channels."""
+    theirs = write_invae(host.directory / "models" / "vae" / "e2e-invae-hf")
+    graph, model, positive, latent = scene("0400000.pt")
+    samples = graph.sparse_sampled(model, positive, latent, preset="from the model")
+    saved, sparse = (graph.save(node) for node in (samples, graph.sparse_sampled(model, positive, latent)))
+    vae = graph.add("SparseVAELoader", folder="e2e-invae-hf")
+    decoded = graph.add("VAEDecode", samples=samples, vae=vae)
+    shown = graph.add("SaveImage", images=decoded, filename_prefix="family")[0]
+    encoded = graph.save(graph.add("VAEEncode", pixels=decoded, vae=vae))
+    result = run(host, graph)
+    found, about = latents(host, result), result.outputs[model[0]]["text"][0]
+    assert "masked at ratio 0.75; flow" in about and "CFG + SG, gamma strong 0, gamma weak 1, omega 2.5" in about
+    assert found[saved].shape == (1, 35, 16, 16)
+    assert not torch.allclose(found[saved], found[sparse], atol=1e-3)
+    with torch.no_grad():
+        picture = theirs.decode(found[saved][:, :32]).sample
+        mean = theirs.encode(picture.clamp(-1, 1)).latent_dist.mean
+    expected = ((picture + 1) / 2).clamp(0, 1)[0].permute(1, 2, 0)
+    pixels = torch.from_numpy(result.pixels(shown)[0]) / 255
+    assert expected.std() > 0.01 and (pixels - expected).abs().max() < 1.5 / 255
+    assert found[encoded].shape == mean.shape and torch.isfinite(mean).all()
+
+
+@pytest.mark.parametrize("of", ["a picture", "an area"])
+def test_what_a_class_token_cannot_have(host: Host, of: str) -> None:
+    graph, model, positive, latent = scene("0400000.pt")
+    if of == "an area":
+        positive = graph.add("ConditioningSetArea", conditioning=positive, width=128, height=128, x=0, y=0, strength=1)
+    else:
+        pixels = graph.add("EmptyImage", width=128, height=128, batch_size=1, color=8355711)
+        latent = graph.add("VAEEncode", pixels=pixels, vae=graph.add("VAELoader", vae_name=VAE))
+    graph.save(graph.sparse_sampled(model, positive, latent))
+    words = {"a picture": "3 of them hold its class token", "an area": "class token is that of a whole picture"}
+    assert words[of] in host.run(graph.nodes).error["exception_message"]
 
 
 @pytest.mark.parametrize("name", MASKED)

@@ -17,6 +17,7 @@ VAES = {
     "flux": ("FLUX.1 (ae.safetensors)", "Load VAE"),
     "dcae": ("the DC-AE of the published model", "Sparse VAE Loader"),
     "kl-f8-d16": ("ostris/vae-kl-f8-d16", "Sparse VAE Loader"),
+    "invae": ("REPA-E/e2e-invae-hf", "Sparse VAE Loader"),
     "eq-sdxl": ("KBlueLeaf/EQ-SDXL-VAE", "Load VAE"),
 }
 """Whose latents a model works on (spec.LATENTS), and what loads their VAE."""

@@ -66,6 +66,14 @@ class KLF8D16(comfy.latent_formats.LatentFormat):
     scale_factor = 0.2614
 
 
+class INVAE(comfy.latent_formats.LatentFormat):
+    """Latents of REPA-E's INVAE, the autoencoder of SR-DiT, and three channels that hold its class token."""
+
+    latent_channels = 35
+    spacial_downscale_ratio = 16
+    scale_factor = 0.3099
+
+
 LATENT_FORMATS = {
     "pixels": Pixels,
     "sd": comfy.latent_formats.SD15,
@@ -74,6 +82,7 @@ LATENT_FORMATS = {
     "dcae": DCAE,
     "eq-sdxl": EQSDXL,
     "kl-f8-d16": KLF8D16,
+    "invae": INVAE,
 }
 CAMERA = {"x_shift": 0.0, "y_shift": 0.0, "zoom": 1.0}
 """Keys of a conditioning that move the camera of a network that has one, and where they leave it."""
@@ -184,11 +193,19 @@ def spec_of(model: Any) -> ModelSpec | None:
 def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
     """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
     channels, patch = spec.config.in_channels, spec.config.patch_size
+    token = getattr(spec.config, "class_channels", 0)
+    encoded = ", or encode an image with a VAE of this model"
+    other = f": {token} of them hold its class token, which no VAE encodes" if token else encoded
     unit = "pixels" if spec.ratio == 1 else f"latent pixels ({spec.ratio} image pixels each)"
     if len(shape) != 4 or shape[1] != channels:
         raise ValueError(
             f"The latent has {shape[1]} channels in {len(shape)} dimensions but this model works on {channels} in 4; "
-            "make it with Empty Sparse Latent, or encode an image with a VAE of this model."
+            f"make it with Empty Sparse Latent{other}."
+        )
+    if token and area is not None:
+        raise ValueError(
+            "The conditioning has an area, but this model's class token is that of a whole picture; take Conditioning "
+            "(Set Area) out."
         )
     sizes = [("latent", shape[2:])] + ([("area of a condition", area[:2])] if area is not None else [])
     for name, (height, width) in sizes:

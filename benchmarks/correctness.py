@@ -7,6 +7,7 @@ to the bit, one pass is not what two calls give, or compiled blocks differ.
 """
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from sparse_model.method.tokens import subsets
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.srdit import SRDiTConfig
 
 MICRODIT = MicroDiTConfig(
     input_size=8, width=32, depth=2, mixer_width=16, mixer_depth=2, attention=(16, 16, 32, 32), hidden=(24, 32, 40, 48),
@@ -46,6 +48,13 @@ SPECS = {
     "sprint": ModelSpec(
         "sprint", SprintConfig(8, 2, 4, width=32, depth=3, heads=2, num_classes=10), Flow(), Sparsity(mask=0.75)
     ),
+    "srdit": ModelSpec(
+        "srdit",
+        SRDiTConfig(8, 1, 5, width=32, depth=3, heads=2, num_classes=10, class_width=48, class_channels=1),
+        Flow(),
+        Sparsity(mask=0.75),
+        latent="invae",
+    ),
     "microdit": ModelSpec(
         "microdit", MICRODIT, EDM(0.9), Sparsity(mask=0.75), latent="sdxl", text=TextSpec("clip-h", 16, 8, "zeros")
     ),
@@ -55,6 +64,7 @@ SCHEDULES = {
     "CFG": CFG,
     "SG": constant(0.25, 0.75, 1.5),
     "SG, bernoulli": replace(constant(0.25, 0.75, 1.5), selection="bernoulli"),
+    "SG, structured": replace(constant(0.25, 0.75, 1.5), selection="structured"),
     "CFG + SG": constant(0.0, 0.5, 1.5, "CFG + SG"),
     "SG beside CFG": constant(0.25, 1.0, 1.5, "SG beside CFG"),
 }
@@ -70,7 +80,7 @@ def network_of(spec: ModelSpec, dtype: torch.dtype) -> nn.Module:
     network = build(spec).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
-        values = torch.randn(parameter.shape, generator=generator) / max(parameter.shape[-1], 1) ** 0.5
+        values = torch.randn(parameter.shape, generator=generator) / math.prod(parameter.shape[-1:]) ** 0.5
         parameter.copy_(values.to(dtype))
     return network
 

@@ -17,6 +17,7 @@ from sparse_model.method.tokens import keep_count
 from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
+from sparse_model.networks.srdit import SRDiTConfig
 from sparse_model.pictures.cost_plot import SHARED, cost_plot
 from sparse_model.pictures.schedule_plot import BOTTOM, COLORS, LEFT, RIGHT, TOP
 
@@ -88,6 +89,12 @@ def test_outside_the_active_interval_only_the_strong_branch_costs():
 
 
 SPRINT = ModelSpec("sprint", SprintConfig(8, width=48, depth=3, heads=4, num_classes=5), Flow(), Sparsity(mask=0.75))
+SRDIT = ModelSpec(
+    "srdit",
+    SRDiTConfig(8, 1, 4, width=48, depth=3, heads=4, num_classes=5, class_width=40, class_channels=1),
+    Flow(),
+    Sparsity(mask=0.75),
+)
 MICRODIT = ModelSpec(
     "microdit",
     MicroDiTConfig(
@@ -101,7 +108,7 @@ MICRODIT = ModelSpec(
 
 
 @pytest.mark.parametrize("gamma", [0, 0.5, 0.75, 1])
-@pytest.mark.parametrize("spec", [SPRINT, MICRODIT], ids=lambda spec: spec.architecture)
+@pytest.mark.parametrize("spec", [SPRINT, SRDIT, MICRODIT], ids=lambda spec: spec.architecture)
 def test_every_family_against_the_counter_of_pytorch(spec, gamma):
     """Attention and experts, which take whole tokens, too."""
     condition = torch.zeros(1, 5) if spec.text is None else Text(torch.zeros(1, 6, 24), torch.ones(1, 6, dtype=bool))

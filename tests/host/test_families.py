@@ -169,19 +169,22 @@ def test_token_route_in_place_of_a_mask(host: Host, name: str) -> None:
     assert not torch.allclose(found[saved[0]], found[saved[2]], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["sprint_XL_imagenet256.safetensors", "dit_4_channel_37M_real_and_synthetic_data.pt"])
+@pytest.mark.parametrize(
+    "name", ["sprint_XL_imagenet256.safetensors", "0400000.pt", "dit_4_channel_37M_real_and_synthetic_data.pt"]
+)
 def test_fp8_storage(host: Host, name: str) -> None:
     """Norms, experts and tokens that are no layers of the host's are stored and cast like the rest."""
     graph = Graph()
     plain, small = (
         graph.add("SparseModelLoader", model_name=name, weight_dtype=dtype) for dtype in ("default", "fp8_e4m3fn")
     )
-    if "sprint" in name:
+    if "dit_4" not in name:
         positive, _ = graph.labels(plain, "207")
     else:
         clip = graph.add("SparseTextEncoder", folder=CLIP)
         positive = graph.add("CLIPTextEncode", clip=clip, text="a lion")
-    latent = graph.add("EmptySparseLatent", model=plain, batch_size=1, width=128, height=128)
+    side = 256 if name == "0400000.pt" else 128
+    latent = graph.add("EmptySparseLatent", model=plain, batch_size=1, width=side, height=side)
     saved = [graph.save(graph.sparse_sampled(model, positive, latent, preset="PDG")) for model in (plain, small)]
     found = sampled_latents(host, graph)
     difference = (found[saved[0]] - found[saved[1]]).abs().mean() / found[saved[0]].abs().mean()

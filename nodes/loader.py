@@ -19,7 +19,7 @@ class SparseModelLoader(io.ComfyNode):
             node_id="SparseModelLoader",
             display_name="Sparse Model Loader",
             category=CATEGORY,
-            **found_by("SG", "TREAD", "MaskDiT", "SPRINT", "PRX", "DiT", "token sparse"),
+            **found_by("SG", "TREAD", "MaskDiT", "SPRINT", "SR-DiT", "PRX", "DiT", "token sparse"),
             description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, SPRINT, PRX), with the "
             "token route that its file records.",
             inputs=[

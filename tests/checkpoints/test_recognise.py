@@ -10,7 +10,7 @@ from torch import nn
 
 from sparse_model.checkpoints.checkpoint import build, read
 from sparse_model.checkpoints.clues import Clues
-from sparse_model.checkpoints.families import ARCHITECTURES, maskdit, prx, recognise
+from sparse_model.checkpoints.families import ARCHITECTURES, maskdit, prx, recognise, srdit
 from sparse_model.checkpoints.metadata import to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.labels import class_names
@@ -52,7 +52,7 @@ def test_sprint(name, size):
         Flow(),
         Sparsity(mask=0.75),
         class_names(1000),
-        schedule=PRESETS["PDG"],
+        schedule=replace(PRESETS["PDG"], selection="structured"),
         steps=250,
         title=name,
     )
@@ -83,6 +83,7 @@ def test_srdit(size, start):
         schedule=replace(constant(0, 1, 2.5, "CFG + SG"), start=start),
         steps=250,
         title="0400000",
+        note=srdit.NOTE,
     )
     assert only("srdit", clues)
     assert recognise(clues).ratio * size == {16: 256, 32: 512}[size]

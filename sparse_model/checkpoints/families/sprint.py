@@ -1,16 +1,19 @@
 """Checkpoints of snap-research/Sprint."""
 
 import re
+from dataclasses import replace
 
 from ...method.prediction import Flow
 from ...method.schedule import PRESETS
 from ...method.sparsity import Sparsity
+from ...method.tokens import STRUCTURED
 from ...networks.sprint import SprintConfig
 from ..clues import Clues
 from ..spec import ModelSpec
 
 MASK_RATIO = 0.75  # of the published pre-trainings, ImageNet 256 and 512
 STEPS = 250  # of the published samples
+PUBLISHED = replace(PRESETS["PDG"], selection=STRUCTURED)  # at other rates, the subsets of the published pre-trainings
 EXTRA = re.compile(r"projectors\.")  # what the training of the REPA variant aligned features with
 
 
@@ -34,4 +37,4 @@ def recognise(clues: Clues) -> ModelSpec | None:
         decoder_depth=clues.layers("decoder_blocks."),
         swiglu=swiglu,
     )
-    return ModelSpec("sprint", config, Flow(), Sparsity(mask=MASK_RATIO), schedule=PRESETS["PDG"], steps=STEPS)
+    return ModelSpec("sprint", config, Flow(), Sparsity(mask=MASK_RATIO), schedule=PUBLISHED, steps=STEPS)

@@ -16,6 +16,7 @@ LATENT_CHANNELS = 32  # of REPA-E's INVAE
 MASK_RATIO = 0.75  # of the training, whose decoder sees every token
 OMEGA, HIGHEST, STEPS = 2.5, 0.85, 250  # of the authors' example: Path-Drop Guidance below noise level 0.85
 SHIFT_BASE = 4096  # numbers in a latent that shift time by nothing
+NOTE = "Three channels of its latents hold a class token, which no VAE encodes: start from Empty Sparse Latent"
 EXTRA = re.compile(r"(projectors|feat_rope)\.")  # what training aligned features with, and tables of positions
 
 
@@ -45,7 +46,14 @@ def recognise(clues: Clues) -> ModelSpec | None:
     shift = math.sqrt(channels * config.input_size**2 / SHIFT_BASE)
     schedule = replace(PRESETS["PDG"].with_scale(OMEGA), start=round(1 - even(HIGHEST, shift), 3))
     return ModelSpec(
-        "srdit", config, Flow(shift=shift), Sparsity(mask=MASK_RATIO), latent="invae", schedule=schedule, steps=STEPS
+        "srdit",
+        config,
+        Flow(shift=shift),
+        Sparsity(mask=MASK_RATIO),
+        latent="invae",
+        schedule=schedule,
+        steps=STEPS,
+        note=NOTE,
     )
 
 

@@ -2,8 +2,9 @@
 
 `LAYOUTS` were computed once from the state dicts of facebookresearch/DiT and willisma/SiT (XL/2, 256 pixels),
 CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrapper), snap-research/Sprint (its published
-configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels) and KohakuBlueleaf/HDM (its published configuration,
-without the table of frequencies of its timesteps): `layout` of them, and the number of parameters.
+configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels), KohakuBlueleaf/HDM (its published configuration,
+without the table of frequencies of its timesteps) and the code of Nitro-T (both training configurations): `layout` of
+them, and the number of parameters.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ from sparse_model.method.prediction import Flow
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.nitro_dit import NitroDiTConfig
+from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.xut import XUTConfig
 
@@ -26,6 +29,8 @@ LAYOUTS = {
     "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
     "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
     "MicroDiT": ("microdit", published_microdit(), "b6828a3ecf0834f7", 1_166_490_912),
+    "Nitro-T 0.6B": ("nitro-dit", NitroDiTConfig(), "844614f5a5476718", 608_516_384),
+    "Nitro-T 1.2B": ("nitro-mmdit", NitroMMDiTConfig(), "8a1827e8d8d169af", 1_257_779_872),
     "HDM": ("xut", XUTConfig(), "59b7d9333dbe9c7b", 343_176_208),
 }
 

@@ -1,4 +1,4 @@
-"""Nitro-T's two networks against outputs of the authors' code, their deferred masking, and their pipelines step by step.
+"""Nitro-T's two networks against outputs of the authors' code, their deferred masking, and their pipelines.
 
 fixtures/nitro.npz was made once with the authors' NitroDiTModel and NitroMMDiTModel and the pipelines around them:
 `nitro_fixture.DIT` and `MMDIT`, weights by `filled`, positions as in the published sizes (16 patches to a picture).

@@ -19,7 +19,8 @@ class SparseTextEncoder(io.ComfyNode):
             category=CATEGORY,
             **found_by("T5-Gemma", "Qwen3-VL", "Llama 3.2", "PRX text encoder"),
             description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel, "
-            "CLIP for MicroDiT, Llama 3.2 for Nitro-T). CLIP Text Encode then reads prompts as the published pipeline does.",
+            "CLIP for MicroDiT, Llama 3.2 for Nitro-T). CLIP Text Encode then reads prompts as the published pipeline "
+            "does.",
             inputs=[
                 io.Combo.Input(
                     "folder",

@@ -17,8 +17,8 @@ class SparseVAELoader(io.ComfyNode):
             display_name="Sparse VAE Loader",
             category=CATEGORY,
             **found_by("DC-AE", "PRX VAE"),
-            description="Loads autoencoders that Load VAE does not know: the DC-AE of Nitro-T and of the PRX models named "
-            "dc-ae, and that of 16 channels for MicroDiT. For every other model use Load VAE.",
+            description="Loads autoencoders that Load VAE does not know: the DC-AE of Nitro-T and of the PRX models "
+            "named dc-ae, and that of 16 channels for MicroDiT. For every other model use Load VAE.",
             inputs=[
                 io.Combo.Input(
                     "folder",

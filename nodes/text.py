@@ -17,9 +17,10 @@ class SparseTextEncoder(io.ComfyNode):
             node_id="SparseTextEncoder",
             display_name="Sparse Text Encoder",
             category=CATEGORY,
-            **found_by("T5-Gemma", "Qwen3-VL", "PRX text encoder"),
+            **found_by("T5-Gemma", "Qwen3-VL", "Llama 3.2", "PRX text encoder"),
             description="Loads the text encoder of a text-conditional model (T5-Gemma for PRX, Qwen3-VL for PRXPixel, "
-            "CLIP for MicroDiT). CLIP Text Encode then reads prompts as the published pipeline does.",
+            "CLIP for MicroDiT, Llama 3.2 for Nitro-T). CLIP Text Encode then reads prompts as the published pipeline "
+            "does.",
             inputs=[
                 io.Combo.Input(
                     "folder",

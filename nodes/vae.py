@@ -17,14 +17,14 @@ class SparseVAELoader(io.ComfyNode):
             display_name="Sparse VAE Loader",
             category=CATEGORY,
             **found_by("DC-AE", "PRX VAE"),
-            description="Loads autoencoders that Load VAE does not know: the DC-AE of the PRX models named dc-ae, that "
-            "of 16 channels for MicroDiT, and SR-DiT's INVAE. For every other model use Load VAE.",
+            description="Loads autoencoders that Load VAE does not know: the DC-AE of Nitro-T and of the PRX models "
+            "named dc-ae, that of 16 channels for MicroDiT, and SR-DiT's INVAE. For every other model use Load VAE.",
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=folder_names(PLACE, config_of),
-                    tooltip="A folder in models/vae with config.json and safetensors: the folder vae of a PRX model "
-                    "with a DC-AE, ostris/vae-kl-f8-d16, or REPA-E/e2e-invae-hf.",
+                    tooltip="A folder in models/vae with config.json and safetensors: the folder vae of Nitro-T or "
+                    "of a PRX model with a DC-AE, ostris/vae-kl-f8-d16, or REPA-E/e2e-invae-hf.",
                 )
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="For VAE Decode and VAE Encode.")],

@@ -16,6 +16,8 @@ from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import keep_count
 from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.nitro_dit import NitroDiTConfig
+from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.srdit import SRDiTConfig
 from sparse_model.pictures.cost_plot import SHARED, cost_plot
@@ -106,9 +108,19 @@ MICRODIT = ModelSpec(
     text=TextSpec("clip-h", 24, 6),
 )  # fmt: skip
 
+NITRO = {
+    "input_size": 8, "in_channels": 4, "width": 48, "depth": 5, "heads": 4, "hidden": 96, "text_width": 24,
+}  # fmt: skip
+NITRO_DIT, NITRO_MMDIT = (
+    ModelSpec(name, config, Flow(), Sparsity(mask=0.5), text=TextSpec("llama3.2-1b", 24, 6))
+    for name, config in (("nitro-dit", NitroDiTConfig(**NITRO)), ("nitro-mmdit", NitroMMDiTConfig(**NITRO, dual=4)))
+)
+
 
 @pytest.mark.parametrize("gamma", [0, 0.5, 0.75, 1])
-@pytest.mark.parametrize("spec", [SPRINT, SRDIT, MICRODIT], ids=lambda spec: spec.architecture)
+@pytest.mark.parametrize(
+    "spec", [SPRINT, SRDIT, MICRODIT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture
+)
 def test_every_family_against_the_counter_of_pytorch(spec, gamma):
     """Attention and experts, which take whole tokens, too."""
     condition = torch.zeros(1, 5) if spec.text is None else Text(torch.zeros(1, 6, 24), torch.ones(1, 6, dtype=bool))

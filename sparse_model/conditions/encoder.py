@@ -21,7 +21,8 @@ class Kind(NamedTuple):
     """How a published pipeline reads prompts: `encoder` names it (text.ENCODERS), prompts are cleaned, padded to and
     cut at `length` tokens, or left as long as they are (None). `take` finds the part that encodes text in the class
     `model` of transformers. `pad` is the token that stands for padding where a network reads the padding like the
-    prompt, None where it is masked."""
+    prompt, None where it is masked. If it is `unmasked`, the encoder alone reads the padding; what a causal one makes
+    of a prompt is the same either way."""
 
     encoder: str
     length: int | None
@@ -30,12 +31,17 @@ class Kind(NamedTuple):
     take: Callable[[Any], nn.Module] = lambda whole: whole
     options: Mapping[str, Any] = {}
     pad: int | None = None
+    unmasked: bool = False
 
 
 # MicroDiT's text encoder was run by open_clip, which pads with zeros and masks nothing
 CLIP = Kind("clip-h", 77, "light", "clip.CLIPTextModel", options={"use_safetensors": None}, pad=0)
 # HDM's pipeline pads the prompts of a batch to the longest; an empty prompt is one token of padding
 QWEN3 = Kind("qwen3-0.6b", None, "plain", "qwen3.Qwen3Model", pad=151643)
+# Nitro-T's larger network reads padding as its pipeline encodes it, without a mask; the smaller one's sees none of it.
+LLAMA = Kind("llama3.2-1b", 256, "none", "llama.LlamaModel", unmasked=True)
+CLEANED = {"NitroDiTPipeline": "twice"}
+"""What pipelines clean that read prompts by an encoder that others read uncleaned prompts by."""
 # by the model_type in a folder's config.json: whole models, and the parts that diffusers keeps of them
 KINDS: dict[str, Kind] = {
     "t5gemma": Kind(
@@ -56,6 +62,7 @@ KINDS: dict[str, Kind] = {
     ),
     "qwen3_vl_text": Kind("qwen3-vl-2b", 256, "light", "qwen3_vl.Qwen3VLTextModel"),
     "qwen3": QWEN3,
+    "llama": LLAMA,
     "clip": CLIP,
     "clip_text_model": CLIP,
 }
@@ -98,7 +105,8 @@ class PromptEncoder:
     @torch.no_grad()
     def encode(self, ids: Tensor, mask: Tensor) -> Text:
         """What `tokens` gave, on the model's device -> Text of the model's width."""
-        return Text(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+        seen = torch.ones_like(mask) if self.kind.unmasked else mask
+        return Text(self.model(input_ids=ids, attention_mask=seen).last_hidden_state, mask)
 
 
 def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
@@ -125,6 +133,8 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
         from transformers import AutoTokenizer
 
         words = AutoTokenizer.from_pretrained(tokenizer, **local)
+        if words.pad_token is None:
+            words.pad_token = words.eos_token
         model, report = _class(kind).from_pretrained(folder, **options)
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
@@ -137,11 +147,24 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """What kind of text encoder a folder holds, by its config.json."""
+    """What kind of text encoder a folder holds, by its config.json, and how the pipeline whose part it is reads."""
     try:
-        return KINDS.get(read_json(folder / "config.json")["model_type"])
+        kind = KINDS.get(read_json(folder / "config.json")["model_type"])
     except (FileError, KeyError, TypeError):
         return None
+    if kind is LLAMA:
+        kind = kind._replace(cleaning=CLEANED.get(_pipeline(folder.parent), kind.cleaning))
+    return kind
+
+
+def _pipeline(folder: Path) -> str:
+    """The class of the diffusers pipeline in a folder, "" if there is none."""
+    try:
+        name = read_json(folder / "model_index.json")["_class_name"]
+    except (FileError, KeyError, TypeError):
+        return ""
+    name = name[-1] if isinstance(name, list) and name else name  # [module, class] of a pipeline with code of its own
+    return name if isinstance(name, str) else ""
 
 
 def _class(kind: Kind) -> Any:

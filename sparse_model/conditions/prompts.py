@@ -23,12 +23,14 @@ DASHES = (
 
 # (pattern, replacement), applied in this order: what captions of the training data were rid of. Each takes time linear
 # in the text: a look behind where any place in a long word would be tried, and names of hosts of DNS's 253 characters.
-MARKUP = (
+ADDRESSES = (
     (r"<person>", "person"),
     (
         r"\b(?:(?:https?|www):(?:/{1,3}|[a-z0-9%])|[a-z0-9.-]{1,253}\.(?:com?|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@))",
         "",
-    ),  # addresses
+    ),
+)
+MARKUP = (
     (r"@\w+\b", ""),  # nicknames
     (r"[\u31c0-\u9fff]+", ""),  # CJK
     (f"[{DASHES}]+", "-"),
@@ -72,12 +74,18 @@ def light(text: str) -> str:
     return html.unescape(html.unescape(fix_text(text))).strip()
 
 
-def thorough(text: str) -> str:
+def thorough(text: str, untag: Callable[[str], str] = str) -> str:
     """Lower case, and without addresses, file names, article numbers and most punctuation: for the latent PRX."""
-    text = _replaced(unquote_plus(text).strip().lower(), MARKUP)
+    text = _replaced(unquote_plus(text).strip().lower(), ADDRESSES)
+    text = _replaced(untag(text), MARKUP)
     if len(re.findall("[-_]", text)) > 3:  # this-is-my-cute-cat
         text = re.sub("[-_]", " ", text)
     return _replaced(light(text), NOISE).strip()
+
+
+def twice(text: str) -> str:
+    """The same twice over, and without tags of HTML: for the 0.6B of Nitro-T."""
+    return thorough(thorough(text, untagged), untagged)
 
 
 def plain(text: str) -> str:
@@ -85,7 +93,18 @@ def plain(text: str) -> str:
     return text.replace(r"\(", "(").replace(r"\)", ")")
 
 
-CLEANING: dict[str, Callable[[str], str]] = {"light": light, "thorough": thorough, "plain": plain}
+def untagged(text: str) -> str:
+    """The text of HTML, its entities resolved."""
+    return html.unescape(re.sub(r"<[a-z/!?][^<>]*>", "", text))
+
+
+CLEANING: dict[str, Callable[[str], str]] = {
+    "none": str,
+    "light": light,
+    "thorough": thorough,
+    "twice": twice,
+    "plain": plain,
+}
 
 
 def _replaced(text: str, rules: tuple[tuple[str, str], ...]) -> str:

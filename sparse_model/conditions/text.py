@@ -27,6 +27,7 @@ ENCODERS: dict[str, str] = {
     "qwen3-vl-2b": "the text part of Qwen/Qwen3-VL-Embedding-2B",
     "clip-h": "the text part of apple/DFN5B-CLIP-ViT-H-14-378",
     "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
 }
 """Text encoders by name, in words for people."""
 

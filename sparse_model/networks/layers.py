@@ -55,8 +55,8 @@ class Backend:
         place = {"device": self.device, "dtype": self.dtype}
         return self.ops.LayerNorm(width, elementwise_affine=weight, bias=False, eps=1e-6, **place)
 
-    def rms_norm(self, width: int) -> nn.Module:
-        return self.ops.RMSNorm(width, eps=1e-6, device=self.device, dtype=self.dtype)
+    def rms_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
+        return self.ops.RMSNorm(width, eps=eps, device=self.device, dtype=self.dtype)
 
     def embedding(self, rows: int, width: int) -> nn.Module:
         return self.ops.Embedding(rows, width, device=self.device, dtype=self.dtype)

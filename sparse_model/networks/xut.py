@@ -267,10 +267,13 @@ class Out(nn.Module):
         return self.proj(x)
 
 
-def keep_text(evaluation: Prepared, tokens: int, words: int) -> Prepared:
-    """The same for rows of `tokens` tokens of an image and `words` behind them of text, which every branch keeps."""
+def keep_text(evaluation: Prepared, tokens: int, words: int, alone: bool = True) -> Prepared:
+    """The same for rows of `tokens` tokens of an image and `words` behind them of text, which every branch keeps; if
+    not `alone`, then only a branch that keeps some of the image."""
 
     def with_text(kept: Tensor) -> Tensor:
+        if not (alone or kept.shape[1]):
+            return kept
         text = torch.arange(tokens, tokens + words, device=kept.device)
         return torch.cat([kept, text.expand(len(kept), -1)], dim=1)
 

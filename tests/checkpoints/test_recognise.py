@@ -22,6 +22,8 @@ from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
+from sparse_model.networks.nitro_dit import NitroDiTConfig
+from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import Sprint, SprintConfig
 from sparse_model.networks.srdit import SRDiT, SRDiTConfig
@@ -141,6 +143,50 @@ def test_heads_of_microdit(name, head_width):
     config = replace(published_microdit(), width={"XL": 1024, "Tiny": 512}[name])
     spec = recognise(of(MicroDiT(config, backend=META)))
     assert spec.config.head_width == head_width and "attention heads" not in spec.note
+
+
+NITRO = {  # the published name -> architecture, sizes, whether padding is masked, and the scheduler's shift
+    "Nitro-T-0.6B": ("nitro-dit", NitroDiTConfig(), True, 1.0),
+    "Nitro-T-1.2B": ("nitro-mmdit", NitroMMDiTConfig(), False, 3.0),
+}
+
+
+def of_nitro(name: str, config=None) -> Clues:
+    architecture, usual, *_ = NITRO[name]
+    return of(build(ModelSpec(architecture, config or usual, Flow()), META), name)
+
+
+@pytest.mark.parametrize("name", NITRO)
+def test_nitro(name):
+    architecture, config, masked, shift = NITRO[name]
+    clues = of_nitro(name)
+    trained = replace(clues, shapes={**clues.shapes, "projectors.0.0.weight": (2048, 1152)})
+    spec = recognise(trained)
+    assert ARCHITECTURES[architecture].extra("projectors.0.0.weight")
+    assert (spec.architecture, spec.config, spec.latent, spec.license) == (architecture, config, "dcae", "Apache-2.0")
+    assert spec.text == TextSpec("llama3.2-1b", 2048, 256, masked=masked)
+    assert (spec.prediction, spec.sparsity) == (Flow(shift=shift, levels=1000), Sparsity(mask=0.5))
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 4.0, "CFG"), 20)
+    assert "get no prediction" in spec.note and "attention heads" not in spec.note
+    assert only(architecture, clues)
+    scheduled = recognise(replace(clues, settings={"shift": 2.5}))
+    assert scheduled.prediction.shift == 2.5
+
+
+def test_nitro_at_other_sizes():
+    """The authors' configurations train either network at either size; the name tells."""
+    for name, pixels, shift in (("Nitro-T-0.6B", 1024, 3.0), ("Nitro-T-1.2B", 512, 1.0)):
+        spec = recognise(replace(of_nitro(name), name=f"bs2048_norepa_maskd2_ratio0.5_dit_finetune_{pixels}"))
+        assert (spec.config.input_size * spec.ratio, spec.prediction.shift) == (pixels, shift)
+        assert spec.license == ""
+
+
+def test_sizes_of_nitro():
+    sizes = {"in_channels": 8, "width": 128, "depth": 5, "hidden": 200, "text_width": 24}
+    for config in (NitroDiTConfig(**sizes, heads=2), NitroMMDiTConfig(**sizes, heads=4, dual=2)):
+        (name,) = [name for name, entry in NITRO.items() if isinstance(entry[1], type(config))]
+        assert recognise(of_nitro(name, config)).config == config
+    assert "2 of 64 channels are assumed" in recognise(of_nitro("Nitro-T-0.6B", NitroDiTConfig(**sizes, heads=2))).note
 
 
 PRX_FILES = {  # the published name -> sizes of its kind, and what else is told by it

@@ -15,6 +15,7 @@ from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 
 sizes = st.integers(1, 2048)
@@ -42,6 +43,7 @@ micro = dict.fromkeys(("attention", "hidden", "experts"), several) | dict.fromke
     ("input_size", "width", "depth", "mixer_width", "mixer_depth", "text_width", "text_hidden", "head_width"), sizes
 )
 models |= st.tuples(st.just("microdit"), st.builds(MicroDiTConfig, **micro))
+models |= st.tuples(st.just("nitro-mmdit"), st.builds(NitroMMDiTConfig, input_size=sizes, depth=sizes, dual=sizes))
 sparsities = st.one_of(
     st.builds(Sparsity, st.lists(st.builds(Route, st.integers(-9, 9), st.integers(-9, 9), rates)).map(tuple)),
     st.builds(Sparsity, mask=rates),

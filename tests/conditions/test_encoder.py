@@ -1,12 +1,13 @@
 """Prompts are encoded as the published pipelines encode them."""
 
+import json
 import os
 import sys
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
-from encoders import WORDS, write_clip, write_qwen, write_t5gemma
+from encoders import WORDS, write_clip, write_llama, write_qwen, write_t5gemma
 from safetensors.torch import save_file
 
 from sparse_model.conditions.encoder import kind_of, load_encoder
@@ -46,6 +47,37 @@ def test_clip_reads_padding_like_the_prompt(tmp_path, prompt):
     with torch.no_grad():
         expected = model(input_ids=ids).last_hidden_state
     torch.testing.assert_close(encoder.encode(ids, mask).embeddings, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["text_encoder", "whole"])
+@pytest.mark.parametrize("prompt", ["", "a lion", "lion " * 300])
+def test_llama_reads_as_both_pipelines_of_nitro_do(tmp_path, prompt, folder):
+    """256 tokens, padded with the token that ends a text, the last hidden state behind its norm. The larger model's
+    pipeline masks nothing; the smaller one's masks the padding, which its network then does not see."""
+    model = write_llama(tmp_path)
+    encoder = load_encoder(tmp_path / folder, torch.float32)
+    ids, mask = encoder.tokens([prompt])
+    words = [2, *(WORDS.index(word) for word in prompt.split())][:256]
+    assert ids.tolist() == [words + [1] * (256 - len(words))] and mask.sum() == len(words)
+    text = encoder.encode(ids, mask)
+    with torch.no_grad():
+        larger = model(ids, output_hidden_states=True).hidden_states[-1]
+        smaller = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(text.mask, mask)
+    torch.testing.assert_close(text.embeddings, larger, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(text.embeddings[mask], smaller[mask], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "words"),
+    [(["pipeline", "NitroDiTPipeline"], "a lion"), ("NitroMMDiTPipeline", "A <b>lion"), (3, "A <b>lion")],
+)
+def test_prompts_are_cleaned_as_the_pipeline_around_an_encoder_does(tmp_path, pipeline, words):
+    write_llama(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    encoder = load_encoder(tmp_path / "text_encoder", torch.float32)
+    expected = encoder.tokenizer([words], padding="max_length", max_length=256)["input_ids"]
+    assert encoder.tokens(["A <b>lion"])[0].tolist() == expected
 
 
 def test_folders_are_found_by_what_they_hold(tmp_path):

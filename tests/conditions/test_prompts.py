@@ -52,9 +52,27 @@ def test_published_cleaning_of_anything(pieces):
     assert prompts.light(prompt) == published.basic_clean(prompt)
 
 
+CAPTIONS = {  # what the pipeline of Nitro-T 0.6B makes of prompts
+    "A  <person> LION in the #12 golden savanna, at sunset! ": "a person lion in the golden savanna, at sunset!",
+    "A <b>bold</b> fox &amp; a hen &lt;3": "a bold fox a hen <3",
+    "x < y, a photo of jc6640vc from www.example.com/a?b=c": "x < y, a photo of from ?b=c",
+    "“quoted”—dash… (paren) [x]": '"quoted"-dash… paren x',
+    "a &amp;lt;b&amp;gt; c": "a lt;b gt; c",
+    "Portrait, 35mm f/1.4 lens:8k": "portrait, 35mm f 1.4 lens:8k",
+    "@nick says hello ... ok . yes": "says hello ok yes",
+    "<unclosed tag a cat": "<unclosed tag a cat",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("prompt", CAPTIONS)
+def test_captions_without_tags(prompt):
+    assert prompts.twice(prompt) == CAPTIONS[prompt]
+
+
 LONG = [
     "a", ".", "www.", "a.b", "1.1", "1", "1a", "a1", "1x", "@", "a.com@", "a.com-", " ", "0:00 ", " . ", '"', "&amp;",
-    "#1", "http://", "free ", "lion, ", "<", "-",
+    "#1", "http://", "free ", "lion, ", "<", "<a ", "-",
 ]  # fmt: skip
 
 
@@ -64,5 +82,5 @@ def test_a_hundred_thousand_letters_take_no_minute(piece):
     the length."""
     prompt = (piece * 100_000)[:100_000] + "x"
     started = time.process_time()
-    prompts.thorough(prompt)
+    prompts.twice(prompt)
     assert time.process_time() - started < 10

@@ -54,6 +54,26 @@ def write_qwen(folder: Path, width: int = 12) -> torch.nn.Module:
     return _write(whole, whole.model.language_model, folder, "left")
 
 
+def write_llama(folder: Path, width: int = 12) -> torch.nn.Module:
+    """The same of meta-llama/Llama-3.2-1B, whose tokenizer begins every prompt with a token and has none for padding;
+    returns the whole model."""
+    from tokenizers import processors
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=width, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    whole = LlamaForCausalLM(config)
+    _write(whole, whole.model, folder, "right")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    first = processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)])
+    tokenizer.backend_tokenizer.post_processor = first
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return whole.eval()
+
+
 def write_clip(folder: Path, width: int = 12) -> torch.nn.Module:
     """The text part of apple/DFN5B-CLIP-ViT-H-14-378 with its tokenizer, in one folder; returns the encoder."""
     from transformers import CLIPConfig, CLIPModel

@@ -243,7 +243,8 @@ def guided_by_us(path: Path) -> list:
     given = torch.load(path.with_suffix(".pt"))
     patcher = part("nodes.host.own.loading").load(str(path))
     about = patcher.model.spec
-    guider = SparseGuider(patcher, about.schedule, [[given["condition"], {}]])
+    positive = [[given["condition"], given.get("options", {})]]
+    guider = SparseGuider(patcher, about.schedule, positive, given.get("negative"))
     sigmas = comfy.samplers.calculate_sigmas(
         patcher.get_model_object("model_sampling"), given["scheduler"], given["steps"]
     )

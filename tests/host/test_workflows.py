@@ -9,7 +9,7 @@ from host import Host
 from hosts import REPOSITORY
 from published import write_files
 from published_hdm import write_hdm, write_text_encoder
-from published_text import write_flux_vae, write_prx, write_prxpixel
+from published_text import write_flux_vae, write_nitro, write_prx, write_prxpixel
 
 API = sorted((REPOSITORY / "workflows" / "api").glob("*.json"))
 NAMES = [path.stem for path in API]
@@ -32,6 +32,7 @@ def files(host: Host) -> None:
     models = host.directory / "models"
     write_prx(models, "prx-512-t2i-sft")
     write_prxpixel(models, "prxpixel-t2i")
+    write_nitro(models, "Nitro-T-0.6B")
     write_flux_vae(models / "vae" / "ae.safetensors")
     write_hdm(models / "checkpoints" / "hdm-xut-340M-1024px-note.safetensors")
     write_text_encoder(models / "text_encoders" / "model.safetensors")

@@ -3,8 +3,9 @@
 `LAYOUTS` were computed once from the state dicts of facebookresearch/DiT and willisma/SiT (XL/2, 256 pixels),
 CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrapper), snap-research/Sprint (its published
 configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels), KohakuBlueleaf/HDM (its published configuration,
-without the table of frequencies of its timesteps), and SwayStar123/SpeedrunDiT (B/1, without the projectors of its
-training and its rotary tables): `layout` of them, and the number of parameters.
+without the table of frequencies of its timesteps), SwayStar123/SpeedrunDiT (B/1, without the projectors of its
+training and its rotary tables), and the code of Nitro-T (both training configurations): `layout` of them, and the
+number of parameters.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from sparse_model.method.prediction import Flow
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.nitro_dit import NitroDiTConfig
+from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.srdit import SRDiTConfig
 from sparse_model.networks.xut import XUTConfig
@@ -30,6 +33,8 @@ LAYOUTS = {
     "SR-DiT, 256 px": ("srdit", SRDiTConfig.named("B/1"), "77c6ad261a722a9d", 132_890_155),
     "SR-DiT, 512 px": ("srdit", SRDiTConfig.named("B/1", input_size=32), "356df61b39ff617b", 133_479_979),
     "MicroDiT": ("microdit", published_microdit(), "b6828a3ecf0834f7", 1_166_490_912),
+    "Nitro-T 0.6B": ("nitro-dit", NitroDiTConfig(), "844614f5a5476718", 608_516_384),
+    "Nitro-T 1.2B": ("nitro-mmdit", NitroMMDiTConfig(), "8a1827e8d8d169af", 1_257_779_872),
     "HDM": ("xut", XUTConfig(), "59b7d9333dbe9c7b", 343_176_208),
 }
 

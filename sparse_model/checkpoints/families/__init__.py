@@ -11,6 +11,8 @@ from ...files import FileError
 from ...networks.dit import DiT, DiTConfig
 from ...networks.maskdit import MaskDiT, MaskDiTConfig
 from ...networks.microdit import MicroDiT, MicroDiTConfig
+from ...networks.nitro_dit import NitroDiT, NitroDiTConfig
+from ...networks.nitro_mmdit import NitroMMDiT, NitroMMDiTConfig
 from ...networks.prx import PRX, PRXConfig
 from ...networks.sprint import Sprint, SprintConfig
 from ...networks.srdit import SRDiT, SRDiTConfig
@@ -18,7 +20,7 @@ from ...networks.trdit import TRDiT, TRDiTConfig
 from ...networks.xut import XUT, XUTConfig
 from ..clues import Clues
 from ..spec import ModelSpec
-from . import dit, maskdit, microdit, prx, sprint, srdit, xut
+from . import dit, maskdit, microdit, nitro, prx, sprint, srdit, xut
 
 
 class Architecture(NamedTuple):
@@ -37,6 +39,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "dit": Architecture(DiTConfig, DiT, dit.recognise),
     "maskdit": Architecture(MaskDiTConfig, MaskDiT, maskdit.recognise),
     "microdit": Architecture(MicroDiTConfig, MicroDiT, microdit.recognise),
+    "nitro-dit": Architecture(NitroDiTConfig, NitroDiT, nitro.recognise_dit, extra=nitro.EXTRA.match),
+    "nitro-mmdit": Architecture(NitroMMDiTConfig, NitroMMDiT, nitro.recognise_mmdit, extra=nitro.EXTRA.match),
     "prx": Architecture(PRXConfig, PRX, prx.recognise, prx.rename),
     "sprint": Architecture(SprintConfig, Sprint, sprint.recognise, extra=sprint.EXTRA.match),
     "srdit": Architecture(SRDiTConfig, SRDiT, srdit.recognise, extra=srdit.EXTRA.match),

@@ -33,11 +33,11 @@ import torch  # noqa: E402
 import torch._dynamo.testing  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
-from hidden_tokens import Reference  # noqa: E402
+from hidden_tokens import Reference, RowsInside, WithSound  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
-from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
+from zoo import ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
                                               submodule_search_locations=[pack])  # fmt: skip
@@ -64,10 +64,17 @@ Staying = part("sparse_model.method.tokens").Staying
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
-REFERENCES: dict[str, type] = {}
+REFERENCES: dict[str, type] = {"Cosmos 1": RowsInside, "LTX-2": WithSound}
 """Model -> what to compare it with, where that is not `Reference`."""
 BUILDERS: dict[str, Callable] = {}
 """Model -> what builds it, where that is not `build`."""
+
+
+class Motion(torch.nn.Module):
+    """In place of what Wan Animate makes of a face, [N, 3, H, W] -> [N, 512]."""
+
+    def get_motion(self, face: Tensor) -> Tensor:
+        return face.flatten(1).cumsum(dim=1).repeat(1, 3)[:, :512].sin()
 
 
 def depth(patcher: Any, animal: Animal) -> int:
@@ -106,16 +113,25 @@ def check(case: Case) -> dict[str, Any] | None:
     patcher = BUILDERS.get(case.animal, build)(animal)
     if patcher is None:
         return None
+    if hasattr(patcher.model.diffusion_model, "motion_encoder"):  # a deep network over faces of 512 x 512
+        patcher.model.diffusion_model.motion_encoder = Motion()
     keys = set(patcher.model.state_dict())
     if case.lora:
         generator = torch.Generator().manual_seed(4)
-        weights = [key for key in sorted(keys) if f".{next(iter(animal.blocks))}.1." in key and "weight" in key]
+        path = next(iter(animal.blocks))
+        second = [*getattr(patcher.model.diffusion_model, path).named_children()][1][0]
+        weights = [key for key in sorted(keys) if f".{path}.{second}." in key and "weight" in key]
         patches = {
             key: ("diff", (0.1 * torch.randn(patcher.model.state_dict()[key].shape, generator=generator),))
             for key in weights
         }
         assert len(patcher.add_patches(patches)) == len(patches) > 2
     x, positive, negative = latent(animal), conditions(animal, 1, **case.extra), conditions(animal, 3, **case.extra)
+    if case.sound is not None:
+        from comfy.nested_tensor import NestedTensor
+
+        generator = torch.Generator().manual_seed(7)
+        x = NestedTensor([x, torch.randn(len(x), *case.sound, generator=generator)])
     route = Route(*case.route)
     layers, sparse = route.layers(depth(patcher, animal)), routed(patcher, Sparsity((route,)))
     hiding = REFERENCES.get(case.animal, Reference)
@@ -188,7 +204,7 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
                 replaced.append((module, name, getattr(module, name)))
                 setattr(module, name, functools.partial(attention, getattr(module, name)))
     for path in animal.blocks:
-        for block in getattr(patcher.model.diffusion_model, path):
+        for block in blocks_of(patcher.model.diffusion_model, path):
             layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
             hooks += [layer.register_forward_hook(linear) for layer in layers]
             hooks.append(block.register_forward_pre_hook(lambda *_: inside.__setitem__(0, 1)))

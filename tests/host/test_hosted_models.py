@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 NEW = {
     *(
         "FLUX.2",
+        "LTX-2",
         "Z-Image",
         "Anima",
         "Krea 2",

@@ -86,6 +86,18 @@ LTX = {
     "image_model": "ltxv", "in_channels": 128, "cross_attention_dim": 32, "attention_head_dim": 16,
     "num_attention_heads": 2, "caption_channels": 20, "num_layers": 5,
 }  # fmt: skip
+LTX2 = {
+    **LTX, "image_model": "ltxav", "audio_cross_attention_dim": 24, "audio_attention_head_dim": 12,
+    "audio_num_attention_heads": 2, "connector_attention_head_dim": 10, "connector_num_attention_heads": 2,
+    "connector_num_layers": 1, "cross_attention_adaln": True, "apply_gated_attention": True,
+}  # fmt: skip
+COSMOS1 = {
+    "image_model": "cosmos", "max_img_h": 64, "max_img_w": 64, "max_frames": 16, "in_channels": 16, "out_channels": 16,
+    "patch_spatial": 2, "patch_temporal": 1, "model_channels": 48, "block_config": "FA-CA-MLP", "num_blocks": 5,
+    "num_heads": 2, "mlp_ratio": 2.0, "crossattn_emb_channels": 20, "pos_emb_cls": "rope3d",
+    "block_x_format": "THWBD", "affline_emb_norm": True, "use_adaln_lora": True, "adaln_lora_dim": 8,
+    "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
+}  # fmt: skip
 HYDIT = {
     "image_model": "hydit", "input_size": (32, 32), "depth": 6, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 2.0,
     "text_states_dim": 20, "text_states_dim_t5": 24, "text_len": 7, "text_len_t5": 5, "size_cond": False,
@@ -205,6 +217,13 @@ ZOO = {
         "LTXV", LTX, (2, 128, 3, 3, 4), (5, 20), {"transformer_blocks": ("x", None)}, patch=(1, 1, 1),
         extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
     ),
+    "LTX-2": Animal(
+        "LTXAV", LTX2, (2, 128, 3, 3, 4), (5, 40), {"transformer_blocks": ("x", 0)}, patch=(1, 1, 1),
+        extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
+    ),
+    "Cosmos 1": Animal(
+        "CosmosT2V", COSMOS1, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("x", None)}, patch=(1, 2, 2)
+    ),
     "HunyuanDiT": Animal(
         "HunyuanDiT", HYDIT, (2, 4, 10, 8), (7, 20), {"blocks": ("x", None)}, others=12,
         extra={
@@ -268,6 +287,11 @@ ZOO = {
         "CogVideoX_T2V", COGVIDEO, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("hidden_states", 0)}, patch=(1, 2, 2), text=5
     ),
 }  # fmt: skip
+
+
+def blocks_of(network: torch.nn.Module, path: str) -> list[torch.nn.Module]:
+    blocks = getattr(network, path)
+    return list(blocks.values() if isinstance(blocks, torch.nn.ModuleDict) else blocks)
 
 
 def build(animal: Animal, dtype: torch.dtype = torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher | None:

@@ -103,7 +103,7 @@ def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
     for name, layer in block.named_modules():
         if hasattr(layer, "num_activated_experts"):  # a mixture: each token runs through some of its experts
             shares[f"{name}.experts."] = layer.num_activated_experts / len(layer.experts)
-        if not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Linear) or name.startswith(stage.uncounted):
             continue
         if "mod" in name.lower() or name.startswith(stage.modulation):
             length = 1

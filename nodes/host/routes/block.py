@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
 from .cut import Cut
-from .families import placed
+from .families import listed, placed
 from .family import Family, Stage
+from .places import over_all_places
 from .routing import Arguments, Call, Group
 from .rows import flat, map_tensors, put_back
 
@@ -28,7 +29,8 @@ class RoutedBlock:
     def __init__(self, block: nn.Module, stage: Stage, route: int | None, last: bool, like: nn.Module | None = None):
         self.block, self.stage, self.route, self.last = block, stage, route, last
         self.shadowed: Callable | None = None
-        self.names = stage.positional or _parameters(type(block if like is None else like), stage.tokens)
+        tokens = stage.form.argument(stage.tokens)
+        self.names = stage.positional or _parameters(type(block if like is None else like), tokens)
 
     @property
     def original(self) -> Callable:
@@ -40,14 +42,16 @@ class RoutedBlock:
         call, original = CURRENT.get(), self.original
         if call is None:
             return original(*args, **kwargs)
-        positional = self.names[: len(args)]
-        arguments = {**dict(zip(positional, args, strict=True)), **kwargs}
+        positional, form = self.names[: len(args)], self.stage.form
+        arguments = form.opened({**dict(zip(positional, args, strict=True)), **kwargs})
         call.meet(self.stage, arguments)
 
         def run(changed: Arguments) -> Any:
-            return original(*(changed[name] for name in positional), **{name: changed[name] for name in kwargs})
+            given = form.closed(changed)
+            output = original(*(given[name] for name in positional), **{name: given[name] for name in kwargs})
+            return form.opened_output(output)
 
-        return self._shared(call, arguments, run) if self.route is None else self._routed(call, arguments, run)
+        return form.closed_output((self._shared if self.route is None else self._routed)(call, arguments, run))
 
     def _shared(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, computed once for chunks of one input."""
@@ -69,7 +73,11 @@ class RoutedBlock:
         if group.gamma == 0:
             return run(call.select(arguments, group.rows))
         cut = Cut.of(call, self.stage, self.route, group, arguments)
-        output = run(cut.arguments(arguments)) if cut.layout.left else self._skipped(arguments, group)
+        if cut.layout.left:
+            with over_all_places(self.block, self.stage.by_place, cut.places):
+                output = run(cut.arguments(arguments))
+        else:
+            output = self._skipped(arguments, group)
         outputs = [output] if self.stage.output is None else list(output)
         for stream, (name, place) in enumerate(self.stage.streams):
             outputs[place] = self._back(cut, stream, arguments[name][group.rows], outputs[place])
@@ -78,7 +86,7 @@ class RoutedBlock:
     def _skipped(self, arguments: Arguments, group: Group) -> Any:
         """What the block returns where the whole path is dropped: the other streams as they came."""
         stage = self.stage
-        return None if stage.output is None else [arguments[stage.text or stage.twin][group.rows]] * 2
+        return None if stage.output is None else [arguments[stage.text or stage.twin or stage.sound][group.rows]] * 2
 
     def _back(self, cut: Cut, stream: int, given: Tensor, kept: Tensor | None) -> Tensor:
         """A stream as it was given, [rows, L, D] or [rows, T, H, W, D], with the kept tokens that ran in their places.
@@ -106,7 +114,7 @@ def routed_blocks(
     found = []
     for path, stage, route, last in placed(network, family, sparsity):
         name = f"diffusion_model.{path}"
-        block = plain(model, replaced, f"diffusion_model.{stage.path}")[int(path.rpartition(".")[2])]
+        block = dict(listed(plain(model, replaced, f"diffusion_model.{stage.path}")))[path.rpartition(".")[2]]
         made = RoutedBlock(block, stage, route, last, like=plain(model, replaced, name))
         found.append(known.get(id(block), made))
     return found

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .family import Family, Stage
 from .layout import Layout
+from .places import Places
 from .routing import Arguments, Call, Group
 from .rows import flat, map_tensors, pick, repeated, rows_of, stretched
 
@@ -40,6 +41,10 @@ class Cut:
     @property
     def length(self) -> int:
         return flat(self.given).shape[1]
+
+    @property
+    def places(self) -> Places:
+        return Places(self.layout.kept, self.length)
 
     def arguments(self, arguments: Arguments) -> Arguments:
         """All of them, for these rows and tokens."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of, places_of
+from ..wire import evaluation_of, picture_shape, places_of
 from .block import RoutedBlock, installed, routed_blocks
 from .families import placed
 from .family import Family
@@ -66,10 +66,11 @@ class RouteTokens:
         if now.sparse:
             blocks = self._blocks[model] if model in self._blocks else self._find(model, {})
             network, inputs = self._network(model), {**kwargs, "c_concat": c_concat}
-            grid = self.family.grid(network, x.shape[2:])
+            shape = picture_shape(x, kwargs.get("latent_shapes"))
+            grid = self.family.grid(network, shape[2:])
             start, count = self.family.span(network, grid, inputs, math.prod(grid))
             part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
-            now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
+            now = now.placed(self.sparsity, shape[2:], self.family.sides(network, len(shape) - 2), part)
             labels = places_of(transformer_options, x, t)
             call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels)
         with installed(blocks, call):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Route, trainers_route
 from .family import Family, Span, Stage
+from .forms import PerFrame, RowsInside, Together
 from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
 from .layout import Layout
 from .rows import pick
@@ -90,6 +91,22 @@ VIDEO_FAMILIES = (
         route=trainers_route,
     ),
     Family(
+        "Wan HuMo",
+        ("HumoWanModel",),
+        (
+            Stage(
+                "blocks",
+                "x",
+                by_place=("audio_cross_attn_wrapper",),
+                over_text=("cross_attn.k", "cross_attn.v"),
+                uncounted=("audio_",),
+            ),
+        ),
+        indexed={"freqs": (1,)},
+        stretched={"e": 4},
+        route=trainers_route,
+    ),
+    Family(
         "SCAIL",
         ("SCAILWanModel", "SCAIL2WanModel"),
         (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
@@ -114,6 +131,44 @@ VIDEO_FAMILIES = (
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
         cut={"self_attention_mask": guide_mask},
+    ),
+    Family(
+        "LTX-2",
+        ("LTXAVModel",),
+        (
+            Stage(
+                "transformer_blocks",
+                "vx",
+                sound="ax",
+                output=0,
+                form=Together("x", ("vx", "ax")),
+                over_text=("attn2.to_k", "attn2.to_v"),
+                uncounted=("audio_", "video_to_audio_"),
+            ),
+        ),
+        patch=lambda network: network.patchifier.patch_size,
+        span=before_keyframes,
+        indexed={"v_pe": (1,), "v_cross_pe": (1,)},
+        cut={
+            "self_attention_mask": guide_mask,
+            "v_timestep": PerFrame.kept,
+            "v_cross_scale_shift_timestep": PerFrame.kept,
+            "v_cross_gate_timestep": PerFrame.kept,
+        },
+    ),
+    Family(
+        "Cosmos 1",
+        ("GeneralDIT",),
+        (
+            Stage(
+                "blocks",
+                "x",
+                form=RowsInside({"x": 3, "crossattn_emb": 1}, output=3),
+                over_text=("blocks.1.block.attn.to_k", "blocks.1.block.attn.to_v"),
+            ),
+        ),
+        patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
+        indexed={"rope_emb_L_1_1_D": (0,)},
     ),
     Family(
         "Cosmos-Predict2, Anima",

@@ -15,8 +15,8 @@ from .cut import Cut
 from .families import listed, placed
 from .family import Family, Stage
 from .places import over_all_places
-from .routing import Arguments, Call, Group
-from .rows import flat, map_tensors, put_back
+from .routing import Arguments, Call, Group, shuffle
+from .rows import flat, map_tensors, pick, put_back
 
 CURRENT: ContextVar[Call | None] = ContextVar("sparse_guidance_call", default=None)
 """The evaluation that is running in this thread. Not every family hands transformer_options down to its blocks."""
@@ -74,14 +74,40 @@ class RoutedBlock:
             return run(call.select(arguments, group.rows))
         cut = Cut.of(call, self.stage, self.route, group, arguments)
         if cut.layout.left:
-            with over_all_places(self.block, self.stage.by_place, cut.places):
-                output = run(cut.arguments(arguments))
+            again = self._shuffled(call, arguments, run, group) if group is call.probed else None
+            output = self._kept(cut, arguments, run)
+            if again is not None:
+                call.probe.check(*again(output))
         else:
             output = self._skipped(arguments, group)
         outputs = [output] if self.stage.output is None else list(output)
         for stream, (name, place) in enumerate(self.stage.streams):
             outputs[place] = self._back(cut, stream, arguments[name][group.rows], outputs[place])
         return outputs[0] if self.stage.output is None else tuple(outputs)
+
+    def _kept(self, cut: Cut, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
+        """What the block returns for some rows' kept tokens."""
+        with over_all_places(self.block, self.stage.by_place, cut.places):
+            return run(cut.arguments(arguments))
+
+    def _shuffled(
+        self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any], group: Group
+    ) -> Callable[[Any], tuple[Tensor, ...]]:
+        """Runs the block on the kept tokens of the first of some rows in another order. With its output on all of them
+        in their order: the image tokens that were given and what came of them, [1, K, D] each, the latter twice."""
+        first = Group(group.start, group.start + 1, group.gamma)
+        cut = Cut.of(call, self.stage, self.route, first, arguments, shuffled=True)
+        own = map_tensors(Tensor.clone, [*arguments.values()])  # some blocks write into what they are given
+        again = self._kept(cut, dict(zip(arguments, own, strict=True)), run)
+        image = slice(cut.layout.start, cut.layout.start + cut.layout.left)
+        given = pick(flat(cut.given)[first.rows], cut.layout.kept)[:, image]
+        order, place = shuffle(cut.layout.left, call.device), self.stage.output
+
+        def compared(output: Any) -> tuple[Tensor, ...]:
+            straight, other = (flat(found if place is None else found[place])[:1, image] for found in (output, again))
+            return given, straight[:, order], other
+
+        return compared
 
     def _skipped(self, arguments: Arguments, group: Group) -> Any:
         """What the block returns where the whole path is dropped: the other streams as they came."""

@@ -1,6 +1,6 @@
 """Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [case ...], prints JSON;
-... neighbours: beside other nodes' patches; ... write FILE: a small Wan; ... motif PACK [PACK]: Motif-Video of its
-authors' pack, in GGUF too with the pack that loads it.
+... neighbours: beside other nodes' patches; ... write FILE MODEL: a small one of zoo.FILES; ... motif PACK [PACK]:
+Motif-Video of its authors' pack, in GGUF too with the pack that loads it.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.
@@ -37,7 +37,7 @@ from hidden_tokens import Reference, RowsInside, WithSound  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
-from zoo import ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
+from zoo import FILES, ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
                                               submodule_search_locations=[pack])  # fmt: skip
@@ -355,11 +355,9 @@ def neighbours() -> dict[str, Any]:
     }
 
 
-if wanted[:1] == ["write"]:  # a Wan that the host recognises by its keys and shapes
-    wan = replace(
-        ZOO["Wan 2.1"], sizes={**ZOO["Wan 2.1"].sizes, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
-    )
-    save_file(build(wan).model.diffusion_model.state_dict(), wanted[1])
+if wanted[:1] == ["write"]:
+    _, file, name = wanted
+    save_file(build(FILES[name]).model.diffusion_model.state_dict(), file)
     sys.exit()
 if wanted[:1] == ["motif"]:
     import motif

@@ -31,7 +31,7 @@ def models(host: Host) -> None:
     labels = replace(SPEC, config=replace(SPEC.config, num_classes=4096), labels=())
     write_checkpoint(folder / "labels.safetensors", labels)
     command = [host.checkout.python, Path(__file__).with_name("hosted_models.py"), host.checkout.root, REPOSITORY]
-    command += ["write", folder / "small-wan.safetensors"]
+    command += ["write", folder / "small-wan.safetensors", "Wan 2.1"]
     subprocess.run(command, env=host.checkout.environment, check=True, capture_output=True, timeout=300)
 
 

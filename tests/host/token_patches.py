@@ -126,7 +126,7 @@ class Ramp(nn.Module):
         self.inner = inner
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.inner(tokens) * torch.linspace(0.5, 1.5, tokens.shape[1]).view(1, -1, 1)
+        return self.inner(tokens) * torch.linspace(0.5, 1.5, tokens.shape[1]).view(1, -1, 1).to(tokens)
 
 
 class Adapter(nn.Module):

@@ -1,6 +1,6 @@
 """The host's own transformers, built small with random weights. Runs inside a host's Python."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.ldm.chroma.model
@@ -287,6 +287,21 @@ ZOO = {
         "CogVideoX_T2V", COGVIDEO, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("hidden_states", 0)}, patch=(1, 2, 2), text=5
     ),
 }  # fmt: skip
+
+
+FILES = {
+    "Wan 2.1": replace(
+        ZOO["Wan 2.1"], sizes={**WAN, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
+    ),
+    "FLUX.1": replace(
+        ZOO["FLUX.1"],
+        sizes={
+            **FLUX, "hidden_size": 256, "axes_dim": [16, 56, 56], "mlp_ratio": 4.0, "context_in_dim": 64,
+            "vec_in_dim": 64, "depth": 1, "depth_single_blocks": 3,
+        },
+    ),
+}  # fmt: skip
+"""Those that a host can recognise by the keys and shapes of a file."""
 
 
 def blocks_of(network: torch.nn.Module, path: str) -> list[torch.nn.Module]:

@@ -163,6 +163,14 @@ def cases() -> dict[str, Case]:
             ),
         },
     )  # fmt: skip
+    found["MiniMax-H3, noise per token"] = Case(
+        "MiniMax-H3",
+        extra={
+            "denoise_mask": torch.cat(
+                [first_frame_given(1, 24, 3, 6, 8).reshape(1, 1, -1), torch.ones(1, 1, 32 * 2 * 4)], dim=2
+            )
+        },
+    )  # fmt: skip
     found["Wan 2.2, sound to video"] = Case(
         "Wan 2.1", config="WAN22_S2V", sizes={"model_type": "s2v", "audio_dim": 16, "audio_inject_layers": [0, 2]},
         extra={"audio_embed": 1e-2 * reference(25, 16, 12), "reference_latents": [reference(16, 1, 6, 8)]},

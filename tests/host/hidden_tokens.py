@@ -107,6 +107,19 @@ class RowsInside(Reference):
         return tokens.movedim(3, 0).flatten(1, -2)
 
 
+class NoRows(Reference):
+    """Blocks over [L, D], and attention that is handed containers of tensors."""
+
+    def flat(self, tokens: Tensor) -> Tensor:
+        return tokens.unsqueeze(0)
+
+    def attention(self, original: Any, *given: Any, **kwargs: Any) -> Any:
+        tensors = [
+            value.take() if hasattr(value, "take") and not isinstance(value, Tensor) else value for value in given
+        ]
+        return super().attention(original, *tensors, **kwargs)
+
+
 class WithSound(Reference):
     """Blocks over (video, sound) in one argument, which they overwrite, and attention of the sound to the video."""
 

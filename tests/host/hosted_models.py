@@ -33,7 +33,7 @@ import torch  # noqa: E402
 import torch._dynamo.testing  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
-from hidden_tokens import Reference, RowsInside, WithSound  # noqa: E402
+from hidden_tokens import NoRows, Reference, RowsInside, WithSound  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -64,7 +64,7 @@ Staying = part("sparse_model.method.tokens").Staying
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
-REFERENCES: dict[str, type] = {"Cosmos 1": RowsInside, "LTX-2": WithSound}
+REFERENCES: dict[str, type] = {"Cosmos 1": RowsInside, "LTX-2": WithSound, "MiniMax-H3": NoRows}
 """Model -> what to compare it with, where that is not `Reference`."""
 BUILDERS: dict[str, Callable] = {}
 """Model -> what builds it, where that is not `build`."""
@@ -109,6 +109,7 @@ def check(case: Case) -> dict[str, Any] | None:
         config=case.config or animal.config,
         latent=case.latent or animal.latent,
         patch=case.patch or animal.patch,
+        sound=case.sound or animal.sound,
     )
     patcher = BUILDERS.get(case.animal, build)(animal)
     if patcher is None:
@@ -127,11 +128,6 @@ def check(case: Case) -> dict[str, Any] | None:
         }
         assert len(patcher.add_patches(patches)) == len(patches) > 2
     x, positive, negative = latent(animal), conditions(animal, 1, **case.extra), conditions(animal, 3, **case.extra)
-    if case.sound is not None:
-        from comfy.nested_tensor import NestedTensor
-
-        generator = torch.Generator().manual_seed(7)
-        x = NestedTensor([x, torch.randn(len(x), *case.sound, generator=generator)])
     route = Route(*case.route)
     layers, sparse = route.layers(depth(patcher, animal)), routed(patcher, Sparsity((route,)))
     hiding = REFERENCES.get(case.animal, Reference)
@@ -195,7 +191,8 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
 
     def attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
         axis = 2 if kwargs.get("skip_reshape", False) else 1
-        total[0] += 2 * inside[0] * q.numel() * k.shape[axis]
+        queries, keys = (getattr(value, "tensor", value) for value in (q, k))  # some come in containers
+        total[0] += 2 * inside[0] * queries.numel() * keys.shape[axis]
         return original(q, k, v, heads, *args, **kwargs)
 
     for module in [m for name, m in sys.modules.items() if name.startswith(("comfy.ldm.", "motif_authors."))]:
@@ -225,7 +222,7 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
     with counted(guided_model, animal) as total:
         predictions(guided_model, positive, None, x, 2.0)
     (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
-    return step.cost.total * len(x) / total[0]
+    return step.cost.total * x.shape[0] / total[0]
 
 
 def halved(

@@ -30,9 +30,12 @@ def write_encoders(folder: Path) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    for name, model in (("clip_l", CLIPTextModel(clip)), ("t5xxl_fp16", T5EncoderModel(t5))):
-        weights = {key: value.clone() for key, value in model.state_dict().items() if "embed_tokens" not in key}
-        save_file(weights, folder / f"{name}.safetensors")
+    weights = {
+        f"text_model.{key.removeprefix('text_model.')}": v for key, v in CLIPTextModel(clip).state_dict().items()
+    }
+    save_file(weights, folder / "clip_l.safetensors")
+    weights = {key: value.clone() for key, value in T5EncoderModel(t5).state_dict().items() if "embed_" not in key}
+    save_file(weights, folder / "t5xxl_fp16.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ NEW = {
     *(
         "FLUX.2",
         "LTX-2",
+        "MiniMax-H3",
         "Z-Image",
         "Anima",
         "Krea 2",

@@ -32,6 +32,7 @@ class Animal:
     pooled: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     behind: bool = False
+    sound: tuple[int, ...] | None = None  # a latent of it goes with every video's
 
 
 FLUX = {
@@ -90,6 +91,11 @@ LTX2 = {
     **LTX, "image_model": "ltxav", "audio_cross_attention_dim": 24, "audio_attention_head_dim": 12,
     "audio_num_attention_heads": 2, "connector_attention_head_dim": 10, "connector_num_attention_heads": 2,
     "connector_num_layers": 1, "cross_attention_adaln": True, "apply_gated_attention": True,
+}  # fmt: skip
+MINIMAX = {
+    "image_model": "minimax_h3", "hidden_size": 32, "num_layers": 5, "token_refiner_num_layers": 1,
+    "num_attention_heads": 2, "attention_head_dim": 16, "ffn_hidden_size": 64, "text_dim": 20, "timestep_input_dim": 16,
+    "time_embed_hidden_size": 16, "time_embed_dim": 16, "rope_inv_freq_len": 2, "sigma_shift_audio": 12.0,
 }  # fmt: skip
 COSMOS1 = {
     "image_model": "cosmos", "max_img_h": 64, "max_img_w": 64, "max_frames": 16, "in_channels": 16, "out_channels": 16,
@@ -221,6 +227,10 @@ ZOO = {
         "LTXAV", LTX2, (2, 128, 3, 3, 4), (5, 40), {"transformer_blocks": ("x", 0)}, patch=(1, 1, 1),
         extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
     ),
+    "MiniMax-H3": Animal(
+        "MiniMaxH3", MINIMAX, (1, 24, 3, 6, 8), (5, 20), {"blocks": ("x", None)}, patch=(1, 2, 2), text=13, others=13,
+        sound=(32, 2, 4),
+    ),
     "Cosmos 1": Animal(
         "CosmosT2V", COSMOS1, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("x", None)}, patch=(1, 2, 2)
     ),
@@ -339,5 +349,12 @@ def conditions(animal: Animal, seed: int = 1, **extra: Any) -> list:
 
 
 def latent(animal: Animal, batch: int | None = None, seed: int = 2) -> Tensor:
-    shape = (batch or animal.latent[0], *animal.latent[1:])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    """A latent [B, C, ...], or the host's nested tensor of such a video and its sound."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = batch or animal.latent[0]
+    video = torch.randn(batch, *animal.latent[1:], generator=generator)
+    if animal.sound is None:
+        return video
+    from comfy.nested_tensor import NestedTensor  # new hosts only, and so these models
+
+    return NestedTensor([video, torch.randn(batch, *animal.sound, generator=generator)])

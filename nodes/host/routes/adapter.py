@@ -79,6 +79,7 @@ class HostModel:
         def count(branches: Sequence[Branch]) -> int:
             total = 0
             rows = len(set(Evaluation(tuple(branches)).sources))  # one per input, until they keep other tokens
+            rows = len(branches) if self.family.one_row else rows
             for layers, route in stretches:
                 if route is None:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)

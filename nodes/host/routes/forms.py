@@ -58,6 +58,25 @@ class RowsInside(Form):
 
 
 @dataclass(frozen=True)
+class NoRows(Form):
+    """The argument `name` and what the block returns are one row's tokens, [L, D]."""
+
+    name: str
+
+    def opened(self, arguments: Arguments) -> Arguments:
+        return arguments | {self.name: arguments[self.name].unsqueeze(0)}
+
+    def closed(self, arguments: Arguments) -> Arguments:
+        return arguments | {self.name: arguments[self.name].squeeze(0)}
+
+    def opened_output(self, output: Tensor) -> Tensor:
+        return output.unsqueeze(0)
+
+    def closed_output(self, output: Tensor) -> Tensor:
+        return output.squeeze(0)
+
+
+@dataclass(frozen=True)
 class Together(Form):
     """Several streams are one argument, a tuple; the block returns such a tuple. Modulation per frame is opened too."""
 

@@ -1,11 +1,12 @@
 """A token route on any MODEL of the host: recorded on a clone, carried out whenever the clone's network is called."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from .families import placed
 from .family import Family
 from .probe import Probe, inside_blocks, objects_inside
 from .routing import Call
+from .rows import rows_of
 from .speech import one_row_at_a_time
 
 KEY = "token_route"
@@ -36,6 +38,19 @@ def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatc
     clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
     clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, route.begin)
     return clone
+
+
+def row_by_row(given: tuple, more: dict[str, Any]) -> Iterator[tuple[tuple, dict[str, Any]]]:
+    """The arguments of a call of a model, positional and named, for each row of its batch."""
+    total, options = len(given[0]), given[-1]
+    for i in range(total):
+        chunk = i * len(options.get("cond_or_uncond", [0])) // total
+        own = {name: options[name][chunk : chunk + 1] for name in ("cond_or_uncond", "uuids") if name in options}
+
+        def row(value: Any, i: int = i) -> Any:
+            return rows_of(value, total, slice(i, i + 1)) if isinstance(value, Tensor) else value
+
+        yield (*map(row, given[:-1]), {**options, **own}), {name: row(value) for name, value in more.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +85,9 @@ class RouteTokens:
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
         **kwargs: Any,
     ) -> Tensor:
+        if self.family.one_row and len(x) > 1:
+            given = (x, t, c_concat, c_crossattn, control, transformer_options)
+            return torch.cat([self(executor, *row, **more) for row, more in row_by_row(given, kwargs)])
         model, now = executor.class_obj, evaluation_of(transformer_options, x, t)
         blocks, call = [], None
         if now.sparse:

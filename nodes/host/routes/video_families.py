@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Route, trainers_route
-from .family import Family, Span, Stage
-from .forms import PerFrame, RowsInside, Together
+from .family import Family, Span, Stage, last
+from .forms import NoRows, PerFrame, RowsInside, Together
 from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
 from .layout import Layout
 from .rows import pick
@@ -70,6 +70,18 @@ def after_first_frame(network: nn.Module, grid: tuple[int, ...], inputs: Mapping
     beside = inputs.get("c_concat")
     start = 0 if beside is None or not beside[:, -1, 0].any() else math.prod(grid[-2:])
     return start, math.prod(grid) - start
+
+
+def modulated_segments(segments: list[tuple[int, int, Any]], layout: Layout) -> list[tuple[int, int, Any]]:
+    """MiniMax-H3: ranges of tokens, and which row of the modulation each takes, one or one for every token."""
+    kept = layout.kept[0]
+
+    def rows(start: int, stop: int, row: Any) -> Any:
+        if not isinstance(row, Tensor):
+            return row
+        return row[kept[(kept >= start) & (kept < stop)] - start]
+
+    return [(layout.moved(start), layout.moved(stop), rows(start, stop, row)) for start, stop, row in segments]
 
 
 def motif_route(depth: int) -> Route:
@@ -155,6 +167,16 @@ VIDEO_FAMILIES = (
             "v_cross_scale_shift_timestep": PerFrame.kept,
             "v_cross_gate_timestep": PerFrame.kept,
         },
+    ),
+    Family(
+        "MiniMax-H3",
+        ("MiniMaxH3Model",),
+        (Stage("blocks", "x", form=NoRows("x"), modulation=("adaln_proj",)),),
+        span=last,
+        indexed={"rope_freqs": (1,)},
+        common=("t_emb", "mod_segments"),
+        cut={"mod_segments": modulated_segments},
+        one_row=True,
     ),
     Family(
         "Cosmos 1",

@@ -167,6 +167,7 @@ VIDEO_FAMILIES = (
             "v_cross_scale_shift_timestep": PerFrame.kept,
             "v_cross_gate_timestep": PerFrame.kept,
         },
+        route=trainers_route,
     ),
     Family(
         "MiniMax-H3",
@@ -177,6 +178,7 @@ VIDEO_FAMILIES = (
         common=("t_emb", "mod_segments"),
         cut={"mod_segments": modulated_segments},
         one_row=True,
+        route=trainers_route,
     ),
     Family(
         "Cosmos 1",

@@ -1,13 +1,18 @@
 """Giving any transformer of the host a token route."""
 
+from pathlib import Path
+
+import folder_paths
 from comfy_api.latest import io, ui
 
+from ..sparse_model.checkpoints.recorded import recorded_route
 from ..sparse_model.method.sparsity import Route, Sparsity
 from .host.adapters import Adapter, adapter_of
 from .host.guide.sampling import fitting
 from .sockets import CATEGORY, found_by
 
 FAMILY, CUSTOM, TRAINERS, SHORT = "family default", "custom", "trainer's route", "short route"
+NO_LORA = "none"
 
 
 class TokenRoute(io.ComfyNode):
@@ -70,6 +75,14 @@ class TokenRoute(io.ComfyNode):
                 io.Latent.Input(
                     "latent", optional=True, tooltip="Only for the text: at which size its tokens are counted."
                 ),
+                io.Combo.Input(
+                    "lora",
+                    options=[NO_LORA, *folder_paths.get_filename_list("loras")],
+                    default=NO_LORA,
+                    optional=True,
+                    tooltip="The LoRA on the model, so that the route that its file records is taken, if it records "
+                    "one. It is not applied here. Route custom and the JSON come first.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with its route, for Sparse Guidance."),
@@ -87,18 +100,24 @@ class TokenRoute(io.ComfyNode):
         ratio: float,
         json: str = "",
         latent: dict | None = None,
+        lora: str = NO_LORA,
     ) -> io.NodeOutput:
         adapter = adapter_of(model)
+        recorded = None if lora == NO_LORA else recorded_route(Path(folder_paths.get_full_path_or_raise("loras", lora)))
         if json.strip():
             sparsity = Sparsity.from_trainer(json)
         elif route == CUSTOM:
             sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
+        elif recorded is not None:
+            sparsity = recorded
         else:
             named = {FAMILY: "default_route", TRAINERS: "trainers_route", SHORT: "short_route"}
             sparsity = getattr(adapter, named[route])
         if not sparsity.routes:
             raise ValueError("There is no route in this: give at least one start and end layer.")
         about = description(adapter, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
+        if lora != NO_LORA:
+            about += f"\n{lora} {'records no route' if recorded is None else 'records ' + recorded.to_json()}."
         return io.NodeOutput(adapter.routed(sparsity), about, ui=ui.PreviewText(about))
 
 

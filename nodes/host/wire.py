@@ -5,6 +5,7 @@ labels the chunks of its batch by their place in its list of conditions, which i
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,6 +20,12 @@ class Strong(Protocol):
     """A run, as networks see it."""
 
     strong: Evaluation | None
+
+
+def picture_shape(latent: Tensor, packed: Sequence[Sequence[int]] | None) -> tuple[int, ...]:
+    """The shape of the picture or video [B, C, ...] in what is sampled. The host packs it with its sound, say, into
+    [B, 1, N], and passes the shapes of what is `packed`: the picture comes first."""
+    return tuple(packed[0]) if packed else tuple(latent.shape)
 
 
 class BranchId(uuid.UUID):

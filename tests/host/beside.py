@@ -7,7 +7,6 @@ What other nodes do to a model or a sampler, beside a token route and Sparse Gui
 import inspect
 import logging
 import sys
-import types
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -387,32 +386,16 @@ def per_token() -> dict[str, Any] | None:
 
 
 def grid_reader() -> str | None:
-    """InfiniteTalk's patch, or one that reads the grid as it does; None for a host whose Wan has no such patches."""
+    """A patch that goes by the frames of the grid; None for a host whose Wan has no such patches."""
+    if "attn2_patch" not in inspect.getsource(comfy.ldm.wan.model):
+        return None
     patcher, x, positive, _ = host("Wan 2.1")
-    try:
-        from comfy.ldm.wan.model_multitalk import MultiTalkCrossAttnPatch
-    except ImportError:
 
-        class MultiTalkCrossAttnPatch:
-            def __init__(self, _: Any):
-                pass
+    def by_grid(args: dict) -> Tensor:
+        frames, *_ = args["transformer_options"]["grid_sizes"]
+        return args["x"] * frames
 
-            def __call__(self, args: dict) -> Tensor:
-                frames, *_ = args["transformer_options"]["grid_sizes"]
-                return args["x"] * frames
-
-        if "attn2_patch" not in inspect.getsource(comfy.ldm.wan.model):
-            return None
-
-    def speak(x: Tensor, audio: Tensor, shape: Any, x_ref_attn_map: Any) -> Tensor:
-        frames, _, _ = shape
-        return x * frames
-
-    block = types.SimpleNamespace(norm_x=lambda x: x, audio_cross_attn=speak)
-    talk = MultiTalkCrossAttnPatch(types.SimpleNamespace(model=types.SimpleNamespace(blocks=[block] * 5)))
-    talk.models = list  # its weights are no model of the host's
-    patcher.set_model_attn2_patch(talk)
-    patcher.model_options["transformer_options"]["audio_embeds"] = torch.zeros(1)
+    patcher.set_model_attn2_patch(by_grid)
     predictions(patcher, positive, None, x, 1.0)
     predictions(guided(routed(patcher), constant(0.0, 0.0, 2.0, "CFG + SG")), positive, positive, x, 2.0)
     return message(lambda: sg(routed(patcher), x, positive))

@@ -28,6 +28,7 @@ class Case:
     config: str | None = None
     latent: tuple[int, ...] | None = None
     patch: tuple[int, ...] | None = None
+    sound: tuple[int, ...] | None = None  # its latent, packed with the video's
     lora: bool = False
     route: tuple[int, int] = (1, -2)
 
@@ -54,6 +55,13 @@ class Control(comfy.controlnet.ControlBase):
 
 def reference(channels: int = 16, *size: int) -> Tensor:
     return torch.randn(1, channels, *(size or (6, 4)), generator=torch.Generator().manual_seed(6))
+
+
+def first_frame_given(*shape: int) -> Tensor:
+    """A mask of what is to be generated: not the first frame."""
+    mask = torch.ones(shape)
+    mask[:, :, 0] = 0.0
+    return mask
 
 
 def cases() -> dict[str, Case]:
@@ -94,8 +102,7 @@ def cases() -> dict[str, Case]:
             "HunyuanVideo", before=frame, size=video - frame, extra={"guiding_frame_index": 0},
             sizes={"guidance_embed": False},
         )  # fmt: skip
-    ones = torch.ones(1, 1, 3, 6, 8)
-    ones[:, :, 0] = 0.0
+    ones = first_frame_given(1, 1, 3, 6, 8)
     found["Wan 2.2, noise per frame"] = Case(
         "Wan 2.1", config="WAN22_T2V", sizes={"in_dim": 48, "out_dim": 48}, latent=(2, 48, 3, 6, 8),
         extra={"denoise_mask": ones},
@@ -129,6 +136,40 @@ def cases() -> dict[str, Case]:
     found["Wan 2.2, animate"] = Case(
         "Wan 2.1", config="WAN22_Animate", sizes={"model_type": "animate", "in_dim": 36},
         extra={"pose_video_latent": reference(16, 2, 6, 8)},
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(9)
+    found["Wan 2.2, animate a face"] = Case(
+        "Wan 2.1", config="WAN22_Animate", sizes={"model_type": "animate", "in_dim": 36, "num_layers": 10},
+        extra={
+            "pose_video_latent": reference(16, 2, 6, 8),
+            "face_video_pixels": torch.rand(1, 3, 5, 8, 8, generator=generator),
+        },
+    )  # fmt: skip
+    speech = torch.randn(1, 3, 8, 5, 1280, generator=generator)
+    found["Wan 2.1, HuMo"] = Case(
+        "Wan 2.1", config="WAN21_HuMo", sizes={"model_type": "humo", "in_dim": 36}, extra={"audio_embed": speech}
+    )
+    found["Wan 2.1, HuMo with a reference"] = Case(
+        "Wan 2.1", config="WAN21_HuMo", sizes={"model_type": "humo", "in_dim": 36},
+        extra={"audio_embed": speech, "reference_latents": [reference(16, 1, 6, 8)]},
+    )  # fmt: skip
+    found["LTX-2, sound"] = Case("LTX-2", sound=(8, 7, 16), extra={"frame_rate": 25})
+    found["LTX-2, sound, noise per frame"] = Case(
+        "LTX-2", sound=(8, 7, 16),
+        extra={
+            "frame_rate": 25,
+            "concat_mask": torch.cat(
+                [first_frame_given(1, 128, 3, 3, 4).reshape(1, 1, -1), torch.ones(1, 1, 8 * 7 * 16)], dim=2
+            ),
+        },
+    )  # fmt: skip
+    found["MiniMax-H3, noise per token"] = Case(
+        "MiniMax-H3",
+        extra={
+            "denoise_mask": torch.cat(
+                [first_frame_given(1, 24, 3, 6, 8).reshape(1, 1, -1), torch.ones(1, 1, 32 * 2 * 4)], dim=2
+            )
+        },
     )  # fmt: skip
     found["Wan 2.2, sound to video"] = Case(
         "Wan 2.1", config="WAN22_S2V", sizes={"model_type": "s2v", "audio_dim": 16, "audio_inject_layers": [0, 2]},

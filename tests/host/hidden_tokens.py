@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from cases import Case, tokens_of
 from torch import Tensor
-from zoo import Animal
+from zoo import Animal, blocks_of
 
 
 class Reference:
@@ -31,13 +31,17 @@ class Reference:
         mask[:, start : start + self.size] = self.hidden
         return mask
 
+    def hides(self, queries: int, keys: int) -> bool:
+        """Whether an attention of so many is one to the image tokens."""
+        return queries == keys
+
     def attention(self, original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
         """The host's attention, in which nobody sees the hidden tokens."""
         skip = kwargs.get("skip_reshape", False)  # [B, heads, L, d] instead of [B, L, heads * d] or [B, L, heads, d]
         axis = 2 if skip else 1
         length = k.shape[axis]
         joint = length >= self.size + self.before + self.text
-        mask = self.places(length, joint) if self.inside and q.shape[axis] == length else None
+        mask = self.places(length, joint) if self.inside and self.hides(q.shape[axis], length) else None
         if mask is None:
             return original(q, k, v, heads, *args, **kwargs)
         own = kwargs.pop("mask", args[0] if args else None)
@@ -49,20 +53,28 @@ class Reference:
         out = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=bias).to(v)
         return out if kwargs.get("skip_output_reshape", False) else out.transpose(1, 2).flatten(2)
 
+    def flat(self, tokens: Any) -> Tensor:
+        """What a block is given or returns as its tokens, [N, L, D], in the same memory."""
+        return tokens.flatten(1, -2)
+
+    def skipped(self, place: int | None, tokens: Tensor, *given: Any) -> Any:
+        """What a block returns that is left out."""
+        streams = [value for value in given if isinstance(value, Tensor) and value.ndim == 3]
+        text = next((stream for stream in streams if stream is not tokens), None)
+        return tokens if place is None else (tokens, text) if place == 0 else (text, tokens)
+
     def block(self, original: Any, place: int | None, name: str, layer: int, *args: Any, **kwargs: Any) -> Any:
-        streams = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 3]
         tokens = kwargs[name] if name in kwargs else args[place or 0]
-        mask = self.places(tokens.flatten(1, -2).shape[1], joint=place is None)
+        mask = self.places(self.flat(tokens).shape[1], joint=place is None)
         if layer == self.layers.start:
-            self.entry = tokens.flatten(1, -2)[mask].clone()
+            self.entry = self.flat(tokens)[mask].clone()
         self.inside = layer in self.layers
         if self.inside and not self.path:
-            text = next((stream for stream in streams if stream is not tokens), None)
-            output = tokens if place is None else (tokens, text) if place == 0 else (text, tokens)
+            output = self.skipped(place, tokens, *args, *kwargs.values())
         else:
             output = original(*args, **kwargs)
         if self.inside:
-            (output if place is None else output[place]).flatten(1, -2)[mask] = self.entry  # of a contiguous tensor
+            self.flat(output if place is None else output[place])[mask] = self.entry  # of a contiguous tensor
         self.inside = False
         return output
 
@@ -75,7 +87,7 @@ class Reference:
                     replaced.append((module, name, getattr(module, name)))
                     setattr(module, name, functools.partial(self.attention, getattr(module, name)))
         for path, (tokens, place) in self.animal.blocks.items():
-            for block in getattr(self.network, path):
+            for block in blocks_of(self.network, path):
                 block.forward = functools.partial(self.block, type(block).forward.__get__(block), place, tokens, layer)
                 layer += 1
         try:
@@ -84,5 +96,38 @@ class Reference:
             for owner, name, value in replaced:
                 setattr(owner, name, value)
             for path in self.animal.blocks:
-                for block in getattr(self.network, path):
+                for block in blocks_of(self.network, path):
                     del block.forward
+
+
+class RowsInside(Reference):
+    """Blocks over [T, H, W, N, D]."""
+
+    def flat(self, tokens: Tensor) -> Tensor:
+        return tokens.movedim(3, 0).flatten(1, -2)
+
+
+class NoRows(Reference):
+    """Blocks over [L, D], and attention that is handed containers of tensors."""
+
+    def flat(self, tokens: Tensor) -> Tensor:
+        return tokens.unsqueeze(0)
+
+    def attention(self, original: Any, *given: Any, **kwargs: Any) -> Any:
+        tensors = [
+            value.take() if hasattr(value, "take") and not isinstance(value, Tensor) else value for value in given
+        ]
+        return super().attention(original, *tensors, **kwargs)
+
+
+class WithSound(Reference):
+    """Blocks over (video, sound) in one argument, which they overwrite, and attention of the sound to the video."""
+
+    def flat(self, tokens: Any) -> Tensor:
+        return tokens[0] if isinstance(tokens, tuple) else tokens
+
+    def skipped(self, place: int | None, tokens: Any, *given: Any) -> Any:
+        return tokens
+
+    def hides(self, queries: int, keys: int) -> bool:
+        return keys == self.size

@@ -1,6 +1,6 @@
 """Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [case ...], prints JSON;
-... neighbours: beside other nodes' patches; ... write FILE: a small Wan; ... motif PACK [PACK]: Motif-Video of its
-authors' pack, in GGUF too with the pack that loads it.
+... neighbours: beside other nodes' patches; ... write FILE MODEL: a small one of zoo.FILES; ... motif PACK [PACK]:
+Motif-Video of its authors' pack, in GGUF too with the pack that loads it.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.
@@ -33,11 +33,11 @@ import torch  # noqa: E402
 import torch._dynamo.testing  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
-from hidden_tokens import Reference  # noqa: E402
+from hidden_tokens import NoRows, Reference, RowsInside, WithSound  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
-from zoo import ZOO, Animal, build, conditions, latent  # noqa: E402
+from zoo import FILES, ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
                                               submodule_search_locations=[pack])  # fmt: skip
@@ -54,6 +54,7 @@ guided, adapter_of = part("nodes.host.guide.patch").guided, part("nodes.host.ada
 description = part("nodes.route").description
 first_evaluation = part("nodes.host.guide.run").first_evaluation
 step_costs = part("nodes.host.cost").step_costs
+unguided_seconds = part("nodes.host.guide.timing").unguided_seconds
 
 
 def routed(patcher, sparsity):
@@ -64,10 +65,17 @@ Staying = part("sparse_model.method.tokens").Staying
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 subsets, constant = part("sparse_model.method.tokens").subsets, part("sparse_model.method.schedule").constant
 
-REFERENCES: dict[str, type] = {}
+REFERENCES: dict[str, type] = {"Cosmos 1": RowsInside, "LTX-2": WithSound, "MiniMax-H3": NoRows}
 """Model -> what to compare it with, where that is not `Reference`."""
 BUILDERS: dict[str, Callable] = {}
 """Model -> what builds it, where that is not `build`."""
+
+
+class Motion(torch.nn.Module):
+    """In place of what Wan Animate makes of a face, [N, 3, H, W] -> [N, 512]."""
+
+    def get_motion(self, face: Tensor) -> Tensor:
+        return face.flatten(1).cumsum(dim=1).repeat(1, 3)[:, :512].sin()
 
 
 def depth(patcher: Any, animal: Animal) -> int:
@@ -102,14 +110,19 @@ def check(case: Case) -> dict[str, Any] | None:
         config=case.config or animal.config,
         latent=case.latent or animal.latent,
         patch=case.patch or animal.patch,
+        sound=case.sound or animal.sound,
     )
     patcher = BUILDERS.get(case.animal, build)(animal)
     if patcher is None:
         return None
+    if hasattr(patcher.model.diffusion_model, "motion_encoder"):  # a deep network over faces of 512 x 512
+        patcher.model.diffusion_model.motion_encoder = Motion()
     keys = set(patcher.model.state_dict())
     if case.lora:
         generator = torch.Generator().manual_seed(4)
-        weights = [key for key in sorted(keys) if f".{next(iter(animal.blocks))}.1." in key and "weight" in key]
+        path = next(iter(animal.blocks))
+        second = [*getattr(patcher.model.diffusion_model, path).named_children()][1][0]
+        weights = [key for key in sorted(keys) if f".{path}.{second}." in key and "weight" in key]
         patches = {
             key: ("diff", (0.1 * torch.randn(patcher.model.state_dict()[key].shape, generator=generator),))
             for key in weights
@@ -132,6 +145,7 @@ def check(case: Case) -> dict[str, Any] | None:
         masked = [(0.25, 0, positive, stays), (0.75, 1, positive, stays)]
     single = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x[:1], 2.0)
     after = predictions(patcher, positive, negative, x, 2.0)
+    seconds = unguided_seconds(patcher, positive, tuple(x.shape)) if x.is_nested else 1.0
     expected = []
     plans = [(0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)]
     for gamma, branch, condition, *stay in plans + masked:
@@ -142,7 +156,7 @@ def check(case: Case) -> dict[str, Any] | None:
         "gamma 0": all(torch.equal(a, b) for a, b in zip(plain, dense, strict=True)),
         "removed": all(torch.equal(a, b) for a, b in zip(plain, after, strict=True)),
         "keys": same_keys,
-        "finite": all(bool(torch.isfinite(value).all()) for value in plain + sg),
+        "finite": all(bool(torch.isfinite(value).all()) for value in plain + sg) and seconds > 0,
         "errors": {
             "strong": error(sg[0], expected[0]),
             "weak": error(sg[1], expected[1]),
@@ -179,7 +193,8 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
 
     def attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
         axis = 2 if kwargs.get("skip_reshape", False) else 1
-        total[0] += 2 * inside[0] * q.numel() * k.shape[axis]
+        queries, keys = (getattr(value, "tensor", value) for value in (q, k))  # some come in containers
+        total[0] += 2 * inside[0] * queries.numel() * keys.shape[axis]
         return original(q, k, v, heads, *args, **kwargs)
 
     for module in [m for name, m in sys.modules.items() if name.startswith(("comfy.ldm.", "motif_authors."))]:
@@ -188,7 +203,7 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
                 replaced.append((module, name, getattr(module, name)))
                 setattr(module, name, functools.partial(attention, getattr(module, name)))
     for path in animal.blocks:
-        for block in getattr(patcher.model.diffusion_model, path):
+        for block in blocks_of(patcher.model.diffusion_model, path):
             layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
             hooks += [layer.register_forward_hook(linear) for layer in layers]
             hooks.append(block.register_forward_pre_hook(lambda *_: inside.__setitem__(0, 1)))
@@ -209,7 +224,7 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
     with counted(guided_model, animal) as total:
         predictions(guided_model, positive, None, x, 2.0)
     (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
-    return step.cost.total * len(x) / total[0]
+    return step.cost.total * x.shape[0] / total[0]
 
 
 def halved(
@@ -339,11 +354,9 @@ def neighbours() -> dict[str, Any]:
     }
 
 
-if wanted[:1] == ["write"]:  # a Wan that the host recognises by its keys and shapes
-    wan = replace(
-        ZOO["Wan 2.1"], sizes={**ZOO["Wan 2.1"].sizes, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
-    )
-    save_file(build(wan).model.diffusion_model.state_dict(), wanted[1])
+if wanted[:1] == ["write"]:
+    _, file, name = wanted
+    save_file(build(FILES[name]).model.diffusion_model.state_dict(), file)
     sys.exit()
 if wanted[:1] == ["motif"]:
     import motif

@@ -31,7 +31,8 @@ def predictions(patcher: Any, positive: list, negative: list | None, x: Tensor, 
     guider = comfy.samplers.CFGGuider(watched)
     guider.set_conds(positive, negative or positive)
     guider.set_cfg(cfg)
-    guider.sample(x, torch.zeros_like(x), Probe(), torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=SEED)
+    nothing = x * 0 if x.is_nested else torch.zeros_like(x)
+    guider.sample(x, nothing, Probe(), torch.tensor([SIGMA, 0.0]), disable_pbar=True, seed=SEED)
     return [value.clone() for value in found]
 
 

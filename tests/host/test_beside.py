@@ -1,12 +1,11 @@
 """A token route and Sparse Guidance beside what other nodes do to a model or a sampler."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from graphs import write_checkpoint
 from hosts import Checkout
-from outcomes import Outcomes, run_cases
+from outcomes import Outcomes, known, run_cases
 
 pytestmark = pytest.mark.slow
 PARENTS = (
@@ -25,12 +24,6 @@ def beside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outc
     folder = tmp_path_factory.mktemp("beside")
     write_checkpoint(folder / "tiny.safetensors")
     return run_cases(checkout, Path(__file__).with_name("beside.py"), folder)
-
-
-def known(found: Any) -> Any:
-    if found is None:
-        pytest.skip("this host does not have that")
-    return found
 
 
 @pytest.mark.parametrize("case", PARENTS)
@@ -88,7 +81,7 @@ def test_data_per_token_is_cut_along(beside: Outcomes) -> None:
 
 
 def test_what_cannot_be_cut_is_named(beside: Outcomes) -> None:
-    assert "MultiTalkCrossAttnPatch cannot work inside a block that drops tokens (grid_sizes" in known(beside["grid"])
+    assert "by_grid cannot work inside a block that drops tokens (grid_sizes" in known(beside["grid"])
 
 
 def test_what_fails_on_kept_tokens_is_named(beside: Outcomes) -> None:

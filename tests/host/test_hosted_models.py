@@ -12,6 +12,8 @@ pytestmark = pytest.mark.slow
 NEW = {
     *(
         "FLUX.2",
+        "LTX-2",
+        "MiniMax-H3",
         "Z-Image",
         "Anima",
         "Krea 2",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from graphs import SPEC, Graph, Scene, equal, latents, run, sampled_latents, write_checkpoint, write_models
 from host import Host
 from hosts import REPOSITORY
+from safetensors.torch import save_file
 
 TREAD = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}]}
 FIVE = {
@@ -29,7 +31,7 @@ def models(host: Host) -> None:
     labels = replace(SPEC, config=replace(SPEC.config, num_classes=4096), labels=())
     write_checkpoint(folder / "labels.safetensors", labels)
     command = [host.checkout.python, Path(__file__).with_name("hosted_models.py"), host.checkout.root, REPOSITORY]
-    command += ["write", folder / "small-wan.safetensors"]
+    command += ["write", folder / "small-wan.safetensors", "Wan 2.1"]
     subprocess.run(command, env=host.checkout.environment, check=True, capture_output=True, timeout=300)
 
 
@@ -118,6 +120,24 @@ def test_the_report(host: Host, own: bool) -> None:
         assert lines["SG"] <= lines["CFG"]
         assert ("Seconds of one step" in text) == (node is timed)
         assert len([line for line in text.splitlines() if line[:1].isdigit()]) >= 3
+
+
+def test_a_loras_record(host: Host) -> None:
+    """A LoRA's file says where it was trained sparsely; one that does not changes nothing, and custom comes first."""
+    video, folder = Video(), host.directory / "models" / "loras"
+    folder.mkdir(exist_ok=True)
+    weights = {"diffusion_model.blocks.1.ffn.0.diff_b": torch.zeros(256)}
+    save_file(weights, folder / "routed.safetensors", metadata={"tread_config": json.dumps(TREAD)})
+    save_file(weights, folder / "plain.safetensors")
+    chosen = [("routed", "short route"), ("plain", "short route"), ("routed", "custom")]
+    nodes = [video.route(route=route, start_layer=0, lora=f"{name}.safetensors") for name, route in chosen]
+    for node in nodes:
+        video.graph.add("PreviewAny", source=[node[0], 1])
+    result = run(host, video.graph)
+    texts = [result.outputs[node[0]]["text"][0] for node in nodes]
+    assert [text.split("blocks ")[2].split(" (")[0] for text in texts] == ["1 to 3", "1 to 2", "0 to 3"]
+    assert 'routed.safetensors records {"routes": [{"start_layer_idx": 1,' in texts[0]
+    assert "plain.safetensors records no route." in texts[1]
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own model", "Wan"])

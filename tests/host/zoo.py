@@ -1,6 +1,6 @@
 """The host's own transformers, built small with random weights. Runs inside a host's Python."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.ldm.chroma.model
@@ -32,6 +32,7 @@ class Animal:
     pooled: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     behind: bool = False
+    sound: tuple[int, ...] | None = None  # a latent of it goes with every video's
 
 
 FLUX = {
@@ -85,6 +86,23 @@ HUNYUAN = {
 LTX = {
     "image_model": "ltxv", "in_channels": 128, "cross_attention_dim": 32, "attention_head_dim": 16,
     "num_attention_heads": 2, "caption_channels": 20, "num_layers": 5,
+}  # fmt: skip
+LTX2 = {
+    **LTX, "image_model": "ltxav", "audio_cross_attention_dim": 24, "audio_attention_head_dim": 12,
+    "audio_num_attention_heads": 2, "connector_attention_head_dim": 10, "connector_num_attention_heads": 2,
+    "connector_num_layers": 1, "cross_attention_adaln": True, "apply_gated_attention": True,
+}  # fmt: skip
+MINIMAX = {
+    "image_model": "minimax_h3", "hidden_size": 32, "num_layers": 5, "token_refiner_num_layers": 1,
+    "num_attention_heads": 2, "attention_head_dim": 16, "ffn_hidden_size": 64, "text_dim": 20, "timestep_input_dim": 16,
+    "time_embed_hidden_size": 16, "time_embed_dim": 16, "rope_inv_freq_len": 2, "sigma_shift_audio": 12.0,
+}  # fmt: skip
+COSMOS1 = {
+    "image_model": "cosmos", "max_img_h": 64, "max_img_w": 64, "max_frames": 16, "in_channels": 16, "out_channels": 16,
+    "patch_spatial": 2, "patch_temporal": 1, "model_channels": 48, "block_config": "FA-CA-MLP", "num_blocks": 5,
+    "num_heads": 2, "mlp_ratio": 2.0, "crossattn_emb_channels": 20, "pos_emb_cls": "rope3d",
+    "block_x_format": "THWBD", "affline_emb_norm": True, "use_adaln_lora": True, "adaln_lora_dim": 8,
+    "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
 }  # fmt: skip
 HYDIT = {
     "image_model": "hydit", "input_size": (32, 32), "depth": 6, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 2.0,
@@ -205,6 +223,17 @@ ZOO = {
         "LTXV", LTX, (2, 128, 3, 3, 4), (5, 20), {"transformer_blocks": ("x", None)}, patch=(1, 1, 1),
         extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
     ),
+    "LTX-2": Animal(
+        "LTXAV", LTX2, (2, 128, 3, 3, 4), (5, 40), {"transformer_blocks": ("x", 0)}, patch=(1, 1, 1),
+        extra={"attention_mask": torch.ones(1, 5, dtype=torch.long)},
+    ),
+    "MiniMax-H3": Animal(
+        "MiniMaxH3", MINIMAX, (1, 24, 3, 6, 8), (5, 20), {"blocks": ("x", None)}, patch=(1, 2, 2), text=13, others=13,
+        sound=(32, 2, 4),
+    ),
+    "Cosmos 1": Animal(
+        "CosmosT2V", COSMOS1, (2, 16, 3, 6, 8), (5, 20), {"blocks": ("x", None)}, patch=(1, 2, 2)
+    ),
     "HunyuanDiT": Animal(
         "HunyuanDiT", HYDIT, (2, 4, 10, 8), (7, 20), {"blocks": ("x", None)}, others=12,
         extra={
@@ -270,6 +299,26 @@ ZOO = {
 }  # fmt: skip
 
 
+FILES = {
+    "Wan 2.1": replace(
+        ZOO["Wan 2.1"], sizes={**WAN, "dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
+    ),
+    "FLUX.1": replace(
+        ZOO["FLUX.1"],
+        sizes={
+            **FLUX, "hidden_size": 256, "axes_dim": [16, 56, 56], "mlp_ratio": 4.0, "context_in_dim": 64,
+            "vec_in_dim": 64, "depth": 1, "depth_single_blocks": 3,
+        },
+    ),
+}  # fmt: skip
+"""Those that a host can recognise by the keys and shapes of a file."""
+
+
+def blocks_of(network: torch.nn.Module, path: str) -> list[torch.nn.Module]:
+    blocks = getattr(network, path)
+    return list(blocks.values() if isinstance(blocks, torch.nn.ModuleDict) else blocks)
+
+
 def build(animal: Animal, dtype: torch.dtype = torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher | None:
     """The model with seeded random weights, or None where this host does not have it."""
     cls = getattr(comfy.supported_models, animal.config, None)
@@ -300,5 +349,12 @@ def conditions(animal: Animal, seed: int = 1, **extra: Any) -> list:
 
 
 def latent(animal: Animal, batch: int | None = None, seed: int = 2) -> Tensor:
-    shape = (batch or animal.latent[0], *animal.latent[1:])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    """A latent [B, C, ...], or the host's nested tensor of such a video and its sound."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = batch or animal.latent[0]
+    video = torch.randn(batch, *animal.latent[1:], generator=generator)
+    if animal.sound is None:
+        return video
+    from comfy.nested_tensor import NestedTensor  # new hosts only, and so these models
+
+    return NestedTensor([video, torch.randn(batch, *animal.sound, generator=generator)])

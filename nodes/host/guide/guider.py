@@ -11,7 +11,7 @@ from torch import Tensor
 from ....sparse_model.method.guidance import NULL, RULES
 from ....sparse_model.method.schedule import Schedule
 from ..own.model import spec_of
-from ..wire import KEY, with_entry
+from ..wire import KEY, picture_shape, with_entry
 from .auxiliary import Auxiliary
 from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
@@ -79,7 +79,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
     ) -> Tensor:
         """Here the models are loaded, and self.model_options belong to this run alone."""
         first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
-        mask = mask_over(self.model_patcher, self.schedule, self.mask, noise.shape)
+        shape = picture_shape(noise, kwargs.get("latent_shapes"))
+        mask = mask_over(self.model_patcher, self.schedule, self.mask, shape)
         run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1), mask=mask)
         self.model_options = with_entry(self.model_options, run)
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)

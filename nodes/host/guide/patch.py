@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Schedule
-from ..wire import KEY
+from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
 from .run import Run, first_evaluation
@@ -71,7 +71,8 @@ class BeginRun:
         relative = not RULES[self.schedule.rule].beside_cfg and hasattr(guider, "cfg")
         schedule = self.schedule.with_scale(2.0) if relative else self.schedule  # omega - 1 is the share of each step
         first = first_evaluation(guider.model_patcher.get_model_object("model_sampling"), float(sigmas[0]))
-        mask = mask_over(guider.model_patcher, self.schedule, self.mask, args[0].shape)
+        shape = picture_shape(args[0], kwargs.get("latent_shapes"))
+        mask = mask_over(guider.model_patcher, self.schedule, self.mask, shape)
         steps = max(len(sigmas) - 1, 1)
         run = Run(schedule, seed or 0, first, steps, relative, cfg=lambda: guider.cfg, mask=mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run

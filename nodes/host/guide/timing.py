@@ -16,6 +16,7 @@ from torch import Tensor
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Curve, Schedule
 from .patch import guided, unguided
+from .sampling import fitting
 
 SCALE = 2.0
 """Any scale but 1 runs two branches."""
@@ -71,7 +72,7 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
     guider.set_cfg(scale)
     sampling = model.get_model_object("model_sampling")
     sigmas = torch.tensor([float(sampling.percent_to_sigma(0.5)), float(sampling.percent_to_sigma(0.6))])
-    noise = torch.zeros(shape)
+    noise = fitting(model, {"samples": torch.zeros(shape)})  # with a sound, where the model has one
     guider.sample(noise, noise, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=0)
     return seconds[0]
 

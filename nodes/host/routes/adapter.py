@@ -79,6 +79,7 @@ class HostModel:
         def count(branches: Sequence[Branch]) -> int:
             total = 0
             rows = len(set(Evaluation(tuple(branches)).sources))  # one per input, until they keep other tokens
+            rows = len(branches) if self.family.one_row else rows
             for layers, route in stretches:
                 if route is None:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)
@@ -103,7 +104,7 @@ def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
     for name, layer in block.named_modules():
         if hasattr(layer, "num_activated_experts"):  # a mixture: each token runs through some of its experts
             shares[f"{name}.experts."] = layer.num_activated_experts / len(layer.experts)
-        if not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Linear) or name.startswith(stage.uncounted):
             continue
         if "mod" in name.lower() or name.startswith(stage.modulation):
             length = 1

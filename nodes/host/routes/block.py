@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
 from .cut import Cut
-from .families import placed
+from .families import listed, placed
 from .family import Family, Stage
-from .routing import Arguments, Call, Group
-from .rows import flat, map_tensors, put_back
+from .places import over_all_places
+from .routing import Arguments, Call, Group, shuffle
+from .rows import flat, map_tensors, pick, put_back
 
 CURRENT: ContextVar[Call | None] = ContextVar("sparse_guidance_call", default=None)
 """The evaluation that is running in this thread. Not every family hands transformer_options down to its blocks."""
@@ -28,7 +29,8 @@ class RoutedBlock:
     def __init__(self, block: nn.Module, stage: Stage, route: int | None, last: bool, like: nn.Module | None = None):
         self.block, self.stage, self.route, self.last = block, stage, route, last
         self.shadowed: Callable | None = None
-        self.names = stage.positional or _parameters(type(block if like is None else like), stage.tokens)
+        tokens = stage.form.argument(stage.tokens)
+        self.names = stage.positional or _parameters(type(block if like is None else like), tokens)
 
     @property
     def original(self) -> Callable:
@@ -40,14 +42,16 @@ class RoutedBlock:
         call, original = CURRENT.get(), self.original
         if call is None:
             return original(*args, **kwargs)
-        positional = self.names[: len(args)]
-        arguments = {**dict(zip(positional, args, strict=True)), **kwargs}
+        positional, form = self.names[: len(args)], self.stage.form
+        arguments = form.opened({**dict(zip(positional, args, strict=True)), **kwargs})
         call.meet(self.stage, arguments)
 
         def run(changed: Arguments) -> Any:
-            return original(*(changed[name] for name in positional), **{name: changed[name] for name in kwargs})
+            given = form.closed(changed)
+            output = original(*(given[name] for name in positional), **{name: given[name] for name in kwargs})
+            return form.opened_output(output)
 
-        return self._shared(call, arguments, run) if self.route is None else self._routed(call, arguments, run)
+        return form.closed_output((self._shared if self.route is None else self._routed)(call, arguments, run))
 
     def _shared(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, computed once for chunks of one input."""
@@ -69,16 +73,46 @@ class RoutedBlock:
         if group.gamma == 0:
             return run(call.select(arguments, group.rows))
         cut = Cut.of(call, self.stage, self.route, group, arguments)
-        output = run(cut.arguments(arguments)) if cut.layout.left else self._skipped(arguments, group)
+        if cut.layout.left:
+            again = self._shuffled(call, arguments, run, group) if group is call.probed else None
+            output = self._kept(cut, arguments, run)
+            if again is not None:
+                call.probe.check(*again(output))
+        else:
+            output = self._skipped(arguments, group)
         outputs = [output] if self.stage.output is None else list(output)
         for stream, (name, place) in enumerate(self.stage.streams):
             outputs[place] = self._back(cut, stream, arguments[name][group.rows], outputs[place])
         return outputs[0] if self.stage.output is None else tuple(outputs)
 
+    def _kept(self, cut: Cut, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
+        """What the block returns for some rows' kept tokens."""
+        with over_all_places(self.block, self.stage.by_place, cut.places):
+            return run(cut.arguments(arguments))
+
+    def _shuffled(
+        self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any], group: Group
+    ) -> Callable[[Any], tuple[Tensor, ...]]:
+        """Runs the block on the kept tokens of the first of some rows in another order. With its output on all of them
+        in their order: the image tokens that were given and what came of them, [1, K, D] each, the latter twice."""
+        first = Group(group.start, group.start + 1, group.gamma)
+        cut = Cut.of(call, self.stage, self.route, first, arguments, shuffled=True)
+        own = map_tensors(Tensor.clone, [*arguments.values()])  # some blocks write into what they are given
+        again = self._kept(cut, dict(zip(arguments, own, strict=True)), run)
+        image = slice(cut.layout.start, cut.layout.start + cut.layout.left)
+        given = pick(flat(cut.given)[first.rows], cut.layout.kept)[:, image]
+        order, place = shuffle(cut.layout.left, call.device), self.stage.output
+
+        def compared(output: Any) -> tuple[Tensor, ...]:
+            straight, other = (flat(found if place is None else found[place])[:1, image] for found in (output, again))
+            return given, straight[:, order], other
+
+        return compared
+
     def _skipped(self, arguments: Arguments, group: Group) -> Any:
         """What the block returns where the whole path is dropped: the other streams as they came."""
         stage = self.stage
-        return None if stage.output is None else [arguments[stage.text or stage.twin][group.rows]] * 2
+        return None if stage.output is None else [arguments[stage.text or stage.twin or stage.sound][group.rows]] * 2
 
     def _back(self, cut: Cut, stream: int, given: Tensor, kept: Tensor | None) -> Tensor:
         """A stream as it was given, [rows, L, D] or [rows, T, H, W, D], with the kept tokens that ran in their places.
@@ -106,7 +140,7 @@ def routed_blocks(
     found = []
     for path, stage, route, last in placed(network, family, sparsity):
         name = f"diffusion_model.{path}"
-        block = plain(model, replaced, f"diffusion_model.{stage.path}")[int(path.rpartition(".")[2])]
+        block = dict(listed(plain(model, replaced, f"diffusion_model.{stage.path}")))[path.rpartition(".")[2]]
         made = RoutedBlock(block, stage, route, last, like=plain(model, replaced, name))
         found.append(known.get(id(block), made))
     return found

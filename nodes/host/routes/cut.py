@@ -10,8 +10,10 @@ from torch import Tensor
 
 from .family import Family, Stage
 from .layout import Layout
+from .places import Places
 from .routing import Arguments, Call, Group
 from .rows import flat, map_tensors, pick, repeated, rows_of, stretched
+from .speech import ByRow
 
 GEOMETRY = ("grid_sizes",)
 """What the host's transformer_options say about the whole grid of tokens, for patches inside a block."""
@@ -20,7 +22,8 @@ GEOMETRY = ("grid_sizes",)
 @dataclass(frozen=True)
 class Cut:
     """Takes the kept tokens of a `group` of rows out of a block's arguments. `given` are the block's tokens, [N, L, D]
-    or [N, T, H, W, D]; `over_time` says that the latter are modulated differently over time."""
+    or [N, T, H, W, D]; `over_time` says that the latter are modulated differently over time. The tokens are in their
+    order, or `shuffled`."""
 
     call: Call
     stage: Stage
@@ -29,17 +32,24 @@ class Cut:
     given: Tensor
     layout: Layout
     over_time: bool
+    shuffled: bool = False
 
     @classmethod
-    def of(cls, call: Call, stage: Stage, route: int, group: Group, arguments: Arguments) -> "Cut":
+    def of(
+        cls, call: Call, stage: Stage, route: int, group: Group, arguments: Arguments, shuffled: bool = False
+    ) -> "Cut":
         given = arguments[stage.tokens]
         length = flat(given).shape[1]
-        layout = call.layout(group, length, call.text(stage, length), route)
-        return cls(call, stage, route, group, given, layout, bool(_varying(call.family, arguments)))
+        layout = call.layout(group, length, call.text(stage, length), route, shuffled)
+        return cls(call, stage, route, group, given, layout, bool(_varying(call.family, arguments)), shuffled)
 
     @property
     def length(self) -> int:
         return flat(self.given).shape[1]
+
+    @property
+    def places(self) -> Places:
+        return Places(self.layout.kept, self.length)
 
     def arguments(self, arguments: Arguments) -> Arguments:
         """All of them, for these rows and tokens."""
@@ -66,7 +76,7 @@ class Cut:
 
     def table(self, name: str, value: Any) -> Any:
         """A table, or several, with the entries of the kept tokens."""
-        key = name, self.group, self.route, self.length
+        key = name, self.group, self.route, self.length, self.shuffled
         return self.call.again(key, value, partial(map_tensors, partial(self._table, name)))
 
     def _table(self, name: str, value: Tensor) -> Tensor:
@@ -92,7 +102,7 @@ class Cut:
             raise ValueError(
                 f"Token Route cannot tell how {name} of shape {tuple(value.shape)} belongs to {self.length} tokens."
             )
-        return self.call.layout(self.group, size, joint, self.route).kept
+        return self.call.layout(self.group, size, joint, self.route, self.shuffled).kept
 
     def entry(self, stream: int) -> Tensor:
         """The droppable tokens of a stream as they entered the route, [rows, T, D]."""
@@ -110,10 +120,19 @@ class Cut:
         if "model_patch_data" in options:
             cut["model_patch_data"] = {p: self._data(p, data) for p, data in options["model_patch_data"].items()}
         if "patches" in options:
-            cut["patches"] = {name: [*map(named, patches)] for name, patches in options["patches"].items()}
+            grid = options.get("grid_sizes")
+            cut["patches"] = {
+                name: [self._patch(patch, grid) for patch in patches] for name, patches in options["patches"].items()
+            }
         if "optimized_attention_override" in options:
             cut["optimized_attention_override"] = named(options["optimized_attention_override"])
         return cut
+
+    def _patch(self, patch: Callable, grid: Any) -> Callable:
+        """Another node's patch, for kept tokens out of a `grid`."""
+        if isinstance(patch, ByRow):
+            return named(patch.at(self.places, grid), name_of(patch.patch))
+        return named(patch)
 
     def _data(self, patch: Any, data: Any) -> Any:
         """What a patch knows about every token, [b, L, ...], for the kept ones."""
@@ -144,7 +163,7 @@ class Withheld:
     __iter__ = __getitem__ = __len__ = __int__ = __index__ = _read
 
 
-def named(patch: Callable) -> Callable:
+def named(patch: Callable, name: str | None = None) -> Callable:
     """Another node's patch inside a block; ValueError with its name where it fails on the kept tokens."""
 
     @wraps(patch)
@@ -156,8 +175,8 @@ def named(patch: Callable) -> Callable:
         except (RuntimeError, ValueError, IndexError, AssertionError) as problem:
             said = " ".join(str(problem).split())
             raise ValueError(
-                f"{name_of(patch)} cannot work inside a block that drops tokens ({said}): take that node out, or let "
-                "Token Route route other blocks."
+                f"{name or name_of(patch)} cannot work inside a block that drops tokens ({said}): take that node out, "
+                "or let Token Route route other blocks."
             ) from problem
 
     return on_kept_tokens

@@ -1,5 +1,7 @@
 """The families of the host's transformers that can be routed, by the names of their classes."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from ....sparse_model.method.sparsity import Sparsity
@@ -21,12 +23,19 @@ def family_of(network: nn.Module) -> Family:
     raise ValueError(f"Token Route cannot route {name}, {kind}; it works with {known}, and models of this pack.")
 
 
+def listed(blocks: nn.ModuleDict | Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
+    """(name among its neighbours, block) of the blocks of a stage, which stand in a list or in a dictionary."""
+    if isinstance(blocks, nn.ModuleDict):
+        return list(blocks.items())
+    return [(str(number), block) for number, block in enumerate(blocks)]
+
+
 def numbered_blocks(network: nn.Module, family: Family) -> list[tuple[str, Stage, nn.Module]]:
     """(path below the network, stage, block) of every block, in the order and numbering of the trainers."""
     return [
-        (f"{stage.path}.{number}", stage, block)
+        (f"{stage.path}.{name}", stage, block)
         for stage in family.stages
-        for number, block in [*enumerate(getattr(network, stage.path))][stage.part(network)]
+        for name, block in listed(getattr(network, stage.path))[stage.part(network)]
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ....sparse_model.method.sparsity import Route, short_route, trainers_route
+from .forms import FORM, Form
 
 Span = tuple[int, int]
 """Where the droppable tokens of a sequence stand: their start and their count."""
@@ -24,9 +25,10 @@ class Stage:
 
     `output` is the place of the image tokens in what a block returns, None if it is all. `text` names the argument with
     the text tokens where they are a stream of their own; `joint` says that they stand in the sequence itself. `twin`
-    names a second stream of the same image tokens, in the other place of what a block returns; `anew` says that its
-    tokens are not those that the stage before it returned. `positional` names arguments that the block's own signature
-    does not.
+    names a second stream of the same image tokens, in the other place of what a block returns; `sound` one of other
+    tokens in that place. `anew` says that its tokens are not those that the stage before it returned. `positional`
+    names arguments that the block's own signature does not. `form` is how the block takes all that. `by_place` names
+    parts of the block that treat every token on its own, by its place in the whole sequence.
 
     For the cost, beginnings of the names of weights: `over_text` those that run over text tokens, `over_both` over text
     and image tokens beside them, `reread` over text once more, for a cross-attention behind a joint one, `over_image`
@@ -40,14 +42,18 @@ class Stage:
     output: int | None = None
     joint: bool = False
     twin: str | None = None
+    sound: str | None = None
     anew: bool = False
     part: Callable[[nn.Module], slice] = lambda network: slice(None)
     positional: tuple[str, ...] = ()
+    form: Form = FORM
+    by_place: tuple[str, ...] = ()
     over_text: tuple[str, ...] = ()
     over_both: tuple[str, ...] = ()
     reread: tuple[str, ...] = ()
     over_image: tuple[str, ...] = ()
     modulation: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     @property
     def streams(self) -> tuple[tuple[str, int], ...]:
@@ -77,6 +83,7 @@ class Family:
     `folded`     arguments whose rows are folded into their second dimension.
     `stacked`    arguments that may hold several batches of rows, one behind the other.
     `cut`        argument -> how one that is no tensor is cut down to a Layout's kept tokens.
+    `one_row`    the network takes one row at a time.
     `text_last`  network -> whether text follows the image in joint sequences.
     `route`      what "family default" means; saved workflows depend on it.
     """
@@ -93,6 +100,7 @@ class Family:
     folded: tuple[str, ...] = ()
     stacked: tuple[str, ...] = ()
     cut: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
+    one_row: bool = False
     text_last: Callable[[nn.Module], bool] = lambda network: False
     route: Callable[[int], Route] = short_route
 

@@ -1,22 +1,28 @@
 """A token route on any MODEL of the host: recorded on a clone, carried out whenever the clone's network is called."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
+from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of, places_of
+from ..wire import evaluation_of, picture_shape, places_of
 from .block import RoutedBlock, installed, routed_blocks
+from .cut import name_of
 from .families import placed
 from .family import Family
+from .probe import Probe, inside_blocks, objects_inside
 from .routing import Call
+from .rows import rows_of
+from .speech import one_row_at_a_time
 
 KEY = "token_route"
 """The name of our wrapper, callback and attachment on a model of the host."""
@@ -34,6 +40,19 @@ def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatc
     return clone
 
 
+def row_by_row(given: tuple, more: dict[str, Any]) -> Iterator[tuple[tuple, dict[str, Any]]]:
+    """The arguments of a call of a model, positional and named, for each row of its batch."""
+    total, options = len(given[0]), given[-1]
+    for i in range(total):
+        chunk = i * len(options.get("cond_or_uncond", [0])) // total
+        own = {name: options[name][chunk : chunk + 1] for name in ("cond_or_uncond", "uuids") if name in options}
+
+        def row(value: Any, i: int = i) -> Any:
+            return rows_of(value, total, slice(i, i + 1)) if isinstance(value, Tensor) else value
+
+        yield (*map(row, given[:-1]), {**options, **own}), {name: row(value) for name, value in more.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class RouteTokens:
     """APPLY_MODEL wrapper: the network runs with routed blocks where this evaluation drops tokens.
@@ -45,10 +64,15 @@ class RouteTokens:
     family: Family
     sparsity: Sparsity
     _blocks: WeakKeyDictionary[nn.Module, list[RoutedBlock]] = field(default_factory=WeakKeyDictionary, init=False)
+    _unprobed: WeakKeyDictionary[nn.Module, list[str]] = field(default_factory=WeakKeyDictionary, init=False)
+    """Models at the beginning of a run, with the names of what other nodes have replaced inside routed blocks."""
 
     def begin(self, patcher: ModelPatcher) -> None:
         """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
         self._find(patcher.model, patcher.object_patches_backup)
+        network = plain(patcher.model, patcher.object_patches_backup, "diffusion_model")
+        routed = [path for path, _, route, _ in placed(network, self.family, self.sparsity) if route is not None]
+        self._unprobed[patcher.model] = objects_inside(patcher.object_patches, routed)
 
     def __call__(
         self,
@@ -61,17 +85,25 @@ class RouteTokens:
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
         **kwargs: Any,
     ) -> Tensor:
+        if self.family.one_row and len(x) > 1:
+            given = (x, t, c_concat, c_crossattn, control, transformer_options)
+            return torch.cat([self(executor, *row, **more) for row, more in row_by_row(given, kwargs)])
         model, now = executor.class_obj, evaluation_of(transformer_options, x, t)
         blocks, call = [], None
         if now.sparse:
             blocks = self._blocks[model] if model in self._blocks else self._find(model, {})
             network, inputs = self._network(model), {**kwargs, "c_concat": c_concat}
-            grid = self.family.grid(network, x.shape[2:])
+            shape = picture_shape(x, kwargs.get("latent_shapes"))
+            grid = self.family.grid(network, shape[2:])
             start, count = self.family.span(network, grid, inputs, math.prod(grid))
             part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
-            now = now.placed(self.sparsity, x.shape[2:], self.family.sides(network, x.ndim - 2), part)
+            now = now.placed(self.sparsity, shape[2:], self.family.sides(network, len(shape) - 2), part)
             labels = places_of(transformer_options, x, t)
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels)
+            probe = self._probe(model, now, transformer_options)
+            if "patches" in transformer_options:
+                patches = one_row_at_a_time(transformer_options["patches"])
+                transformer_options = {**transformer_options, "patches": patches}
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe)
         with installed(blocks, call):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
@@ -79,6 +111,13 @@ class RouteTokens:
         before = self._blocks.get(model, ())
         self._blocks[model] = routed_blocks(model, replaced, self.family, self.sparsity, before)
         return self._blocks[model]
+
+    def _probe(self, model: nn.Module, now: Evaluation, options: Mapping[str, Any]) -> Probe | None:
+        """Once in a run, where other nodes have put something inside routed blocks and these run on kept tokens."""
+        if model not in self._unprobed or not any(0 < branch.gamma < 1 for branch in now.branches):
+            return None
+        suspects = [*self._unprobed.pop(model), *map(name_of, inside_blocks(options))]
+        return Probe(tuple(dict.fromkeys(suspects))) if suspects else None
 
     @staticmethod
     def _network(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ....sparse_model.method.branches import Evaluation
 from .family import Family, Stage
 from .layout import Layout
+from .probe import Probe
 from .rows import flat, folded_rows_of, map_tensors, rows_of, stacked_rows_of
 
 Arguments = dict[str, Any]
@@ -43,6 +44,11 @@ class Entry:
     text: int
 
 
+def shuffle(count: int, device: torch.device) -> Tensor:
+    """One and the same order of `count` tokens every time."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(count)).to(device)
+
+
 def remembered(method: Callable) -> Callable:
     """A method of a Call that is computed once for each of its arguments: all blocks ask for the same."""
 
@@ -61,6 +67,7 @@ class Call:
     """One evaluation of a host's `network`: `rows` rows of `grid` patches, with the further `inputs` of the call.
 
     `labels` are the places of its chunks in the host's lists of labels; another node may have made more chunks of them.
+    `probe` asks of every routed block whether the order of tokens matters.
     """
 
     network: nn.Module
@@ -71,6 +78,7 @@ class Call:
     inputs: dict[str, Any]
     device: torch.device
     labels: tuple[int, ...] | None = None
+    probe: Probe | None = None
     _results: dict[Callable, dict[tuple, Any]] = field(default_factory=dict, init=False)
     _text: int | None = field(default=None, init=False)
     _entries: dict[tuple[int, bool], Entry] = field(default_factory=dict, init=False)
@@ -90,6 +98,12 @@ class Call:
             step = 1 if self.family.rowwise and gamma > 0 else chunk * self.size - start
             found += [Group(row, row + step, gamma) for row in range(start, chunk * self.size, step)]
         return found
+
+    @cached_property
+    def probed(self) -> Group | None:
+        """The group of rows that a probe looks at: the sparsest one that runs at all."""
+        running = [group for group in self.groups if 0 < group.gamma < 1]
+        return max(running, key=lambda group: group.gamma, default=None) if self.probe else None
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:
@@ -149,8 +163,9 @@ class Call:
         return drawn[group.start - first : group.stop - first]
 
     @remembered
-    def layout(self, group: Group, length: int, text: int, route: int) -> Layout:
-        """Which positions of a sequence, `text` of which are joint text tokens, some rows keep."""
+    def layout(self, group: Group, length: int, text: int, route: int, shuffled: bool = False) -> Layout:
+        """Which positions of a sequence, `text` of which are joint text tokens, some rows keep, in their order, or with
+        the image's `shuffled`."""
         start, count = self.span(length - text)
         if not self.family.text_last(self.network):
             start = start + text
@@ -160,6 +175,8 @@ class Call:
         kept = torch.cat([others, subset + start], dim=1).sort(dim=1).values
         droppable = torch.arange(start, start + count, device=self.device).expand(len(subset), -1)
         left = subset.shape[1]
+        if shuffled:
+            kept[:, start : start + left] = kept[:, start : start + left][:, shuffle(left, self.device)]
         return Layout(kept, droppable, start, count - left, left)
 
     def select(self, arguments: Arguments, rows: slice, leave: tuple[str, ...] = ()) -> Arguments:

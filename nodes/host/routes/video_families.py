@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Route, trainers_route
-from .family import Family, Span, Stage
+from .family import Family, Span, Stage, last
+from .forms import NoRows, PerFrame, RowsInside, Together
 from .image_families import FLUX_INDEXED, FLUX_SLICES, FLUX_STAGES
 from .layout import Layout
 from .rows import pick
@@ -71,6 +72,18 @@ def after_first_frame(network: nn.Module, grid: tuple[int, ...], inputs: Mapping
     return start, math.prod(grid) - start
 
 
+def modulated_segments(segments: list[tuple[int, int, Any]], layout: Layout) -> list[tuple[int, int, Any]]:
+    """MiniMax-H3: ranges of tokens, and which row of the modulation each takes, one or one for every token."""
+    kept = layout.kept[0]
+
+    def rows(start: int, stop: int, row: Any) -> Any:
+        if not isinstance(row, Tensor):
+            return row
+        return row[kept[(kept >= start) & (kept < stop)] - start]
+
+    return [(layout.moved(start), layout.moved(stop), rows(start, stop, row)) for start, stop, row in segments]
+
+
 def motif_route(depth: int) -> Route:
     """TREAD's advice, over the blocks that encode: the trainer's code cannot route across into the eight that decode,
     and which route it took is not published."""
@@ -85,6 +98,22 @@ VIDEO_FAMILIES = (
         ("WanModel", "VaceWanModel", "CameraWanModel", "AnimateWanModel", "WanModel_S2V", "WanDancerModel"),
         (Stage("blocks", "x", over_text=("cross_attn.k", "cross_attn.v")),),
         span=after_reference,
+        indexed={"freqs": (1,)},
+        stretched={"e": 4},
+        route=trainers_route,
+    ),
+    Family(
+        "Wan HuMo",
+        ("HumoWanModel",),
+        (
+            Stage(
+                "blocks",
+                "x",
+                by_place=("audio_cross_attn_wrapper",),
+                over_text=("cross_attn.k", "cross_attn.v"),
+                uncounted=("audio_",),
+            ),
+        ),
         indexed={"freqs": (1,)},
         stretched={"e": 4},
         route=trainers_route,
@@ -114,6 +143,56 @@ VIDEO_FAMILIES = (
         span=before_keyframes,
         indexed={"pe": (1,), "timestep": (1,)},
         cut={"self_attention_mask": guide_mask},
+    ),
+    Family(
+        "LTX-2",
+        ("LTXAVModel",),
+        (
+            Stage(
+                "transformer_blocks",
+                "vx",
+                sound="ax",
+                output=0,
+                form=Together("x", ("vx", "ax")),
+                over_text=("attn2.to_k", "attn2.to_v"),
+                uncounted=("audio_", "video_to_audio_"),
+            ),
+        ),
+        patch=lambda network: network.patchifier.patch_size,
+        span=before_keyframes,
+        indexed={"v_pe": (1,), "v_cross_pe": (1,)},
+        cut={
+            "self_attention_mask": guide_mask,
+            "v_timestep": PerFrame.kept,
+            "v_cross_scale_shift_timestep": PerFrame.kept,
+            "v_cross_gate_timestep": PerFrame.kept,
+        },
+        route=trainers_route,
+    ),
+    Family(
+        "MiniMax-H3",
+        ("MiniMaxH3Model",),
+        (Stage("blocks", "x", form=NoRows("x"), modulation=("adaln_proj",)),),
+        span=last,
+        indexed={"rope_freqs": (1,)},
+        common=("t_emb", "mod_segments"),
+        cut={"mod_segments": modulated_segments},
+        one_row=True,
+        route=trainers_route,
+    ),
+    Family(
+        "Cosmos 1",
+        ("GeneralDIT",),
+        (
+            Stage(
+                "blocks",
+                "x",
+                form=RowsInside({"x": 3, "crossattn_emb": 1}, output=3),
+                over_text=("blocks.1.block.attn.to_k", "blocks.1.block.attn.to_v"),
+            ),
+        ),
+        patch=lambda network: (network.patch_temporal, network.patch_spatial, network.patch_spatial),
+        indexed={"rope_emb_L_1_1_D": (0,)},
     ),
     Family(
         "Cosmos-Predict2, Anima",

@@ -6,6 +6,8 @@ from pathlib import Path
 from .measuring_options import add_common, bench_of
 from .numbers import real, whole
 
+STOPPED = "what was measured is kept, and the same call goes on from there"
+
 
 def add_parser(commands) -> argparse.ArgumentParser:
     from ..evaluation.metrics import NEIGHBOURS
@@ -45,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from ..evaluation.plots import draw, picture_grid, table
     from ..evaluation.results import Results
     from ..evaluation.sweep import Sizes, Sweep
+    from ..writing import whole_file
 
     plans = options.plans or ([] if options.budget is not None else ["compare"])
     if unknown := [plan for plan in plans if plan not in PLANS]:
@@ -61,6 +64,9 @@ def run(options: argparse.Namespace) -> None:
         for path in draw(sweep.results.rows, options.plots):
             print(path)
         if any(row["plan"] == "compare" for row in sweep.results.rows):
-            picture_grid(bench, sweep.results.rows).save(options.plots / "pictures.png")
+            picture = picture_grid(bench, sweep.results.rows)
+            with whole_file(options.plots / "pictures.png") as temporary:
+                picture.save(temporary, "PNG")
         for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
-            (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")
+            with whole_file(options.plots / f"{plan}.md") as temporary:
+                temporary.write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")

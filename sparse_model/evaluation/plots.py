@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..checkpoints.metadata import schedule_from_dict
 from ..pictures.image import contact_sheet
+from ..writing import whole_file
 from .measure import FIGURES, Bench, Cell
 
 Row = dict[str, Any]
@@ -28,7 +29,8 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         if any(row["plan"] == plan for row in rows):
             made.append(folder / f"{name}.png")
             figure = plot(rows)
-            figure.savefig(made[-1], dpi=110)
+            with whole_file(made[-1]) as temporary:
+                figure.savefig(temporary, dpi=110, format="png")
     if not made:
         raise ValueError("the results have no cells that a plot is made of; run a plan such as compare first.")
     return made

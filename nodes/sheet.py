@@ -12,6 +12,7 @@ from comfy_api.latest import io, ui
 from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.pictures.image import Tile, fitted, labelled_sheet
+from .host.guide.checks import check_vae
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
 from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule, sampler_inputs
 
@@ -200,6 +201,7 @@ class SparseGuidanceSheet(io.ComfyNode):
     ) -> io.NodeOutput:
         if x_axis == y_axis != NOTHING:
             raise ValueError(f"Both axes of the sheet vary {x_axis}; choose another x_axis or y_axis.")
+        check_vae(model, vae)
         base = Setting(sparsity if sparsity is not None else preset_schedule(preset, model), steps, cfg)
         columns, rows = values_of("x", x_axis, x_values), values_of("y", y_axis, y_values)
         sampling = {"seed": seed, "sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise}

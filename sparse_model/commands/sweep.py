@@ -44,7 +44,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     from ..evaluation.calibrate import calibrate
     from ..evaluation.plans import PLANS
-    from ..evaluation.plots import draw, picture_grid, table
+    from ..evaluation.plots import draw, picture_grid, table, whole
     from ..evaluation.results import Results
     from ..evaluation.sweep import Sizes, Sweep
     from ..writing import whole_file
@@ -61,12 +61,13 @@ def run(options: argparse.Namespace) -> None:
     if options.budget is not None:
         calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
-        for path in draw(sweep.results.rows, options.plots):
+        rows = [row for row in sweep.results.rows if whole(row)]
+        for path in draw(rows, options.plots):
             print(path)
-        if any(row["plan"] == "compare" for row in sweep.results.rows):
-            picture = picture_grid(bench, sweep.results.rows)
+        if any(row["plan"] == "compare" for row in rows):
+            picture = picture_grid(bench, rows)
             with whole_file(options.plots / "pictures.png") as temporary:
                 picture.save(temporary, "PNG")
-        for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
+        for plan in dict.fromkeys(row["plan"] for row in rows):
             with whole_file(options.plots / f"{plan}.md") as temporary:
-                temporary.write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")
+                temporary.write_text(table(rows, plan) + "\n", encoding="utf-8")

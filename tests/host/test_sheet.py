@@ -29,7 +29,7 @@ class Sheets(Scene):
             "denoise": 1.0, "max_pictures": 36, "picture_size": 64,
         }  # fmt: skip
         known = {"model": self.model, "positive": self.positive, "latent_image": self.latent, "vae": self.vae}
-        return self.graph.add("SparseGuidanceSheet", **known, **{**rest, **values})[0]
+        return self.graph.add("SparseGuidanceSheet", **{**known, **rest, **values})[0]
 
     def picture(self, samples: list) -> str:
         decoded = self.graph.add("VAEDecode", samples=samples, vae=self.vae)
@@ -136,13 +136,13 @@ def test_axes(host: Host) -> None:
 def test_a_vae_of_another_model_is_refused_before_anything_is_sampled(host: Host) -> None:
     spec = replace(SPEC, config=replace(SPEC.config, in_channels=4), latent="sd")
     write_checkpoint(host.directory / "models" / "diffusion_models" / "latents.safetensors", spec)
-    for vae, words in (
-        ("pixel_space", "decodes latents of 3 channels, but this model makes 4"),
-        (None, "holds no VAE"),
+    for other, words in (
+        (True, "decodes latents of 3 channels, but this model makes 4"),
+        (False, "holds no VAE"),
     ):
         scene = Sheets()
         scene.graph.nodes[scene.model[0]]["inputs"]["model_name"] = "latents.safetensors"
-        scene.sheet(vae=scene.vae if vae else [scene.model[0], 2])
+        scene.sheet(vae=scene.vae if other else [scene.model[0], 2])
         result = host.run(scene.graph.nodes)
         assert result.error is not None and words in result.error["exception_message"]
         assert result.progress == []

@@ -42,6 +42,8 @@ def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequen
     ValueError if it leaves the branches of SG nothing to differ in."""
     if mask is None or not schedule.sparse:
         return None
+    if mask.ndim < 2 or not mask.numel():
+        raise ValueError(f"The mask is empty ({list(mask.shape)}): connect a mask with pixels, or none.")
     adapter, placed = adapter_of(model), TokenMask(mask, shape[2:])
     tokens, stay = adapter.tokens(tuple(shape)), adapter.staying(placed, tuple(shape))
     plain = replace(subsets(), factors=adapter.sparsity.factors)

@@ -77,12 +77,12 @@ class BeginRun:
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         notices = begin(guider.model_options)
         output = executor(*args, **kwargs)
-        if not run.evaluations:
+        if not run.evaluations and len(sigmas) > 1:
             notices.say(
                 f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
                 "KSampler, CFGGuider or Sparse Guider."
             )
-        elif relative and run.unscaled == run.evaluations:
+        elif relative and run.evaluations and run.unscaled == run.evaluations:
             notices.say(
                 "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "
                 "CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."

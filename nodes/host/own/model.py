@@ -1,5 +1,6 @@
 """The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
 
+import math
 from typing import Any, ClassVar
 
 import comfy.conds
@@ -10,6 +11,7 @@ import torch
 from comfy.model_base import ModelType
 from torch import Tensor
 
+from ....sparse_model.checkpoints.metadata import RECORD, to_tensor
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
 from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
@@ -113,6 +115,11 @@ class Config(comfy.supported_models_base.BASE):
 
     def get_model(self, state_dict: dict, prefix: str = "", device: Any = None) -> "SparseModel":
         return SparseModel(self, device)
+
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The host's Save nodes keep no metadata of a file; without it a merged model would be taken for another."""
+        record = {} if RECORD in state_dict else {RECORD: to_tensor(self.unet_config["spec"])}
+        return super().process_unet_state_dict_for_saving({**state_dict, **record})
 
 
 class SparseModel(comfy.model_base.BaseModel):
@@ -243,6 +250,8 @@ def camera_of(spec: ModelSpec, conditioning: dict[str, Any]) -> Tensor | None:
                 "The conditioning moves a camera, which this model does not have; take Sparse Camera Condition out."
             )
         return None
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"The camera's shifts and zoom must be numbers, not {', '.join(f'{v:g}' for v in values)}.")
     if not values[2] > 0:
         raise ValueError(f"The camera's zoom is {values[2]:g}; use a number above 0, 1 for the whole picture.")
     return torch.tensor([values])

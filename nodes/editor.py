@@ -14,6 +14,7 @@ from server import PromptServer
 from ..sparse_model.checkpoints.checkpoint import open_checkpoint
 from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names
+from ..sparse_model.files import printable
 from ..sparse_model.method.guidance import RULES
 from .host.own.folders import model_path
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
@@ -32,18 +33,20 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
     """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which widgets
     count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it,
     which takes omega's place (`scaled`) unless the rule leaves cfg its own meaning."""
-    preset, values = asked.get("preset"), asked.get("values") or {}
-    answer: dict[str, Any] = {"used": used_widgets(preset, values)}
+    preset, values, answer = asked.get("preset"), asked.get("values") or {}, {}
     try:
+        answer["used"] = used_widgets(preset, values)
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
         schedule = custom_schedule(values) if preset == CUSTOM else recommended(preset, spec)
         scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
         if scaled:
             schedule = schedule.with_scale(float(asked["scale"]))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        return {**answer, "error": str(error) if isinstance(error, ValueError) else "These values are incomplete."}
-    return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
+        return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
+    except ValueError as error:
+        return {**answer, "error": printable(str(error))}
+    except Exception:  # whatever else comes of values that no widget has
+        return {**answer, "error": "These values are incomplete."}
 
 
 def labels(name: str) -> list[str]:
@@ -57,7 +60,7 @@ def labels(name: str) -> list[str]:
 
 def spec_of_file(name: str) -> ModelSpec:
     """What a checkpoint of the loaders' lists is; ValueError if it is none or cannot be read."""
-    path = model_path(name, "checkpoints")
+    path = model_path(name, "checkpoints") if isinstance(name, str) and "\0" not in name else None
     if path is None:
         raise ValueError(f"There is no checkpoint '{name}' in models/diffusion_models or models/checkpoints.")
     return _read(path, Path(path).stat().st_mtime_ns)
@@ -70,7 +73,10 @@ def _read(path: str, changed: int) -> ModelSpec:
 
 
 async def _plan(request: web.Request) -> web.Response:
-    asked = await request.json()
+    try:
+        asked = await request.json()
+    except (ValueError, RecursionError):
+        asked = None
     if not isinstance(asked, dict):
         return web.json_response({"error": "a plan is asked for by an object."}, status=400)
     return web.json_response(await asyncio.to_thread(plan, asked))

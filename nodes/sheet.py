@@ -1,21 +1,28 @@
 """A labelled contact sheet over two settings: how people find them by eye."""
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
+from ..sparse_model.files import printable
 from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.pictures.image import Tile, fitted, labelled_sheet
+from .host.guide.checks import check_vae
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
 from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule, sampler_inputs
 
 NOTHING = "nothing"
+MOST_STEPS = 10_000
+LARGEST = 1 << 28
+"""Pixels of all pictures of a sheet together: three gigabytes as the host's IMAGE."""
+SHOWN = 40
+"""Characters of a value in a title."""
 
 
 def _scheduled(**curves: Callable[[str], object]) -> Callable[[object, Setting, str], Setting]:
@@ -79,8 +86,8 @@ def _preset(text: str, model: object) -> Schedule:
 
 
 def _count(text: str) -> int:
-    if _whole(text) < 1:
-        raise ValueError("there must be at least 1 step")
+    if not 1 <= _whole(text) <= MOST_STEPS:
+        raise ValueError(f"there must be at least 1 step, and at most {MOST_STEPS}")
     return _whole(text)
 
 
@@ -137,7 +144,7 @@ class SparseGuidanceSheet(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same for all pictures.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps of each picture."),
+                io.Int.Input("steps", default=20, min=1, max=MOST_STEPS, tooltip="Denoising steps of each picture."),
                 *sampler_inputs(),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How much of the latent is drawn anew."
@@ -200,6 +207,7 @@ class SparseGuidanceSheet(io.ComfyNode):
     ) -> io.NodeOutput:
         if x_axis == y_axis != NOTHING:
             raise ValueError(f"Both axes of the sheet vary {x_axis}; choose another x_axis or y_axis.")
+        check_vae(model, vae)
         base = Setting(sparsity if sparsity is not None else preset_schedule(preset, model), steps, cfg)
         columns, rows = values_of("x", x_axis, x_values), values_of("y", y_axis, y_values)
         sampling = {"seed": seed, "sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise}
@@ -207,12 +215,19 @@ class SparseGuidanceSheet(io.ComfyNode):
         beside = {"no guidance": cfg_alone(1.0, steps)} | ({f"CFG {cfg:g}": cfg_alone(cfg, steps)} if cfg != 1 else {})
         count = len(columns) * len(rows) + len(beside)
         if count > max_pictures:
-            pairs = list(itertools.product(columns, rows))
-            some = [cell(sheet, base, {x_axis: x, y_axis: y}) for x, y in pairs[:: max(len(pairs) // 16, 1)]]
+            places = range(0, len(columns) * len(rows), max(len(columns) * len(rows) // 16, 1))
+            pairs = [(columns[place // len(rows)], rows[place % len(rows)]) for place in places]
+            some = [cell(sheet, base, {x_axis: x, y_axis: y}) for x, y in pairs]
             found = [each for each in some if isinstance(each, Setting)] or [base]
             raise ValueError(
                 f"This sheet has {count} pictures, which would take about {duration(sheet.seconds(found) * count)}; "
                 f"shorten x_values or y_values, or raise max_pictures from {max_pictures}."
+            )
+        if count * picture_size**2 > LARGEST:
+            side = math.isqrt(LARGEST // count)
+            raise ValueError(
+                f"A sheet of {count} pictures of {picture_size} pixels is too large for memory; use a picture_size of "
+                f"{side} or less, or shorter lists."
             )
         grid = [[cell(sheet, base, {x_axis: x, y_axis: y}) for x in columns] for y in rows]
         compared = {title: possible(sheet, setting) for title, setting in beside.items()}
@@ -252,7 +267,7 @@ def values_of(name: str, axis: str, text: str) -> list[str]:
 
 
 def label(axis: str, value: str) -> str:
-    return "" if axis == NOTHING else f"{axis} {value}"
+    return "" if axis == NOTHING else f"{axis} {printable(value, SHOWN)}"
 
 
 def varied(model: object, base: Setting, values: dict[str, str]) -> Setting:
@@ -265,12 +280,13 @@ def varied(model: object, base: Setting, values: dict[str, str]) -> Setting:
         try:
             setting = AXES[axis](model, setting, left[axis])
         except ValueError as error:
-            raise ValueError(f"{axis} {left[axis]}: {error}") from error
+            raise ValueError(f"{label(axis, left[axis])}: {error}") from error
     return setting
 
 
 def cell(sheet: Sheet, base: Setting, values: dict[str, str]) -> Setting | str:
-    """A setting that can be sampled, or why it cannot."""
+    """A setting that can be sampled, or why it cannot. Of ten thousand the artist can press Cancel."""
+    throw_exception_if_processing_interrupted()
     try:
         return possible(sheet, varied(sheet.model, base, values))
     except ValueError as error:

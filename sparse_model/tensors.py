@@ -24,6 +24,8 @@ AVERAGED = ("ema_state_dict", "ema", "model_state_dict", "model", "state_dict", 
 PREFIXES = ("module.", "_orig_mod.", "state.model.denoiser.", "model.", "denoiser.", "net.", "diffusion_model.")
 DAMAGED = "not a whole safetensors file; download or copy it again."
 HEADER_LIMIT = 100_000_000  # bytes, as in the format's own library
+INFLATED, SMALL = 8, 64 << 20  # how many times its own size an archive may hold, and how many bytes any may
+MAKING_BYTES, ZIP = b"\nbytearray\n", b"PK\x03\x04"
 NESTING = 8  # of the dictionaries around weights
 PICKLES = {".pt", ".pth", ".ckpt", ".bin"}
 TYPES = {
@@ -145,14 +147,16 @@ def _in_safetensors(file: BinaryIO, start: int, key: str, begin: int, end: int, 
 
 
 def _pickled(path: Path) -> Contents:
-    """Reads with the restricted unpickler only. Namespace is what DiT's training script stores its options in."""
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        with zipfile.ZipFile(path) as archive:  # compressed tensors cannot be mapped: their bytes are no values
-            mapped = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    """Reads with the restricted unpickler only, all of the file at once: of memory that is mapped the system takes away
+    what somebody cuts off a file. Namespace is what DiT's training script stores its options in."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
+        with path.open("rb") as file:
+            room = _room(file)
+            file.seek(0)
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                data = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except (FileError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "weights_only" in str(error).lower():
             raise FileError(
@@ -163,17 +167,50 @@ def _pickled(path: Path) -> Contents:
     except Exception as error:  # whatever the unpickler trips over
         raise FileError("not a whole PyTorch checkpoint; download or copy it again.") from error
     weights, wrappers = _weights(data)
-    return Contents({key: _in_memory(key, value, zipped and mapped) for key, value in weights.items()}, {}, wrappers)
+    tensors = {key: _in_memory(key, value) for key, value in weights.items()}
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in weights.values()}
+    if sum(storages.values()) > room:
+        raise FileError("holds tensors of more bytes than it has itself; it is damaged.")
+    return Contents(tensors, {}, wrappers)
 
 
-def _in_memory(key: str, value: Tensor, mapped: bool) -> Stored:
+def _room(file: BinaryIO) -> int:
+    """How many bytes a file of PyTorch holds. FileError for one of a few kilobytes that would fill the memory: an
+    archive of which far more comes out, or a pickle that makes bytes of its own, which the restricted unpickler lets
+    it do."""
+    size, pickles = file.seek(0, 2), [file]
+    file.seek(0)
+    if file.read(len(ZIP)) == ZIP:
+        archive = zipfile.ZipFile(file)
+        entries = archive.infolist()
+        inside = sum(entry.file_size for entry in entries)
+        if inside > max(INFLATED * size, SMALL):
+            raise FileError("holds many times more than weights can be compressed; it is damaged.")
+        size, pickles = inside, [archive.open(entry) for entry in entries if entry.filename.lower().endswith(".pkl")]
+    for each in pickles:
+        each.seek(0)
+        if _found(MAKING_BYTES, each):
+            raise FileError("holds bytes besides tensors, so it was not opened; ask its author for safetensors.")
+    return size
+
+
+def _found(needle: bytes, file: BinaryIO) -> bool:
+    end = b""
+    while part := file.read(1 << 24):
+        if needle in end + part:
+            return True
+        end = part[-len(needle) :]
+    return False
+
+
+def _in_memory(key: str, value: Tensor) -> Stored:
     ordinary = value.layout is torch.strided and not value.is_nested and not value.is_quantized
     if not ordinary or value.device.type != "cpu" or value.dtype.is_complex:
         raise FileError(f"{key} is not an ordinary tensor of real numbers.")
     if value.numel() * value.dtype.itemsize > value.untyped_storage().nbytes():
         raise FileError(f"{key} is stored as a view that repeats its values, not whole.")
     value = value.detach()
-    return Stored(tuple(value.shape), value.dtype, value.clone if mapped else lambda: value)
+    return Stored(tuple(value.shape), value.dtype, lambda: value)
 
 
 def _weights(data: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -18,13 +18,15 @@ from ..writing import whole_file
 from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
-from .metadata import KEY, from_metadata, to_metadata
+from .metadata import KEY, RECORD, from_metadata, from_tensor, to_metadata
 from .quantised import multiplied_out
 from .source import find
 from .spec import ModelSpec
 
 # what training leaves beside weights and no network needs
 LEFT_OVER = re.compile(r"^(optimizer|opt|lr_scheduler|scheduler)\.|(^|\.)(num_updates|n_averaged|step|decay)$")
+
+HOSTS = "model.diffusion_model."  # what ComfyUI writes in front of the keys of a network
 
 
 class CheckpointError(ValueError):
@@ -89,10 +91,10 @@ def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
             source = find(path)
             contents = stack.enter_context(opened(source.files))
             tensors = multiplied_out(contents)
-            if KEY in contents.metadata:
-                spec = from_metadata(contents.metadata)
-            else:
-                spec = recognise(Clues.of(tensors, source, contents))
+            if HOSTS + RECORD in tensors:  # beside a text encoder or a VAE
+                tensors = {key.removeprefix(HOSTS): value for key, value in tensors.items() if key.startswith(HOSTS)}
+            metadata = from_tensor(tensors.pop(RECORD)) if RECORD in tensors else contents.metadata
+            spec = from_metadata(metadata) if KEY in metadata else recognise(Clues.of(tensors, source, contents))
             check_sizes(spec)
             with limited(2 * len(tensors) + 1000):
                 network = build(spec, replace(TORCH, device="meta"))

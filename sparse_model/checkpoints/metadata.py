@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..conditions.text import TextSpec
 from ..files import FileError
 from ..method.prediction import KINDS, Flow, Prediction
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
+from ..tensors import Stored
 from .families import ARCHITECTURES
 from .spec import LATENTS, ModelSpec
 
 KEY = "sparse_model"
+RECORD = "sparse_model.record"
+"""The key of a tensor of bytes that holds the metadata in JSON, in files of programs that save tensors alone."""
 
 
 def to_metadata(spec: ModelSpec) -> dict[str, str]:
@@ -72,6 +78,22 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelSpec:
         raise FileError(f"its '{KEY}' metadata is damaged; download or convert it again.") from error
     except ValueError as error:  # of values of the right type that routes, schedules and predictions do not take
         raise FileError(f"its '{KEY}' metadata holds what cannot be: {error}") from error
+
+
+def to_tensor(spec: ModelSpec) -> Tensor:
+    """What RECORD holds: bytes [n]."""
+    return torch.frombuffer(bytearray(json.dumps(to_metadata(spec)).encode()), dtype=torch.uint8)
+
+
+def from_tensor(record: Stored) -> dict[str, str]:
+    """The metadata that `to_tensor` wrote; FileError if it is something else."""
+    try:
+        metadata = json.loads(record.get().numpy().tobytes())
+        if all(isinstance(word, str) for word in (*metadata, *metadata.values())):
+            return metadata
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f"its tensor '{RECORD}' is damaged; save it again.") from error
+    raise FileError(f"its tensor '{RECORD}' is damaged; save it again.")
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:

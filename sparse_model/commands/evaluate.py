@@ -6,6 +6,8 @@ from ..method.schedule import constant
 from .measuring_options import add_common, bench_of
 from .schedule_options import add_schedule, schedule_of
 
+STOPPED = "what was measured is kept, and the same call goes on from there"
+
 
 def add_parser(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..files import printable
+from .stopping import code_of, terminable
 
 LIMIT = 1000
 """Characters of an error: what files say of themselves, and what people type, has no end."""
@@ -19,17 +20,25 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_verb(verbs: Sequence[ModuleType], description: str, arguments: Sequence[str] | None) -> int:
-    """Parses the arguments (of the process, if None) and runs the verb that they name -> the exit code."""
-    parser = Parser(prog="python -m sparse_model", description=description)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for verb in verbs:
-        verb.add_parser(commands).set_defaults(run=verb.run)
-    options = parser.parse_args(arguments)
+    """Parses the arguments (of the process, if None) and runs the verb that they name -> the exit code.
+
+    A verb's STOPPED says what is left of it after Ctrl-C.
+    """
+    parser, left = Parser(prog="python -m sparse_model", description=description), ""
     try:
-        options.run(options)
+        with terminable():
+            commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+            for verb in verbs:
+                verb.add_parser(commands).set_defaults(run=verb.run, left=getattr(verb, "STOPPED", ""))
+            options = parser.parse_args(arguments)
+            parser.prog, left = f"{parser.prog} {options.command}", options.left
+            options.run(options)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog} {options.command}: {printable(_sentence(error), LIMIT)}", file=sys.stderr)
+        print(f"{parser.prog}: {printable(_sentence(error), LIMIT)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        print(f"\n{parser.prog}: stopped; {left or 'nothing was written'}.", file=sys.stderr)
+        return code_of(error)
     return 0
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from .measuring_options import add_common, bench_of
 from .numbers import real, whole
 
+STOPPED = "what was measured is kept, and the same call goes on from there"
+
 
 def add_parser(commands) -> argparse.ArgumentParser:
     from ..evaluation.metrics import NEIGHBOURS
@@ -42,9 +44,10 @@ def add_parser(commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     from ..evaluation.calibrate import calibrate
     from ..evaluation.plans import PLANS
-    from ..evaluation.plots import draw, picture_grid, table
+    from ..evaluation.plots import draw, picture_grid, table, whole
     from ..evaluation.results import Results
     from ..evaluation.sweep import Sizes, Sweep
+    from ..writing import whole_file
 
     plans = options.plans or ([] if options.budget is not None else ["compare"])
     if unknown := [plan for plan in plans if plan not in PLANS]:
@@ -58,9 +61,13 @@ def run(options: argparse.Namespace) -> None:
     if options.budget is not None:
         calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
-        for path in draw(sweep.results.rows, options.plots):
+        rows = [row for row in sweep.results.rows if whole(row)]
+        for path in draw(rows, options.plots):
             print(path)
-        if any(row["plan"] == "compare" for row in sweep.results.rows):
-            picture_grid(bench, sweep.results.rows).save(options.plots / "pictures.png")
-        for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
-            (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")
+        if any(row["plan"] == "compare" for row in rows):
+            picture = picture_grid(bench, rows)
+            with whole_file(options.plots / "pictures.png") as temporary:
+                picture.save(temporary, "PNG")
+        for plan in dict.fromkeys(row["plan"] for row in rows):
+            with whole_file(options.plots / f"{plan}.md") as temporary:
+                temporary.write_text(table(rows, plan) + "\n", encoding="utf-8")

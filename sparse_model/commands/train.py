@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .numbers import real, whole
+from .stopping import Stopped
+
+STOPPED = "the same call goes on from the last state that was saved"
 
 
 def add_parser(commands) -> argparse.ArgumentParser:
@@ -40,4 +43,6 @@ def run(options: argparse.Namespace) -> None:
             "--set held_out=8."
         )
     print(f"{len(pictures)} pictures, {len(pictures.label_names)} labels")
-    train(config, pictures, options.out, minutes=options.minutes, every=options.every)
+    number = train(config, pictures, options.out, minutes=options.minutes, every=options.every)
+    if number is not None:
+        raise Stopped(number)

@@ -79,7 +79,7 @@ class PromptEncoder:
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids [N, length] and their mask, True where the network reads: at tokens of the prompt, or at all."""
-        cleaned = [CLEANING[self.kind.cleaning](prompt) for prompt in prompts]
+        cleaned = [CLEANING[self.kind.cleaning](encodable(prompt)) for prompt in prompts]
         if self.kind.length is None:
             return self.unpadded(cleaned)
         encoded = self.tokenizer(
@@ -107,6 +107,11 @@ class PromptEncoder:
         """What `tokens` gave, on the model's device -> Text of the model's width."""
         seen = torch.ones_like(mask) if self.kind.unmasked else mask
         return Text(self.model(input_ids=ids, attention_mask=seen).last_hidden_state, mask)
+
+
+def encodable(prompt: str) -> str:
+    """A prompt that any tokenizer takes: with question marks for halves of characters, which JSON can hold."""
+    return prompt.encode("utf-8", "replace").decode("utf-8")
 
 
 def load_encoder(folder: Path, dtype: torch.dtype) -> PromptEncoder:

@@ -1,5 +1,6 @@
 """Plots and tables of a results file, and pictures of every method that it compares."""
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ..checkpoints.metadata import schedule_from_dict
 from ..pictures.image import contact_sheet
+from ..writing import whole_file
 from .measure import FIGURES, Bench, Cell
 
 Row = dict[str, Any]
@@ -28,10 +30,22 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         if any(row["plan"] == plan for row in rows):
             made.append(folder / f"{name}.png")
             figure = plot(rows)
-            figure.savefig(made[-1], dpi=110)
+            with whole_file(made[-1]) as temporary:
+                figure.savefig(temporary, dpi=110, format="png")
     if not made:
         raise ValueError("the results have no cells that a plot is made of; run a plan such as compare first.")
     return made
+
+
+def whole(row: Row) -> bool:
+    """Whether a row says what was measured, and its figure: a file can hold others."""
+    try:
+        schedule_from_dict(row["schedule"])
+        return isinstance(row["method"], str) and all(
+            math.isfinite(row[name]) for name in ("frechet", "cost", "seed", "steps")
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def picture_grid(bench: Bench, rows: list[Row], columns: int = 14) -> Image.Image:

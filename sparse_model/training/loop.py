@@ -21,7 +21,7 @@ from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
-from ..writing import remove_left_overs
+from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
 from .config import TrainConfig
 from .data import Pictures
@@ -230,16 +230,19 @@ class Run:
         return means
 
 
-def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float = math.inf, every: int = 500) -> None:
+def train(
+    config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float = math.inf, every: int = 500
+) -> int | None:
     """Trains until `config.steps` or for `minutes`; the same call again goes on where the last one stopped.
 
     Every `every` steps: state, validation losses (log.jsonl) and a sample grid. SIGTERM and Ctrl-C save before they
-    end the run.
+    end the run; then the number of that signal is returned.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run(config, pictures, out)
     run.resume()
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    with whole_file(out / "config.json") as temporary:
+        temporary.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
     mean = math.nan
@@ -258,6 +261,7 @@ def train(config: TrainConfig, pictures: Pictures, out: Path, *, minutes: float 
                 run.report({"step": run.step, "loss": mean, "pictures/s": speed})
         run.checkpoint()
         run.export(EXPORT)
+    return stopping[0] if stopping else None
 
 
 @contextmanager

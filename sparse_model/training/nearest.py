@@ -15,6 +15,7 @@ from ..conditions.labels import label_weights
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import constant
 from ..pictures.image import contact_sheet
+from ..writing import whole_file
 from .config import CONFIGS
 from .data import Pictures
 from .data import load as load_pictures
@@ -65,7 +66,9 @@ def main(argv: list[str] | None = None) -> None:
         )
     }
     columns = ["sample"] * options.each + ["nearest"] * options.each
-    contact_sheet(rows, scale=max(1, 128 // spec.config.input_size), columns=columns).save(options.out, optimize=True)
+    picture = contact_sheet(rows, scale=max(1, 128 // spec.config.input_size), columns=columns)
+    with whole_file(options.out) as temporary:
+        picture.save(temporary, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import pickle
 import random
 import resource
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.prx import PRX, PRXConfig
 
+ROOT = Path(__file__).parents[2]
 CONFIG = DiTConfig(8, 2, 3, width=64, depth=2, heads=1, num_classes=3)
 SPEC = ModelSpec(
     "dit", CONFIG, Flow("data", 0, 1000.0), Sparsity((Route(0, 1),)), tuple("abc"), "pixels", constant(0.5, 0.9, 1.5)
@@ -283,11 +286,97 @@ def test_a_file_that_is_overwritten_takes_nothing_away(tmp_path, name):
     assert all(torch.equal(network.state_dict()[key], value) for key, value in tensors.items())
 
 
-def test_a_small_file_takes_little_memory(tmp_path):
-    """A table of a gigabyte in a file of a few kilobytes."""
+CUT_SHORT = """
+import os, shutil, sys
+from pathlib import Path
+import torch
+from sparse_model.files import FileError
+from sparse_model.tensors import opened
+
+whole, path, cut = Path(sys.argv[1]), Path(sys.argv[1]).with_stem("copy"), lambda: os.truncate(path, 4096)
+real = torch.load
+
+def cut_at_the_start(*arguments, **options):
+    cut()
+    return real(*arguments, **options)
+
+for moment in ("in the middle", "when it is open"):
+    shutil.copy(whole, path)
+    torch.load = cut_at_the_start if moment == "in the middle" else real
+    try:
+        with opened((path,)) as contents:
+            cut()
+            for tensor in contents.tensors.values():
+                tensor.read().sum()
+    except FileError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.safetensors", ["the file became shorter while it was read."] * 2),
+        ("a.pt", ["not a whole PyTorch checkpoint; download or copy it again."]),
+    ],
+)
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path, name, said):
+    """In a process of its own, which mapped memory would end with a signal."""
+    path = tmp_path / name
+    save_file(state(), path) if name == "a.safetensors" else torch.save(state(), path)
+    done = subprocess.run([sys.executable, "-c", CUT_SHORT, path], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()) == (0, said), done.stderr[-2000:]
+
+
+def rewritten(path: Path, data: bytes | None = None, more: int = 0) -> None:
+    """A PyTorch archive with another pickle, or with `more` zeros that nothing refers to, deflated."""
+    torch.save({"a": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, data if data is not None and name.endswith("data.pkl") else content)
+        if more:
+            archive.writestr(f"{path.stem}/data/9", bytes(more))
+
+
+class Made:
+    """Pickles to a call that makes a gigabyte out of nothing, which the restricted unpickler allows."""
+
+    def __init__(self, maker: type):
+        self.maker = maker
+
+    def __reduce__(self) -> tuple:
+        return self.maker, (1 << 30 if self.maker is bytearray else 1 << 28,)
+
+
+def table_that_repeats(path: Path) -> None:
+    torch.save({**state(), "pos_embed": torch.zeros(1).expand(1, 1 << 22, 64)}, path)
+
+
+def bytes_in_front(path: Path) -> None:
+    torch.save(state(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(pickle.dumps(Made(bytearray), 2) + path.read_bytes())
+
+
+LITTLE = {
+    "pos_embed is stored as a view that repeats its values": table_that_repeats,
+    "holds many times more than weights can be compressed": lambda path: rewritten(path, more=1 << 28),
+    "holds bytes besides": lambda path: rewritten(path, pickle.dumps({"a": Made(bytearray)}, 2)),
+    "holds bytes besides tensors": bytes_in_front,
+    "holds tensors of more bytes than it has itself": lambda path: rewritten(
+        path, pickle.dumps({"a": Made(torch.FloatTensor)}, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("said", LITTLE)
+def test_a_small_file_takes_little_memory(tmp_path, said):
+    """A quarter of a gigabyte or more, in a file of at most two megabytes."""
+    LITTLE[said](tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").stat().st_size < 1 << 21
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    torch.save({**state(), "pos_embed": torch.zeros(1).expand(1, 1 << 22, 64)}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="pos_embed is stored as a view that repeats its values"):
+    with pytest.raises(CheckpointError, match=said):
         load(tmp_path / "a.pt")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import torch
 from graphs import SPEC, Graph, sampled_latents, write_checkpoint
 from host import Host
@@ -212,6 +213,12 @@ CASES: dict[str, tuple[Callable[[], Graph], str]] = {
 def test_one_sentence(host: Host, case: str) -> None:
     make, words = CASES[case]
     assert words in sentence(host, make())
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b'{"a":' * 100_000, b'{"preset": NaN}'])
+def test_the_editors_questions_are_answered(host: Host, body: bytes) -> None:
+    answer = requests.post(f"{host.url}/sparse_guidance/plan", data=body, timeout=60)
+    assert answer.status_code in (200, 400) and answer.json()["error"].endswith("."), answer.text
 
 
 def test_wrong_channels(host: Host) -> None:

@@ -1,11 +1,12 @@
 """Sparse Guidance Sheet on a real host: a tiny random network, whose pictures are its pixels."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from graphs import Scene, run, write_models
+from graphs import SPEC, Scene, run, write_checkpoint, write_models
 from host import Host
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ class Sheets(Scene):
             "denoise": 1.0, "max_pictures": 36, "picture_size": 64,
         }  # fmt: skip
         known = {"model": self.model, "positive": self.positive, "latent_image": self.latent, "vae": self.vae}
-        return self.graph.add("SparseGuidanceSheet", **known, **{**rest, **values})[0]
+        return self.graph.add("SparseGuidanceSheet", **{**known, **rest, **values})[0]
 
     def picture(self, samples: list) -> str:
         decoded = self.graph.add("VAEDecode", samples=samples, vae=self.vae)
@@ -130,3 +131,18 @@ def test_axes(host: Host) -> None:
         assert costs[:2] == [1, 2]
         if axis in ("mixed", "cfg"):
             assert 0.5 < costs[2] < 1.9 and 2 < costs[3] < 3
+
+
+def test_a_vae_of_another_model_is_refused_before_anything_is_sampled(host: Host) -> None:
+    spec = replace(SPEC, config=replace(SPEC.config, in_channels=4), latent="sd")
+    write_checkpoint(host.directory / "models" / "diffusion_models" / "latents.safetensors", spec)
+    for other, words in (
+        (True, "decodes latents of 3 channels, but this model makes 4"),
+        (False, "holds no VAE"),
+    ):
+        scene = Sheets()
+        scene.graph.nodes[scene.model[0]]["inputs"]["model_name"] = "latents.safetensors"
+        scene.sheet(vae=scene.vae if other else [scene.model[0], 2])
+        result = host.run(scene.graph.nodes)
+        assert result.error is not None and words in result.error["exception_message"]
+        assert result.progress == []

@@ -140,7 +140,7 @@ def test_a_stop_signal_saves(config, pictures, tmp_path, no_grid, monkeypatch, n
 
     monkeypatch.setattr(Run, "train_step", interrupted)
     handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
-    train(config, pictures, tmp_path, every=100)
+    assert train(config, pictures, tmp_path, every=100) == number
     assert json.loads((tmp_path / "state/step.json").read_text()) == 4
     assert (tmp_path / "model.safetensors").is_file()
     assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers

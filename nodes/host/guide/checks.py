@@ -12,6 +12,7 @@ from ....sparse_model.method.schedule import Curve, Schedule
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import subsets
 from ..adapters import adapter_of
+from ..own.decoder import AbsentVAE
 from ..own.model import spec_of
 
 
@@ -41,6 +42,8 @@ def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequen
     ValueError if it leaves the branches of SG nothing to differ in."""
     if mask is None or not schedule.sparse:
         return None
+    if mask.ndim < 2 or not mask.numel():
+        raise ValueError(f"The mask is empty ({list(mask.shape)}): connect a mask with pixels, or none.")
     adapter, placed = adapter_of(model), TokenMask(mask, shape[2:])
     tokens, stay = adapter.tokens(tuple(shape)), adapter.staying(placed, tuple(shape))
     plain = replace(subsets(), factors=adapter.sparsity.factors)
@@ -103,6 +106,20 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
                 f"The weak model does not fit the model: {_difference(name, theirs, ours)}; "
                 "connect an earlier checkpoint of the same training."
             )
+
+
+def check_vae(model: Any, vae: Any) -> None:
+    """ValueError unless a VAE decodes latents of as many channels as a model of this pack makes."""
+    if isinstance(vae, AbsentVAE):
+        vae.refuse()
+    spec = spec_of(model)
+    made, decoded = getattr(spec and spec.config, "in_channels", None), getattr(vae, "latent_channels", None)
+    if made is None or decoded is None or made == decoded:
+        return
+    fits = "the loader's own vae" if spec.latent == "pixels" else f"the VAE of its latents ({spec.latent})"
+    raise ValueError(
+        f"The VAE decodes latents of {decoded} channels, but this model makes {made}: connect {fits} instead."
+    )
 
 
 def _difference(name: str, weak: Any, main: Any) -> str:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import comfy.model_patcher
 import comfy.sd
+from torch import Tensor
 
 from ....sparse_model.checkpoints.checkpoint import explained
 from ....sparse_model.conditions.qwen3 import sizes, weights
-from ....sparse_model.tensors import opened
+from ....sparse_model.files import FileError
+from ....sparse_model.tensors import Stored, finite, opened
 from .decoder import AbsentVAE
 from .qwen import absent_clip, clip_of
 
@@ -25,12 +27,11 @@ NO_VAE = (
 def load_vae(path: Path) -> "comfy.sd.VAE | AbsentVAE":
     """The autoencoder in a checkpoint, or one that says what to download when it is used."""
     with explained(path), opened((path,)) as contents:
-        names = [key for key in contents.tensors if key.startswith(VAE)]
-        inside = {key.removeprefix(VAE): contents.tensors[key].read() for key in names}
-    if not inside:
-        return AbsentVAE(NO_VAE.format(name=path.name))
-    vae = comfy.sd.VAE(sd=inside)
-    vae.throw_exception_if_invalid()
+        stored = {key.removeprefix(VAE): value for key, value in contents.tensors.items() if key.startswith(VAE)}
+        if not stored:
+            return AbsentVAE(NO_VAE.format(name=path.name))
+        vae = comfy.sd.VAE(sd={key: _read(VAE + key, tensor) for key, tensor in stored.items()})
+        vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
     return vae
 
@@ -44,10 +45,16 @@ def load_clip(path: Path, other: Path | None = None, disable_dynamic: bool = Fal
         if not stored and other is None:
             return absent_clip(NO_ENCODER.format(name=path.name))
         sizes(stored)
-        inside = {key: tensor.read() for key, tensor in stored.items()}
-    clip = clip_of(inside, disable_dynamic)
+        clip = clip_of({key: _read(key, tensor) for key, tensor in stored.items()}, disable_dynamic)
     clip.patcher.cached_patcher_init = (_clip_patcher, (path, other))
     return clip
+
+
+def _read(key: str, tensor: Stored) -> Tensor:
+    value = tensor.read()
+    if not finite(value):
+        raise FileError(f"its tensor {key} holds values that are not finite; it is damaged.")
+    return value
 
 
 # How new hosts ask again for patchers, without their dynamic offloading or for another device.

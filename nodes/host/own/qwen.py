@@ -14,7 +14,7 @@ from comfy import sd1_clip
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
-from ....sparse_model.conditions.encoder import QWEN3
+from ....sparse_model.conditions.encoder import QWEN3, encodable
 from ....sparse_model.conditions.qwen3 import prompt_encoder, sizes
 from .text import hosted, precision, wrapped
 
@@ -39,7 +39,7 @@ class Prompts(sd1_clip.SD1Tokenizer):
         super().__init__(name=NAME, tokenizer=Words, **options)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
-        return super().tokenize_with_weights(text, return_word_ids, **{**options, "disable_weights": True})
+        return super().tokenize_with_weights(encodable(text), return_word_ids, **{**options, "disable_weights": True})
 
 
 class LastHiddenState(sd1_clip.SDClipModel):

@@ -51,14 +51,15 @@ def bench_of(options: argparse.Namespace) -> "Bench":
         import accelerate  # noqa: F401
     except ImportError as error:
         raise ValueError("evaluation needs accelerate: pip install -r requirements-evaluate.txt") from error
-    from ..evaluation.features import pretrained
+    from ..evaluation.features import LITE0, LITE2, pretrained
     from ..evaluation.measure import Bench
     from ..evaluation.metrics import NEIGHBOURS
     from ..evaluation.reference import read_reference
 
     if options.samples <= NEIGHBOURS:
         raise ValueError(f"--samples {options.samples} are too few: the metrics need at least {NEIGHBOURS + 1}.")
-    features, config = pretrained(), options.config or options.checkpoint.stem
+    features = [pretrained(version) for version in (LITE0, LITE2)]
+    config = options.config or options.checkpoint.stem
     return Bench(
         options.checkpoint,
         lambda spec: read_reference(options.reference, spec, config, features, options.held_out),

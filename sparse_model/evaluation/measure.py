@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
@@ -21,14 +21,15 @@ from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
-from .features import NAME, SIDE
-from .metrics import class_consistency, frechet_distance, neighbourhoods, relative_distance
+from .features import LITE2, NAME, SIDE
+from .metrics import class_consistency, frechet_distance, kernel_distance, neighbourhoods, relative_distance
 from .reference import Reference
 from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
 FIGURES = ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance")  # of every cell
+FIGURES += ("kernel", "frechet_lite2", "kernel_lite2")  # so that no ranking hangs on one metric
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -80,7 +81,7 @@ class Bench:
         self,
         checkpoint: Path,
         reference: Callable[[ModelSpec], Reference],
-        features: nn.Module,
+        features: Sequence[nn.Module],
         *,
         auxiliary: Path | None = None,
         precision: str = "float32",
@@ -89,7 +90,8 @@ class Bench:
         from accelerate import Accelerator  # not needed, nor installed, where pictures are only sampled
 
         self.accelerator = Accelerator()
-        self.precision, self.batch, self.features = precision, batch, features.to(self.accelerator.device)
+        self.precision, self.batch = precision, batch
+        self.features = [network.to(self.accelerator.device) for network in features]
         self.model, self.spec, self.digest = self._denoiser(checkpoint)
         if self.spec.latent != "pixels":
             raise CheckpointError(
@@ -136,8 +138,9 @@ class Bench:
         )
 
     @torch.inference_mode()
-    def sampled(self, cell: Cell) -> tuple[Tensor, float]:
-        """(features [samples, D], images per second): batches are dealt to the processes, features gathered."""
+    def sampled(self, cell: Cell) -> tuple[list[Tensor], float]:
+        """(features [samples, D] of each network, images per second): batches are dealt to the processes, features
+        gathered."""
         from accelerate.utils import gather_object
 
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
@@ -147,13 +150,14 @@ class Bench:
                 started = time.perf_counter()
                 pictures = self.draw(cell, index).float()
                 spent += time.perf_counter() - started
-                mine[number] = self.features(pictures).cpu()
+                mine[number] = [network(pictures).cpu() for network in self.features]
         # one entry per process: what it drew, and for how long
         gathered = gather_object([(mine, spent)])
         parts = {number: part for drawn, _ in gathered for number, part in drawn.items()}
-        return torch.cat([parts[number] for number in sorted(parts)]), cell.samples / max(t for _, t in gathered)
+        whole = [torch.cat(own) for own in zip(*(parts[number] for number in sorted(parts)), strict=True)]
+        return whole, cell.samples / max(t for _, t in gathered)
 
-    def _unguided(self, seed: int, samples: int, steps: int) -> tuple[Tensor, float]:
+    def _unguided(self, seed: int, samples: int, steps: int) -> tuple[list[Tensor], float]:
         return self.sampled(Cell(UNGUIDED, "unguided", seed, samples, steps))
 
     def measure(self, cell: Cell) -> dict[str, Any]:
@@ -163,9 +167,9 @@ class Bench:
         if RULES[cell.schedule.rule].auxiliary and self.auxiliary is None:
             raise ValueError(f"{cell.schedule.rule} needs a weaker second checkpoint; name it by --auxiliary.")
         unguided, speed = self.unguided(cell.seed, cell.samples, cell.steps)
-        fake = unguided
+        (fake, second) = unguided
         if cell.schedule != UNGUIDED or cell.variant is not None:
-            fake, speed = self.sampled(cell)
+            (fake, second), speed = self.sampled(cell)
         real, asked = self.reference.real, self.reference.conditions(torch.arange(cell.samples))
         cost = step_cost(self.spec, cell.schedule, cell.steps, cfg=cell.cfg)
         row = {"key": self.key(cell), **cell.describe()}
@@ -174,14 +178,17 @@ class Bench:
                 "frechet": frechet_distance(real.features, fake),
                 **neighbourhoods(real, fake),
                 "consistency": class_consistency(real, fake, asked),
-                "distance": relative_distance(real, fake, unguided),
+                "distance": relative_distance(real, fake, unguided[0]),
+                "kernel": kernel_distance(real, fake),
+                "frechet_lite2": frechet_distance(self.reference.second.features, second),
+                "kernel_lite2": kernel_distance(self.reference.second, second),
             }
         row |= {
             "gmacs": cost.total / 1e9,
             "cost": cost.total / cost.cfg,
             "images_per_second": speed,
             "dtype": self.precision,
-            "features": f"{NAME}, {SIDE} px",
+            "features": f"{NAME}, {SIDE} px; {LITE2.name}, {LITE2.side} px",
             "reference": self.reference.digest,
             "title": self.spec.title,
             "machine": f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {platform.machine()}",

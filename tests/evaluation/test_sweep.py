@@ -8,6 +8,7 @@ from sparse_model.__main__ import main
 from sparse_model.checkpoints.checkpoint import read
 from sparse_model.evaluation import plots
 from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, relative_cost
+from sparse_model.evaluation.features import LITE0, LITE2
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
@@ -252,7 +253,9 @@ def run(*arguments):
 
 
 def test_the_commands(checkpoint, folder, tmp_path, monkeypatch, features):
-    monkeypatch.setattr("sparse_model.evaluation.features.pretrained", lambda: features)
+    monkeypatch.setattr(
+        "sparse_model.evaluation.features.pretrained", dict(zip((LITE0, LITE2), features, strict=True)).get
+    )
     common = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
     small = ("--samples", 8, "--seeds", 2, "--steps", 2)
     assert run("evaluate", *common, *small, "--rule", "CFG", "--omega", 2, "--gamma-strong", 0, "--gamma-weak", 0) == 0

@@ -21,6 +21,16 @@ SHAPES = {  # a sparsity rate over progress, up to gamma
     "rising": lambda gamma: Curve.cosine(0.0, gamma),
     "falling": lambda gamma: Curve.cosine(gamma, 0.0),
 }
+SCALES = {  # a guidance scale over progress, up to omega
+    "constant": Curve.constant,
+    "rising": lambda omega: Curve.linear(1.0, omega),
+    "falling": lambda omega: Curve.linear(omega, 1.0),
+}
+STARTS, ENDS = (0.0, 0.2, 0.4), (0.6, 0.8, 1.0)  # of guidance
+
+
+class OverBudget(ValueError):
+    """No schedule costs as little as was allowed."""
 
 
 class Plan(NamedTuple):
@@ -52,7 +62,8 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     """The plan of a rule, or of NO_GUIDANCE, with the lowest Fréchet distance of as many as the sweep tries that cost
     at most `budget` of CFG.
 
-    Omega, the active interval, and for sparse rules gammas and their shapes are suggested by Optuna. Schedules whose
+    Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
+    Optuna, from the same ranges for every rule. OverBudget if no schedule costs so little. Schedules whose
     pictures show less of what was asked than without guidance are passed over: with a masked model the lowest distance
     of all belongs to oversaturated pictures.
     """
@@ -79,7 +90,7 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
         trial.set_constraint("shows less than no guidance", asked - row["consistency"])
         study.tell(trial, row["frechet"])
     if not found:
-        raise ValueError(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
+        raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
     faithful = [plan for plan, row in found.items() if row["consistency"] >= asked]
     return min(faithful or found, key=lambda plan: found[plan]["frechet"])
 
@@ -100,15 +111,15 @@ def suggest(trial, rule: str, sparsity: Sparsity) -> Plan | None:
         low_weak = (2 if masked else 5) if known.contrasts_sparsity else 0
         gamma_weak = trial.suggest_int("gamma_weak", low_weak, high_weak) / 20
         gamma_strong = trial.suggest_int("gamma_strong", 0, high_strong) / 20
-    omega = Curve.constant(trial.suggest_int("omega", 11, 40) / 10)
+    omega = SCALES[trial.suggest_categorical("scale", list(SCALES))](trial.suggest_int("omega", 11, 40) / 10)
     cfg = trial.suggest_int("cfg", 11, 40) / 10 if known.beside_cfg else 1.0
     if sparse:
         strong = SHAPES[trial.suggest_categorical("shape", list(SHAPES))](gamma_strong)
         # the paper's AG + SG grows denser in the weak branch
         shape = trial.suggest_categorical("shape_weak", ["constant", "falling"]) if known.auxiliary else "constant"
         weak = SHAPES[shape](gamma_weak)
-    start = trial.suggest_categorical("start", [0.0, 0.2])
-    end = trial.suggest_categorical("end", [0.8, 1.0])
+    start = trial.suggest_categorical("start", STARTS)
+    end = trial.suggest_categorical("end", ENDS)
     if known.contrasts_sparsity and gamma_strong >= gamma_weak:
         return None
     return Plan(Schedule(strong, weak, omega, rule, start=start, end=end), cfg)

@@ -33,6 +33,10 @@ class Sweep:
     def __init__(self, bench: Bench, results: Results, sizes: Sizes = Sizes()):
         self.bench, self.results, self.sizes = bench, results, sizes
 
+    def at(self, steps: int) -> "Sweep":
+        """The same for pictures of so many steps."""
+        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps))
+
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell, measured now or found; `plan` says what it is for."""
         key = self.bench.key(cell)

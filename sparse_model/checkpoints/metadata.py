@@ -13,7 +13,7 @@ from ..method.prediction import KINDS, Flow, Prediction
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from .families import ARCHITECTURES
-from .spec import LATENTS, ModelSpec
+from .spec import LATENTS, ModelSpec, Setting
 
 KEY = "sparse_model"
 
@@ -30,6 +30,10 @@ def to_metadata(spec: ModelSpec) -> dict[str, str]:
         "latent": spec.latent,
         "schedule": None if spec.schedule is None else schedule_to_dict(spec.schedule),
         "steps": spec.steps,
+        "settings": [
+            {"name": setting.name, "schedule": schedule_to_dict(setting.schedule), "steps": setting.steps}
+            for setting in spec.settings
+        ],
         "text": None if spec.text is None else asdict(spec.text),
     }
     size = spec.config.input_size * spec.ratio
@@ -65,6 +69,7 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelSpec:
             title=metadata.get("modelspec.title", ""),
             license=metadata.get("modelspec.license", ""),
             text=None if record.get("text") is None else _build(TextSpec, record["text"]),
+            settings=_settings(record.get("settings", [])),
         )
     except FileError:
         raise
@@ -108,6 +113,19 @@ def _steps(value: Any) -> int:
     if not 1 <= steps <= 10_000:
         raise FileError(f"its '{KEY}' metadata is damaged: it recommends {steps} steps.")
     return steps
+
+
+def _settings(values: Any) -> tuple[Setting, ...]:
+    if not isinstance(values, list):
+        raise TypeError("settings are a list")
+    return tuple(
+        Setting(
+            _value(str, entry["name"], "a setting's name"),
+            schedule_from_dict(entry["schedule"]),
+            _steps(entry["steps"]),
+        )
+        for entry in values
+    )
 
 
 def _labels(values: Any) -> tuple[str, ...]:

@@ -20,7 +20,11 @@ def add_parser(commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
     parser.add_argument(
-        "--budget", type=real(0, 10), help="calibrate: the highest cost of a step, as a fraction of CFG's"
+        "--budget",
+        type=real(0, 10),
+        nargs="+",
+        help="calibrate: the highest cost of a step, as a fraction of CFG's; of several, the first becomes the file's "
+        "recommendation, and those that win are offered by name",
     )
     parser.add_argument(
         "--trials",
@@ -42,7 +46,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     from ..evaluation.calibrate import calibrate
     from ..evaluation.plans import PLANS
-    from ..evaluation.plots import draw, picture_grid, table
+    from ..evaluation.plots import picture_grid, write_plots
     from ..evaluation.results import Results
     from ..evaluation.sweep import Sizes, Sweep
 
@@ -58,9 +62,7 @@ def run(options: argparse.Namespace) -> None:
     if options.budget is not None:
         calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
-        for path in draw(sweep.results.rows, options.plots):
+        for path in write_plots(sweep.results.rows, options.plots):
             print(path)
         if any(row["plan"] == "compare" for row in sweep.results.rows):
             picture_grid(bench, sweep.results.rows).save(options.plots / "pictures.png")
-        for plan in dict.fromkeys(row["plan"] for row in sweep.results.rows):
-            (options.plots / f"{plan}.md").write_text(table(sweep.results.rows, plan) + "\n", encoding="utf-8")

@@ -1,16 +1,18 @@
 """Calibration: the best schedule that a budget allows, written into the checkpoint that it was found for."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.checkpoint import read, save
+from ..checkpoints.spec import Setting
 from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from .measure import UNGUIDED
-from .sweep import Sweep
+from .sweep import Sweep, spread
 
 PLAN = "calibrate"
 NO_GUIDANCE = "unguided"
@@ -40,22 +42,41 @@ class Plan(NamedTuple):
     cfg: float = 1.0
 
 
-def calibrate(sweep: Sweep, checkpoint: Path, budget: float) -> Schedule:
-    """Searches SG's schedule as `best_plan` does, and writes it into the checkpoint as its recommendation.
+def calibrate(sweep: Sweep, checkpoint: Path, budgets: Sequence[float]) -> Schedule:
+    """Searches SG's schedule within each budget as `best_plan` does, and writes what was found into the checkpoint: the
+    first one as its recommendation, and as settings to choose from, by name, those that win: their pictures are
+    better than those of all that cost less, no guidance among them, by more than two spreads over the seeds.
 
-    ValueError for a checkpoint without a route, or a budget that no schedule meets.
+    ValueError for a checkpoint without a route, or if no schedule meets a budget.
     """
     if not sweep.bench.spec.sparsity:
         raise ValueError(f"{checkpoint.name}: has no token route in its metadata, so there is nothing to calibrate.")
     if checkpoint.suffix != ".safetensors":
         raise ValueError(f"{checkpoint.name}: the result is written into .safetensors only; convert it first.")
-    best, _ = plan = best_plan(sweep, "SG", budget)
+    plans = {budget: best_plan(sweep, "SG", budget) for budget in budgets}
+    best, steps = plans[budgets[0]].schedule, sweep.sizes.steps
+    won = winners(sweep, plans) if len(plans) > 1 else {}
     if sweep.bench.accelerator.is_main_process:
         spec, state = read(checkpoint)
-        save(state, replace(spec, schedule=best, steps=sweep.sizes.steps), checkpoint)
-        print(f"{checkpoint}: {best} at {relative_cost(sweep, plan):.3f} of CFG's cost")
+        kept = tuple(Setting(f"{budget:g} of CFG", plan.schedule, steps) for budget, plan in won.items())
+        save(state, replace(spec, schedule=best, steps=steps, settings=kept or spec.settings), checkpoint)
+        for budget, plan in plans.items():
+            words = f"{budget:g} of CFG: {plan.schedule} at {relative_cost(sweep, plan):.3f} of CFG's cost"
+            print(f"{checkpoint}: {words}{', offered by this name' * (budget in won)}")
     sweep.bench.accelerator.wait_for_everyone()
     return best
+
+
+def winners(sweep: Sweep, plans: Mapping[float, Plan]) -> dict[float, Plan]:
+    """Of the plans of several budgets, each measured over the seeds, those that are worth what they cost."""
+    best = sweep.final("settings", "unguided", UNGUIDED)
+    found = {}
+    for budget, plan in sorted(plans.items()):
+        rows = sweep.final("settings", f"SG at {budget:g} of CFG", plan.schedule)
+        (low, error), (high, other) = (spread([row["frechet"] for row in side]) for side in (rows, best))
+        if high - low > 2 * max(error, other):
+            found[budget], best = plan, rows
+    return found
 
 
 def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:

@@ -10,7 +10,7 @@ from ..method.schedule import PRESETS, Curve, Schedule, constant
 from ..method.tokens import SELECTIONS
 from .calibrate import NO_GUIDANCE, OverBudget, best_plan
 from .measure import UNGUIDED, Cell
-from .speed import speed
+from .speed import seconds, speed
 from .sweep import SEARCH_SEED, Sweep
 from .variants import ORDERS, ByNorm, Ordered
 
@@ -226,6 +226,7 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "scales": scales,
     "rules": rules,
     "speed": speed,
+    "seconds": seconds,
     "moves": moves,
     "nearness": nearness,
     "recipes": recipes,

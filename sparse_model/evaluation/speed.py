@@ -18,7 +18,7 @@ SPEED, SECONDS = "speed", "seconds"
 
 def speed(sweep: Sweep) -> None:
     """SG and CFG with a schedule searched for every number of steps, no guidance, and EasyCache on CFG's schedule of
-    the most steps; then the seconds of all of them in turns.
+    the most steps.
 
     A method's name is what it is, a comma, and what varies: its steps, or EasyCache's threshold.
     """
@@ -37,17 +37,19 @@ def speed(sweep: Sweep) -> None:
         at.final(SPEED, f"CFG, {steps} steps", schedule)
     for threshold in THRESHOLDS:  # `at` and `schedule` are those of the most steps
         at.final(SPEED, f"CFG with EasyCache, {threshold:g}", schedule, variant=EasyCache(threshold))
-    time(sweep)
 
 
-def time(sweep: Sweep) -> None:
-    """A row of plan SECONDS for every method of the plan SPEED, unless all of them have one."""
-    rows = {row["method"]: row for row in sweep.results.rows if row["plan"] == SPEED}
+def seconds(sweep: Sweep) -> None:
+    """The seconds per picture of every method of the plan SPEED, in turns, unless all of them have a row."""
+    rows: dict[str, dict] = {}
+    for row in sweep.results.rows:
+        if row["plan"] == SPEED:
+            rows.setdefault(row["method"], row)  # of the first seed, whose key tables look for
     if all(sweep.results.find(row["key"], SECONDS) for row in rows.values()):
         return
     found = seconds_per_picture(sweep.bench, [cell_of(row) for row in rows.values()])
-    for (method, row), seconds in zip(rows.items(), found, strict=True):
-        timed = {"key": row["key"], "plan": SECONDS, "method": method, "seconds": seconds}
+    for (method, row), value in zip(rows.items(), found, strict=True):
+        timed = {"key": row["key"], "plan": SECONDS, "method": method, "seconds": value}
         sweep.results.add(timed, write=sweep.bench.accelerator.is_main_process)
 
 

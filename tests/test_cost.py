@@ -118,9 +118,7 @@ NITRO_DIT, NITRO_MMDIT = (
 
 
 @pytest.mark.parametrize("gamma", [0, 0.5, 0.75, 1])
-@pytest.mark.parametrize(
-    "spec", [SPRINT, SRDIT, MICRODIT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture
-)
+@pytest.mark.parametrize("spec", [SPRINT, SRDIT, MICRODIT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture)
 def test_every_family_against_the_counter_of_pytorch(spec, gamma):
     """Attention and experts, which take whole tokens, too."""
     condition = torch.zeros(1, 5) if spec.text is None else Text(torch.zeros(1, 6, 24), torch.ones(1, 6, dtype=bool))

@@ -24,6 +24,7 @@ ORDER = (  # a room imports itself and those in front of it
     "sparse_model.__main__",
     "nodes.host.plain",
     "nodes.host.wire",
+    "nodes.host.notices",
     "nodes.host.own",
     "nodes.host.routes",
     "nodes.host.adapters",

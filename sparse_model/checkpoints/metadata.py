@@ -17,7 +17,7 @@ from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from ..tensors import Stored
 from .families import ARCHITECTURES
-from .spec import LATENTS, ModelSpec
+from .spec import LATENTS, ModelSpec, Setting
 
 KEY = "sparse_model"
 RECORD = "sparse_model.record"
@@ -36,6 +36,10 @@ def to_metadata(spec: ModelSpec) -> dict[str, str]:
         "latent": spec.latent,
         "schedule": None if spec.schedule is None else schedule_to_dict(spec.schedule),
         "steps": spec.steps,
+        "settings": [
+            {"name": setting.name, "schedule": schedule_to_dict(setting.schedule), "steps": setting.steps}
+            for setting in spec.settings
+        ],
         "text": None if spec.text is None else asdict(spec.text),
     }
     size = spec.config.input_size * spec.ratio
@@ -71,6 +75,7 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelSpec:
             title=metadata.get("modelspec.title", ""),
             license=metadata.get("modelspec.license", ""),
             text=None if record.get("text") is None else _build(TextSpec, record["text"]),
+            settings=_settings(record.get("settings", [])),
         )
     except FileError:
         raise
@@ -130,6 +135,19 @@ def _steps(value: Any) -> int:
     if not 1 <= steps <= 10_000:
         raise FileError(f"its '{KEY}' metadata is damaged: it recommends {steps} steps.")
     return steps
+
+
+def _settings(values: Any) -> tuple[Setting, ...]:
+    if not isinstance(values, list):
+        raise TypeError("settings are a list")
+    return tuple(
+        Setting(
+            _value(str, entry["name"], "a setting's name"),
+            schedule_from_dict(entry["schedule"]),
+            _steps(entry["steps"]),
+        )
+        for entry in values
+    )
 
 
 def _labels(values: Any) -> tuple[str, ...]:

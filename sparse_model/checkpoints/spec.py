@@ -15,12 +15,21 @@ LATENTS = {"pixels": 1, "sd": 8, "sdxl": 8, "flux": 8, "dcae": 32, "kl-f8-d16": 
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Settings that a file offers by name: a schedule, and the steps that it was found for."""
+
+    name: str
+    schedule: Schedule
+    steps: int
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """`architecture` names the network and `config` has its sizes (families.ARCHITECTURES); `latent` says what the
     channels of its input are (a key of LATENTS). `text` describes the prompts of a text-conditional model; a
     class-conditional one has None, and `labels` with one name per class. `schedule` and `steps` are recommended
-    settings where somebody measured or published them. `note` is what people should know of how the file was read; it
-    is not kept in metadata."""
+    settings where somebody measured or published them, `settings` others to choose from by name. `note` is what people
+    should know of how the file was read; it is not kept in metadata."""
 
     architecture: str
     config: Any
@@ -34,6 +43,17 @@ class ModelSpec:
     license: str = ""
     text: TextSpec | None = None
     note: str = ""
+    settings: tuple[Setting, ...] = ()
+
+    def setting(self, name: str) -> Setting:
+        """The settings of a name; ValueError that says which ones there are."""
+        for setting in self.settings:
+            if setting.name == name:
+                return setting
+        known = ", ".join(f"'{setting.name}'" for setting in self.settings)
+        raise ValueError(
+            f"this model's file has no settings '{name}'; " + (f"it offers {known}." if known else "it names none.")
+        )
 
     @property
     def ratio(self) -> int:

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
+    add_bench(parser)
+    parser.add_argument(
+        "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results.jsonl"), help="file of JSON lines, added to (%(default)s)"
+    )
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
     parser.add_argument(
         "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
@@ -24,12 +34,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--config", help="the training configuration whose pictures of an .npz count; default: CHECKPOINT's name"
-    )
-    parser.add_argument(
-        "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results.jsonl"), help="file of JSON lines, added to (%(default)s)"
     )
     parser.add_argument(
         "--precision", choices=["float32", "bfloat16"], default="float32", help="of the network (%(default)s)"
@@ -51,14 +55,15 @@ def bench_of(options: argparse.Namespace) -> "Bench":
         import accelerate  # noqa: F401
     except ImportError as error:
         raise ValueError("evaluation needs accelerate: pip install -r requirements-evaluate.txt") from error
-    from ..evaluation.features import pretrained
+    from ..evaluation.features import LITE0, LITE2, pretrained
     from ..evaluation.measure import Bench
     from ..evaluation.metrics import NEIGHBOURS
     from ..evaluation.reference import read_reference
 
     if options.samples <= NEIGHBOURS:
         raise ValueError(f"--samples {options.samples} are too few: the metrics need at least {NEIGHBOURS + 1}.")
-    features, config = pretrained(), options.config or options.checkpoint.stem
+    features = [pretrained(version) for version in (LITE0, LITE2)]
+    config = options.config or options.checkpoint.stem
     return Bench(
         options.checkpoint,
         lambda spec: read_reference(options.reference, spec, config, features, options.held_out),

@@ -22,7 +22,11 @@ def add_parser(commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"{', '.join(PLANS)}; compare if none is named")
     parser.add_argument(
-        "--budget", type=real(0, 10), help="calibrate: the highest cost of a step, as a fraction of CFG's"
+        "--budget",
+        type=real(0, 10),
+        nargs="+",
+        help="calibrate: the highest cost of a step, as a fraction of CFG's; of several, the first becomes the file's "
+        "recommendation, and those that win are offered by name",
     )
     parser.add_argument(
         "--trials",
@@ -44,7 +48,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     from ..evaluation.calibrate import calibrate
     from ..evaluation.plans import PLANS
-    from ..evaluation.plots import draw, picture_grid, table, whole
+    from ..evaluation.plots import measured, picture_grid, write_plots
     from ..evaluation.results import Results
     from ..evaluation.sweep import Sizes, Sweep
     from ..writing import whole_file
@@ -61,13 +65,10 @@ def run(options: argparse.Namespace) -> None:
     if options.budget is not None:
         calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
-        rows = [row for row in sweep.results.rows if whole(row)]
-        for path in draw(rows, options.plots):
+        for path in write_plots(sweep.results.rows, options.plots):
             print(path)
+        rows = [row for row in sweep.results.rows if measured(row)]
         if any(row["plan"] == "compare" for row in rows):
             picture = picture_grid(bench, rows)
             with whole_file(options.plots / "pictures.png") as temporary:
                 picture.save(temporary, "PNG")
-        for plan in dict.fromkeys(row["plan"] for row in rows):
-            with whole_file(options.plots / f"{plan}.md") as temporary:
-                temporary.write_text(table(rows, plan) + "\n", encoding="utf-8")

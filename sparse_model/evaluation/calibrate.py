@@ -1,16 +1,18 @@
 """Calibration: the best schedule that a budget allows, written into the checkpoint that it was found for."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.checkpoint import read, save
+from ..checkpoints.spec import Setting
 from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
 from .measure import UNGUIDED
-from .sweep import Sweep
+from .sweep import Sweep, spread
 
 PLAN = "calibrate"
 NO_GUIDANCE = "unguided"
@@ -21,6 +23,16 @@ SHAPES = {  # a sparsity rate over progress, up to gamma
     "rising": lambda gamma: Curve.cosine(0.0, gamma),
     "falling": lambda gamma: Curve.cosine(gamma, 0.0),
 }
+SCALES = {  # a guidance scale over progress, up to omega
+    "constant": Curve.constant,
+    "rising": lambda omega: Curve.linear(1.0, omega),
+    "falling": lambda omega: Curve.linear(omega, 1.0),
+}
+STARTS, ENDS = (0.0, 0.2, 0.4), (0.6, 0.8, 1.0)  # of guidance
+
+
+class OverBudget(ValueError):
+    """No schedule costs as little as was allowed."""
 
 
 class Plan(NamedTuple):
@@ -30,29 +42,49 @@ class Plan(NamedTuple):
     cfg: float = 1.0
 
 
-def calibrate(sweep: Sweep, checkpoint: Path, budget: float) -> Schedule:
-    """Searches SG's schedule as `best_plan` does, and writes it into the checkpoint as its recommendation.
+def calibrate(sweep: Sweep, checkpoint: Path, budgets: Sequence[float]) -> Schedule:
+    """Searches SG's schedule within each budget as `best_plan` does, and writes what was found into the checkpoint: the
+    first one as its recommendation, and as settings to choose from, by name, those that win: their pictures are
+    better than those of all that cost less, no guidance among them, by more than two spreads over the seeds.
 
-    ValueError for a checkpoint without a route, or a budget that no schedule meets.
+    ValueError for a checkpoint without a route, or if no schedule meets a budget.
     """
     if not sweep.bench.spec.sparsity:
         raise ValueError(f"{checkpoint.name}: has no token route in its metadata, so there is nothing to calibrate.")
     if checkpoint.suffix != ".safetensors":
         raise ValueError(f"{checkpoint.name}: the result is written into .safetensors only; convert it first.")
-    best, _ = plan = best_plan(sweep, "SG", budget)
+    plans = {budget: best_plan(sweep, "SG", budget) for budget in budgets}
+    best, steps = plans[budgets[0]].schedule, sweep.sizes.steps
+    won = winners(sweep, plans) if len(plans) > 1 else {}
     if sweep.bench.accelerator.is_main_process:
         spec, state = read(checkpoint)
-        save(state, replace(spec, schedule=best, steps=sweep.sizes.steps), checkpoint)
-        print(f"{checkpoint}: {best} at {relative_cost(sweep, plan):.3f} of CFG's cost")
+        kept = tuple(Setting(f"{budget:g} of CFG", plan.schedule, steps) for budget, plan in won.items())
+        save(state, replace(spec, schedule=best, steps=steps, settings=kept or spec.settings), checkpoint)
+        for budget, plan in plans.items():
+            words = f"{budget:g} of CFG: {plan.schedule} at {relative_cost(sweep, plan):.3f} of CFG's cost"
+            print(f"{checkpoint}: {words}{', offered by this name' * (budget in won)}")
     sweep.bench.accelerator.wait_for_everyone()
     return best
+
+
+def winners(sweep: Sweep, plans: Mapping[float, Plan]) -> dict[float, Plan]:
+    """Of the plans of several budgets, each measured over the seeds, those that are worth what they cost."""
+    best = sweep.final("settings", "unguided", UNGUIDED)
+    found = {}
+    for budget, plan in sorted(plans.items()):
+        rows = sweep.final("settings", f"SG at {budget:g} of CFG", plan.schedule)
+        (low, error), (high, other) = (spread([row["frechet"] for row in side]) for side in (rows, best))
+        if high - low > 2 * max(error, other):
+            found[budget], best = plan, rows
+    return found
 
 
 def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     """The plan of a rule, or of NO_GUIDANCE, with the lowest Fréchet distance of as many as the sweep tries that cost
     at most `budget` of CFG.
 
-    Omega, the active interval, and for sparse rules gammas and their shapes are suggested by Optuna. Schedules whose
+    Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
+    Optuna, from the same ranges for every rule. OverBudget if no schedule costs so little. Schedules whose
     pictures show less of what was asked than without guidance are passed over: with a masked model the lowest distance
     of all belongs to oversaturated pictures.
     """
@@ -79,7 +111,7 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
         trial.set_constraint("shows less than no guidance", asked - row["consistency"])
         study.tell(trial, row["frechet"])
     if not found:
-        raise ValueError(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
+        raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
     faithful = [plan for plan, row in found.items() if row["consistency"] >= asked]
     return min(faithful or found, key=lambda plan: found[plan]["frechet"])
 
@@ -100,15 +132,15 @@ def suggest(trial, rule: str, sparsity: Sparsity) -> Plan | None:
         low_weak = (2 if masked else 5) if known.contrasts_sparsity else 0
         gamma_weak = trial.suggest_int("gamma_weak", low_weak, high_weak) / 20
         gamma_strong = trial.suggest_int("gamma_strong", 0, high_strong) / 20
-    omega = Curve.constant(trial.suggest_int("omega", 11, 40) / 10)
+    omega = SCALES[trial.suggest_categorical("scale", list(SCALES))](trial.suggest_int("omega", 11, 40) / 10)
     cfg = trial.suggest_int("cfg", 11, 40) / 10 if known.beside_cfg else 1.0
     if sparse:
         strong = SHAPES[trial.suggest_categorical("shape", list(SHAPES))](gamma_strong)
         # the paper's AG + SG grows denser in the weak branch
         shape = trial.suggest_categorical("shape_weak", ["constant", "falling"]) if known.auxiliary else "constant"
         weak = SHAPES[shape](gamma_weak)
-    start = trial.suggest_categorical("start", [0.0, 0.2])
-    end = trial.suggest_categorical("end", [0.8, 1.0])
+    start = trial.suggest_categorical("start", STARTS)
+    end = trial.suggest_categorical("end", ENDS)
     if known.contrasts_sparsity and gamma_strong >= gamma_weak:
         return None
     return Plan(Schedule(strong, weak, omega, rule, start=start, end=end), cfg)

@@ -4,12 +4,12 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,17 @@ from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
-from .features import NAME, SIDE
-from .metrics import class_consistency, frechet_distance, neighbourhoods, relative_distance
+from .caching import Cached
+from .features import LITE2, NAME, SIDE
+from .metrics import class_consistency, frechet_distance, kernel_distance, neighbourhoods, relative_distance
 from .reference import Reference
 from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
 FIGURES = ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance")  # of every cell
+QUALITY = ("frechet", "kernel", "frechet_lite2", "kernel_lite2")  # so that no ranking hangs on one metric
+FIGURES += QUALITY[1:]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -61,6 +64,16 @@ class Cell:
         return found if self.variant is None else {**found, "variant": _identity(self.variant)}
 
 
+class Sampled(NamedTuple):
+    """Of the pictures of a cell: features [samples, D] in the two networks, how many were made in a second, and the
+    share of the evaluations that ran."""
+
+    features: Tensor
+    second: Tensor
+    speed: float
+    ran: float
+
+
 def _identity(variant: Variant) -> dict[str, Any]:
     return {"name": type(variant).__name__, **asdict(variant)}
 
@@ -80,7 +93,7 @@ class Bench:
         self,
         checkpoint: Path,
         reference: Callable[[ModelSpec], Reference],
-        features: nn.Module,
+        features: Sequence[nn.Module],
         *,
         auxiliary: Path | None = None,
         precision: str = "float32",
@@ -89,7 +102,8 @@ class Bench:
         from accelerate import Accelerator  # not needed, nor installed, where pictures are only sampled
 
         self.accelerator = Accelerator()
-        self.precision, self.batch, self.features = precision, batch, features.to(self.accelerator.device)
+        self.precision, self.batch = precision, batch
+        self.features = [network.to(self.accelerator.device) for network in features]
         self.model, self.spec, self.digest = self._denoiser(checkpoint)
         if self.spec.latent != "pixels":
             raise CheckpointError(
@@ -123,9 +137,13 @@ class Bench:
 
     def draw(self, cell: Cell, index: Tensor) -> Tensor:
         """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone."""
-        config = self.spec.config
-        return sample(
-            self.model if cell.variant is None else cell.variant(self.model),
+        return self._drawn(cell, index)[0]
+
+    def _drawn(self, cell: Cell, index: Tensor) -> tuple[Tensor, float]:
+        """(samples, of the evaluations that the sampler asked for the share that ran)"""
+        config, model = self.spec.config, self.model if cell.variant is None else cell.variant(self.model)
+        pictures = sample(
+            model,
             self.reference.conditions(index).to(self.accelerator.device),
             cell.schedule,
             shape=(config.in_channels, config.input_size, config.input_size),
@@ -134,26 +152,32 @@ class Bench:
             seed=cell.seed * SEEDS_APART + int(index[0]),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
+        return pictures, model.share if isinstance(model, Cached) else 1.0
 
     @torch.inference_mode()
-    def sampled(self, cell: Cell) -> tuple[Tensor, float]:
-        """(features [samples, D], images per second): batches are dealt to the processes, features gathered."""
+    def sampled(self, cell: Cell) -> Sampled:
+        """Batches are dealt to the processes, features gathered."""
         from accelerate.utils import gather_object
 
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        mine, spent = {}, 0.0
+        mine, spent, ran = {}, 0.0, 0.0
         for number, index in enumerate(torch.arange(cell.samples).split(self.batch)):
             if number % count == rank:
                 started = time.perf_counter()
-                pictures = self.draw(cell, index).float()
+                pictures, share = self._drawn(cell, index)
+                pictures = pictures.float()
                 spent += time.perf_counter() - started
-                mine[number] = self.features(pictures).cpu()
-        # one entry per process: what it drew, and for how long
-        gathered = gather_object([(mine, spent)])
-        parts = {number: part for drawn, _ in gathered for number, part in drawn.items()}
-        return torch.cat([parts[number] for number in sorted(parts)]), cell.samples / max(t for _, t in gathered)
+                ran += share * len(index)
+                mine[number] = [network(pictures).cpu() for network in self.features]
+        # one entry per process: what it drew, for how long, and how much of it was run
+        gathered = gather_object([(mine, spent, ran)])
+        parts = {number: part for drawn, *_ in gathered for number, part in drawn.items()}
+        features = (torch.cat(own) for own in zip(*(parts[number] for number in sorted(parts)), strict=True))
+        return Sampled(
+            *features, cell.samples / max(t for _, t, _ in gathered), sum(r for *_, r in gathered) / cell.samples
+        )
 
-    def _unguided(self, seed: int, samples: int, steps: int) -> tuple[Tensor, float]:
+    def _unguided(self, seed: int, samples: int, steps: int) -> Sampled:
         return self.sampled(Cell(UNGUIDED, "unguided", seed, samples, steps))
 
     def measure(self, cell: Cell) -> dict[str, Any]:
@@ -162,11 +186,11 @@ class Bench:
 
         if RULES[cell.schedule.rule].auxiliary and self.auxiliary is None:
             raise ValueError(f"{cell.schedule.rule} needs a weaker second checkpoint; name it by --auxiliary.")
-        unguided, speed = self.unguided(cell.seed, cell.samples, cell.steps)
-        fake = unguided
+        found = unguided = self.unguided(cell.seed, cell.samples, cell.steps)
         if cell.schedule != UNGUIDED or cell.variant is not None:
-            fake, speed = self.sampled(cell)
-        real, asked = self.reference.real, self.reference.conditions(torch.arange(cell.samples))
+            found = self.sampled(cell)
+        real, second, fake = self.reference.real, self.reference.second, found.features
+        asked = self.reference.conditions(torch.arange(cell.samples))
         cost = step_cost(self.spec, cell.schedule, cell.steps, cfg=cell.cfg)
         row = {"key": self.key(cell), **cell.describe()}
         if self.accelerator.is_main_process:
@@ -174,14 +198,17 @@ class Bench:
                 "frechet": frechet_distance(real.features, fake),
                 **neighbourhoods(real, fake),
                 "consistency": class_consistency(real, fake, asked),
-                "distance": relative_distance(real, fake, unguided),
+                "distance": relative_distance(real, fake, unguided.features),
+                "kernel": kernel_distance(real, fake),
+                "frechet_lite2": frechet_distance(second.features, found.second),
+                "kernel_lite2": kernel_distance(second, found.second),
             }
         row |= {
-            "gmacs": cost.total / 1e9,
-            "cost": cost.total / cost.cfg,
-            "images_per_second": speed,
+            "gmacs": cost.total * found.ran / 1e9,
+            "cost": cost.total * found.ran / cost.cfg,
+            "images_per_second": found.speed,
             "dtype": self.precision,
-            "features": f"{NAME}, {SIDE} px",
+            "features": f"{NAME}, {SIDE} px; {LITE2.name}, {LITE2.side} px",
             "reference": self.reference.digest,
             "title": self.spec.title,
             "machine": f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {platform.machine()}",

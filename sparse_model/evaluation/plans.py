@@ -1,5 +1,6 @@
 """The plans of a sweep: which cells to measure, one after another, and which comparison they are for."""
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,19 +8,22 @@ from dataclasses import replace
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
 from ..method.tokens import SELECTIONS
-from .calibrate import NO_GUIDANCE, best_plan
-from .measure import UNGUIDED
-from .sweep import Sweep
+from .calibrate import NO_GUIDANCE, OverBudget, best_plan
+from .measure import UNGUIDED, Cell
+from .speed import seconds, speed
+from .sweep import SEARCH_SEED, Sweep
 from .variants import ORDERS, ByNorm, Ordered
 
 MAP_OMEGAS = (1.5, 2.0, 3.0)
 ROUTED_MAP = (0.0, 0.25, 0.5), (0.5, 0.75, 0.9, 1.0)  # gamma_strong, gamma_weak
 MASKED_MAP = (0.0, 0.125, 0.25), (0.125, 0.25, 0.5, 0.75)  # the good region of a masked model is nearer to dense
+PAPER = (0.5, 0.9)  # SG_FLOPS's
 TOKENS_OMEGA = 2.0
 RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 CFG_SCALES = (1.125, 1.25, 1.5)
-SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), ("SG", 0.5))  # with the cost allowed, of CFG's
+BUDGETS = (0.4, 0.5, 0.75, 1.0)  # of CFG's cost, that Sparse Guidance is calibrated for
+SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), *(("SG", budget) for budget in BUDGETS[:-1]))
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
     "small norm or chance": ByNorm(0.5),
@@ -36,10 +40,46 @@ def naive(sweep: Sweep) -> None:
 
 def maps(sweep: Sweep) -> None:
     """SG over (gamma_strong, gamma_weak) for several omega (figs. 6 and 8)."""
+    for omega, (strong, weak) in itertools.product(MAP_OMEGAS, map_points(sweep)):
+        sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
+
+
+def map_points(sweep: Sweep) -> list[tuple[float, float]]:
+    """The pairs (gamma_strong, gamma_weak) of the map."""
     strongs, weaks = ROUTED_MAP if sweep.bench.spec.sparsity.mask is None else MASKED_MAP
-    for omega, strong, weak in itertools.product(MAP_OMEGAS, strongs, weaks):
-        if strong < weak:
-            sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
+    return [(strong, weak) for strong, weak in itertools.product(strongs, weaks) if strong < weak]
+
+
+def moves(sweep: Sweep) -> None:
+    """The map at its lowest and its highest omega, from several noises: whether the good region moves (figs. 6, 8)."""
+    for seed in range(SEARCH_SEED, SEARCH_SEED + sweep.sizes.seeds):
+        for omega, (strong, weak) in itertools.product((MAP_OMEGAS[0], MAP_OMEGAS[-1]), map_points(sweep)):
+            cell = Cell(constant(strong, weak, omega), f"SG ({strong:g}, {weak:g})", seed, sweep.sizes.search)
+            sweep.cell("moves", replace(cell, steps=sweep.sizes.steps))
+
+
+def nearness(sweep: Sweep) -> None:
+    """How far CFG and SG move a sample at one omega (fig. 7): SG at the paper's rates, and at the best of the map."""
+    for omega in MAP_OMEGAS:
+        found = {
+            (strong, weak): sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
+            for strong, weak in map_points(sweep)
+        }
+        best = min(found, key=lambda rates: found[rates]["frechet"])
+        sweep.final("nearness", f"CFG, omega {omega:g}", constant(0, 0, omega, "CFG"), sweep.sizes.search)
+        for rates in dict.fromkeys((best, PAPER)):
+            name = f"SG ({rates[0]:g}, {rates[1]:g}), omega {omega:g}"
+            sweep.final("nearness", name, constant(*rates, omega), sweep.sizes.search)
+
+
+def recipes(sweep: Sweep) -> None:
+    """What the paper did, each at its own best omega: SG_FLOPS, AG, and AG + SG with the cosine (table 2)."""
+    found = {"SG_FLOPS": _sparse_guidance(*PAPER)}
+    if sweep.bench.auxiliary is not None:
+        found |= {"AG": lambda omega: constant(0, 0, omega, "AG"), "AG + SG, cosine": PRESETS["SG_FID"].with_scale}
+    for method, family in found.items():
+        omega, _ = sweep.best_omega(method, family)
+        sweep.final("recipes", method, family(omega))
 
 
 def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
@@ -151,12 +191,13 @@ def scales(sweep: Sweep) -> None:
 
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
-    CFG's cost; and SG at up to half of it."""
+    CFG's cost; and SG within smaller budgets."""
     for rule, budget in SEARCHED:
         if _possible(sweep, rule):
-            best, cfg = best_plan(sweep, rule, budget)
-            beside = f", CFG {cfg:g}" if cfg != 1 else ""
-            sweep.final("rules", f"{rule} {in_words(best)}{beside}", best, cfg=cfg)
+            with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
+                best, cfg = best_plan(sweep, rule, budget)
+                beside = f", CFG {cfg:g}" if cfg != 1 else ""
+                sweep.final("rules", f"{rule} {in_words(best)}{beside}", best, cfg=cfg)
 
 
 def _possible(sweep: Sweep, rule: str) -> bool:
@@ -186,4 +227,9 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "tokens": tokens,
     "scales": scales,
     "rules": rules,
+    "speed": speed,
+    "seconds": seconds,
+    "moves": moves,
+    "nearness": nearness,
+    "recipes": recipes,
 }

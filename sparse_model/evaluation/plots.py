@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ..checkpoints.metadata import schedule_from_dict
 from ..pictures.image import contact_sheet
 from ..writing import whole_file
 from .measure import FIGURES, Bench, Cell
+from .speed import SECONDS
+from .sweep import spread
 
 Row = dict[str, Any]
 
@@ -37,7 +39,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     return made
 
 
-def whole(row: Row) -> bool:
+def measured(row: Row) -> bool:
     """Whether a row says what was measured, and its figure: a file can hold others."""
     try:
         schedule_from_dict(row["schedule"])
@@ -46,6 +48,18 @@ def whole(row: Row) -> bool:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
+
+
+def write_plots(rows: list[Row], folder: Path) -> list[Path]:
+    """`draw` of the measured rows and the timed ones, and a table of every plan's cells as PLAN.md."""
+    timed = [row for row in rows if row.get("plan") == SECONDS]
+    rows = [row for row in rows if measured(row)]
+    made = draw(rows + timed, folder)
+    for plan in dict.fromkeys(row["plan"] for row in rows):
+        made.append(folder / f"{plan}.md")
+        with whole_file(made[-1]) as temporary:
+            temporary.write_text(table(rows + timed, plan) + "\n", encoding="utf-8")
+    return made
 
 
 def picture_grid(bench: Bench, rows: list[Row], columns: int = 14) -> Image.Image:
@@ -63,6 +77,11 @@ def constant_of(row: Row, curve: str) -> float:
     return row["schedule"][curve]["keyframes"][0][1]
 
 
+def max_of(row: Row, curve: str) -> float:
+    """The largest value of one of a row's curves."""
+    return max(value for _, value in row["schedule"][curve]["keyframes"])
+
+
 def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows of one method together, in order of appearance."""
     groups: dict[str, list[Row]] = {}
@@ -71,32 +90,60 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """(mean, standard deviation) over seeds; 0 for a single one."""
-    return mean(values), stdev(values) if len(values) > 1 else 0.0
+def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
+    """Fréchet distance against multiply-adds per step, every method of a plan."""
+
+    def plot(rows: list[Row]):
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
+        for method, group in grouped(row for row in rows if row["plan"] == plan).items():
+            distance, error = spread([row["frechet"] for row in group])
+            point = axes.errorbar(group[0]["gmacs"], distance, yerr=error, fmt="o", capsize=3)
+            axes.annotate(
+                method,
+                (group[0]["gmacs"], distance),
+                (7, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color=point[0].get_color(),
+            )
+        axes.set_xlabel("GMACs per step")
+        axes.set_ylabel("Fréchet distance (lower is better)")
+        axes.set_title(f"Quality against cost, {what} (mean and deviation over seeds)", fontsize=9)
+        axes.margins(x=0.2)
+        axes.grid(alpha=0.3)
+        return figure
+
+    return plot
 
 
-def _cost(rows: list[Row]):
-    """Fréchet distance against multiply-adds per step, every method at its own best omega."""
+def _seconds(rows: list[Row]):
+    """Fréchet distances in both feature networks against seconds per picture: a curve for every kind of method."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
-    for method, group in grouped(row for row in rows if row["plan"] == "compare").items():
-        distance, error = spread([row["frechet"] for row in group])
-        point = axes.errorbar(group[0]["gmacs"], distance, yerr=error, fmt="o", capsize=3)
-        axes.annotate(
-            method,
-            (group[0]["gmacs"], distance),
-            (7, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=point[0].get_color(),
-        )
-    axes.set_xlabel("GMACs per step")
-    axes.set_ylabel("Fréchet distance (lower is better)")
-    axes.set_title("Quality against cost, each method at its best omega (mean and deviation over seeds)", fontsize=9)
-    axes.margins(x=0.2)
-    axes.grid(alpha=0.3)
+    seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
+    curves: dict[str, list[tuple[float, list[Row]]]] = {}
+    for method, group in grouped(row for row in rows if row["plan"] == "speed").items():
+        if group[0]["key"] in seconds:
+            curves.setdefault(method.rpartition(", ")[0], []).append((seconds[group[0]["key"]], group))
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for axes, (name, network) in zip(
+        panels, {"frechet": "EfficientNet-Lite0", "frechet_lite2": "EfficientNet-Lite2"}.items(), strict=True
+    ):
+        for kind, points in curves.items():
+            points = sorted(points, key=lambda point: point[0])
+            distances = [spread([row[name] for row in group]) for _, group in points]
+            places, errors = zip(*distances, strict=True)
+            line = axes.errorbar([x for x, _ in points], places, yerr=errors, fmt="o-", capsize=3, label=kind)
+            for (x, group), y in zip(points, places, strict=True):
+                number = group[0]["method"].rpartition(", ")[2].removesuffix(" steps")
+                axes.annotate(number, (x, y), (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
+        axes.set_xlabel("seconds per picture")
+        axes.set_title(f"Fréchet distance, {network}", fontsize=9)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("lower is better")
+    panels[1].legend(fontsize=8)
     return figure
 
 
@@ -149,7 +196,9 @@ def _curve(plan: str, curve: str, label: str) -> Callable[[list[Row]], Any]:
 
 
 PLOTS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
-    "quality-cost": ("compare", _cost),
+    "quality-cost": ("compare", _cost("compare", "each method at its best omega")),
+    "rules": ("rules", _cost("rules", "every rule after an equal search")),
+    "quality-seconds": (SECONDS, _seconds),
     "maps": ("map", _maps),
     "naive": ("naive", _curve("naive", "gamma_strong", "sparsity rate gamma, no guidance")),
 }
@@ -157,20 +206,22 @@ PLOTS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
 
 def table(rows: list[Row], plan: str) -> str:
     """A Markdown table of one plan's cells: mean and standard deviation over seeds; n/a for a figure that a row from
-    before it was added lacks."""
+    before it was added lacks. Methods whose time was measured have a column for it."""
     others = FIGURES[1:]
+    seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
+    timed = any(row["plan"] == plan and row["key"] in seconds for row in rows)
     lines = [
-        f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |",
-        "|" + (len(others) + 5) * "---|",
+        f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |" + " seconds |" * timed,
+        "|" + (len(others) + 5 + timed) * "---|",
     ]
     for method, group in grouped(row for row in rows if row["plan"] == plan).items():
         distance, error = spread([row["frechet"] for row in group])
         means = " | ".join(
             f"{mean(row[name] for row in group):.3f}" if all(name in row for row in group) else "n/a" for name in others
         )
-        omega, first = constant_of(group[0], "omega"), group[0]
+        omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
             f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {means} | {first['gmacs']:.4f} | "
-            f"{first['cost']:.2f} |"
+            f"{first['cost']:.2f} |" + f" {seconds[first['key']]:.3f} |" * timed
         )
     return "\n".join(lines)

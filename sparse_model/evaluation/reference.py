@@ -1,6 +1,7 @@
 """The real pictures that samples are measured against."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Reference:
-    """`real` has the features and labels; `digest` identifies the pictures in results."""
+    """`real` has the features and labels, `second` those of another feature network; `digest` identifies the pictures
+    in results."""
 
     real: Real
+    second: Real
     digest: str
 
     def conditions(self, index: Tensor) -> Tensor:
@@ -30,11 +33,13 @@ class Reference:
         return self.real.labels[order[index % count]]
 
 
-def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module, held_out: bool = False) -> Reference:
+def read_reference(
+    path: Path, spec: ModelSpec, config: str, features: Sequence[nn.Module], held_out: bool = False
+) -> Reference:
     """The pictures of a packed .npz that a training run of `config` sees (or those that it does not), or all of
     FOLDER/class/*.
 
-    Labels go by name. ValueError if the pictures' labels are not the model's.
+    `features` are the two feature networks. Labels go by name. ValueError if the pictures' labels are not the model's.
     """
     if path.is_dir():
         if held_out:
@@ -52,7 +57,7 @@ def read_reference(path: Path, spec: ModelSpec, config: str, features: nn.Module
         index = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)[held_out]
     labels = _labels(pictures, index, spec, path)
     digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
-    return Reference(Real(extract(features, pictures, index), labels), digest)
+    return Reference(*(Real(extract(network, pictures, index), labels) for network in features), digest)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import mean, stdev
 from typing import Any
 
 from tqdm import tqdm
@@ -32,6 +33,10 @@ class Sweep:
 
     def __init__(self, bench: Bench, results: Results, sizes: Sizes = Sizes()):
         self.bench, self.results, self.sizes = bench, results, sizes
+
+    def at(self, steps: int) -> "Sweep":
+        """The same for pictures of so many steps."""
+        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps))
 
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell, measured now or found; `plan` says what it is for."""
@@ -79,6 +84,11 @@ class Sweep:
         return best, found[best]
 
 
+def spread(values: list[float]) -> tuple[float, float]:
+    """(mean, standard deviation) over seeds; 0 for a single one."""
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
 def _complete(row: dict[str, Any] | None) -> dict[str, Any] | None:
     """A row that has every figure; one from before a figure was added is measured again."""
     return row if row is not None and all(name in row for name in FIGURES) else None
@@ -86,7 +96,7 @@ def _complete(row: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def describe(row: dict[str, Any]) -> str:
     """One line for people."""
-    omega = row["schedule"]["omega"]["keyframes"][0][1]
+    omega = max(value for _, value in row["schedule"]["omega"]["keyframes"])
     figures = (f"{name} {row[name]:.3f}" for name in ("precision", "recall", "consistency", "distance", "cost"))
     return (
         f"{row['plan']:9} {row['method']:24} omega {omega:4.2f} seed {row['seed']:3} Fréchet {row['frechet']:7.2f} "

@@ -24,7 +24,8 @@ class Colours(nn.Module):
 
 @pytest.fixture
 def features():
-    return Colours()
+    """The two feature networks."""
+    return Colours(), nn.Sequential(nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
 
 
 @pytest.fixture

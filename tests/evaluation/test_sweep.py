@@ -8,8 +8,9 @@ from sparse_model.__main__ import main
 from sparse_model.checkpoints.checkpoint import read
 from sparse_model.evaluation import plots
 from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, relative_cost
+from sparse_model.evaluation.features import LITE0, LITE2
 from sparse_model.evaluation.measure import UNGUIDED, Bench
-from sparse_model.evaluation.plans import compare, in_words, maps, naive, rules, scales, tokens
+from sparse_model.evaluation.plans import BUDGETS, compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
 from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep
 from sparse_model.method.guidance import RULES
@@ -140,7 +141,7 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     path = checkpoint()
     one = sweep(path=path)
     before, weights = read(path)
-    best = calibrate(one, path, 0.5)
+    best = calibrate(one, path, [0.5])
     rows = [row for row in one.results.rows if row["plan"] == "calibrate"]
     assert len(rows) == 3 and all(row["cost"] <= 0.5 for row in rows)
     assert relative_cost(one, Plan(best)) <= 0.5
@@ -152,6 +153,26 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     assert (after.labels, after.title, after.license) == (before.labels, before.title, before.license)
     assert all((kept[name] == weights[name]).all() for name in weights)
     assert sweep(path=path).bench.digest == one.bench.digest  # its results stay its own
+
+
+def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, monkeypatch):
+    path = checkpoint()
+    one = sweep(path=path)
+    frechet = {"unguided": 9.0, "SG at 0.6 of CFG": 5.0, "SG at 0.8 of CFG": 4.9, "SG at 1 of CFG": 3.0}
+
+    def final(plan, method, schedule, cfg=1.0):
+        return [{"frechet": frechet[method] + noise} for noise in (-0.1, 0.1)]
+
+    monkeypatch.setattr(one, "final", final)
+    best = calibrate(one, path, [0.8, 0.6, 1])
+    spec, _ = read(path)
+    assert spec.schedule == best and [setting.name for setting in spec.settings] == ["0.6 of CFG", "1 of CFG"]
+    assert spec.setting("1 of CFG").steps == TINY.steps
+    assert relative_cost(one, Plan(spec.setting("0.6 of CFG").schedule)) <= 0.6
+    with pytest.raises(ValueError, match="has no settings 'fast'; it offers '0.6 of CFG', '1 of CFG'"):
+        spec.setting("fast")
+    calibrate(one, path, [0.8])
+    assert len(read(path)[0].settings) == 2  # one budget leaves the others alone
 
 
 def _plain(schedule):
@@ -175,10 +196,10 @@ def test_calibration_passes_over_what_shows_less_of_what_was_asked(sweep, monkey
 
 def test_calibration_that_cannot_be_done(sweep, checkpoint):
     with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
-        calibrate(sweep(), checkpoint(), 0.1)
+        calibrate(sweep(), checkpoint(), [0.1])
     dense = checkpoint("dense", sparsity=Sparsity())
     with pytest.raises(ValueError, match="no token route in its metadata, so there is nothing to calibrate"):
-        calibrate(sweep(path=dense, auxiliary=None), dense, 0.5)
+        calibrate(sweep(path=dense, auxiliary=None), dense, [0.5])
 
 
 def test_maps_cover_strong_below_weak(sweep):
@@ -219,7 +240,7 @@ def test_every_rule_is_searched_alike(sweep):
     final = plots.grouped(row for row in one.results.rows if row["plan"] == "rules")
     for rule in ("unguided", *RULES):
         searched = [row for row in one.results.rows if row["plan"] == "calibrate" and row["method"] == rule]
-        assert TINY.trials <= len(searched) <= TINY.trials * (2 if rule == "SG" else 1)
+        assert TINY.trials <= len(searched) <= TINY.trials * (len(BUDGETS) if rule == "SG" else 1)
         assert any(name.startswith(f"{rule} (") for name in final), rule
     assert all(len(group) % TINY.seeds == 0 for group in final.values())
     (beside,) = (group for name, group in final.items() if name.startswith("SG beside CFG"))
@@ -252,7 +273,9 @@ def run(*arguments):
 
 
 def test_the_commands(checkpoint, folder, tmp_path, monkeypatch, features):
-    monkeypatch.setattr("sparse_model.evaluation.features.pretrained", lambda: features)
+    monkeypatch.setattr(
+        "sparse_model.evaluation.features.pretrained", dict(zip((LITE0, LITE2), features, strict=True)).get
+    )
     common = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
     small = ("--samples", 8, "--seeds", 2, "--steps", 2)
     assert run("evaluate", *common, *small, "--rule", "CFG", "--omega", 2, "--gamma-strong", 0, "--gamma-weak", 0) == 0
@@ -296,4 +319,4 @@ def test_bad_commands(checkpoint, folder, tmp_path, capsys, arguments, message):
 def test_a_missing_search_package_is_named(sweep, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"optuna: pip install -r requirements-evaluate.txt"):
-        calibrate(sweep(), checkpoint(), 0.5)
+        calibrate(sweep(), checkpoint(), [0.5])

@@ -1,0 +1,79 @@
+"""evidence: every table, curve and verdict of one model."""
+
+import argparse
+from pathlib import Path
+
+from .measuring_options import add_bench, bench_of
+from .numbers import whole
+
+
+def add_parser(commands) -> argparse.ArgumentParser:
+    from ..evaluation.evidence import PARTS
+    from ..evaluation.metrics import NEIGHBOURS
+    from ..evaluation.sweep import Sizes
+
+    parser = commands.add_parser(
+        "evidence",
+        help="every table, curve and verdict of one model, on seen and on held-out labels",
+        description="Searches settings for every rule, measures them on the labels of the training and on held-out "
+        "ones, times them, and judges the claims. Says first how long each part will take. The same call again goes on "
+        "where it stopped; over many processes: accelerate launch -m sparse_model evidence …",
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
+    add_bench(parser)
+    parser.add_argument("--out", type=Path, default=Path("evidence"), help="folder of what is found (%(default)s)")
+    parser.add_argument(
+        "--trials", type=whole(1), default=16, help="schedules to try for every rule and budget (%(default)s)"
+    )
+    parser.add_argument(
+        "--search-samples", type=whole(NEIGHBOURS + 1), default=Sizes.search, help="pictures of a trial (%(default)s)"
+    )
+    parser.add_argument("--forecast", action="store_true", help="say how long it will take, and stop")
+    parser.set_defaults(held_out=False)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    from ..evaluation.evidence import PARTS, forecast, transfer
+    from ..evaluation.plans import PLANS
+    from ..evaluation.plots import write_plots
+    from ..evaluation.results import Results
+    from ..evaluation.sweep import Sizes, Sweep
+    from ..evaluation.verdicts import report
+
+    parts = options.parts or list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"there is no part '{unknown[0]}'; use {', '.join(PARTS)}.")
+    parts = [part for part in PARTS if part in parts]
+    sizes = Sizes(options.search_samples, options.samples, options.seeds, options.steps, options.trials)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def sweep_of(name: str) -> Sweep:
+        bench = bench_of(argparse.Namespace(**{**vars(options), "held_out": name == "held-out"}))
+        bench.accelerator.wait_for_everyone()
+        return Sweep(bench, Results(options.out / f"{name}.jsonl", bench.digest), sizes)
+
+    both = not options.reference.is_dir()  # of a folder nothing is held out
+    seen = sweep_of("seen")
+    _say(forecast(seen, parts), both)
+    if options.forecast:
+        return
+    sweeps = {"seen": seen} | ({"held-out": sweep_of("held-out")} if both else {})
+    for part in parts:
+        PLANS[part](seen)
+        for sweep in list(sweeps.values())[1:]:
+            transfer(sweep, seen.results.rows)
+            if part == "moves":
+                PLANS[part](sweep)
+    if seen.bench.accelerator.is_main_process:
+        for name, sweep in sweeps.items():
+            write_plots(sweep.results.rows, options.out / name)
+            (options.out / name / "verdicts.md").write_text(report(sweep.results.rows) + "\n", encoding="utf-8")
+            print(f"\n{name} labels\n{report(sweep.results.rows)}")
+
+
+def _say(seconds: dict[str, tuple[float, float]], both: bool) -> None:
+    print("processor time, from what a few pictures took:")
+    for part, (seen, held_out) in {**seconds, "all": tuple(map(sum, zip(*seconds.values(), strict=True)))}.items():
+        more = f", on held-out labels {held_out / 60:.0f} more" if both else ""
+        print(f"  {part:9} {seen / 60:.0f} minutes{more}", flush=True)

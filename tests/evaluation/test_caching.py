@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparse_model.evaluation.caching import EasyCache
+from sparse_model.evaluation.measure import UNGUIDED, Cell
+from sparse_model.method.schedule import constant
+
+INDEX = torch.arange(6)
+CFG = Cell(constant(0, 0, 2, "CFG"), "CFG", seed=1, samples=12, steps=12)
+
+
+def cached(threshold, **settings):
+    return replace(CFG, variant=EasyCache(threshold, **settings))
+
+
+def test_no_threshold_is_no_cache(bench):
+    found = bench()
+    pictures, share = found._drawn(cached(0.0), INDEX)
+    torch.testing.assert_close(pictures, found.draw(CFG, INDEX), rtol=1e-5, atol=1e-5)
+    assert share == 1
+
+
+def test_what_is_left_out_is_guessed_from_the_last_evaluation(bench):
+    """With a threshold that nothing reaches, D stays the input plus the last difference from where rates are known."""
+    found = bench()
+    calls = []
+    network = found.model.network
+    counted = type(found.model)(lambda x, *given: (calls.append(len(x)), network(x, *given))[1], found.model.prediction)
+    model = EasyCache(1e9, start=0, end=1)(counted)
+    seen = []
+
+    def step(x, sigma):
+        from sparse_model.method.branches import Branch, Evaluation
+        from sparse_model.method.tokens import subsets
+
+        seen.append(model(x, sigma, [found.reference.conditions(INDEX)], Evaluation((Branch(),), subsets(0)))[0])
+
+    xs = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    for x, sigma in zip(xs, (0.9, 0.7, 0.5, 0.3), strict=True):
+        step(x, sigma)
+    assert calls == [6, 6] and model.share == 0.5  # the first knows nothing, the second no rate
+    torch.testing.assert_close(seen[3] - xs[3], seen[1] - xs[1])
+
+
+def test_a_sample_is_the_same_in_any_batch(bench):
+    found, cell = bench(), cached(0.3)
+    whole, share = found._drawn(cell, torch.arange(12))
+    parts = torch.cat([found.draw(cell, torch.arange(*ends)) for ends in ((0, 5), (5, 12))])
+    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
+    assert 0.2 < share < 1
+
+
+def test_a_row_counts_what_ran(bench):
+    found = bench()
+    dense, less = found.measure(CFG), found.measure(cached(0.3))
+    assert less["cost"] < 0.95 * dense["cost"] and less["gmacs"] < 0.95 * dense["gmacs"]
+    assert less["variant"]["threshold"] == 0.3 and less["frechet"] != dense["frechet"]
+    assert found.key(CFG) != found.key(cached(0.3)) != found.key(cached(0.2))
+
+
+def test_an_interval_of_guidance_starts_the_cache_again(bench):
+    schedule = replace(CFG.schedule, start=0.3, end=0.6)
+    pictures, share = bench()._drawn(replace(cached(0.3), schedule=schedule), INDEX)
+    assert pictures.isfinite().all() and share < 1
+
+
+def test_sparse_rules_are_refused(bench):
+    with pytest.raises(ValueError, match="EasyCache is measured with dense rules only"):
+        bench().draw(replace(cached(0.3), schedule=constant(0.25, 0.75, 2)), INDEX)
+    assert bench().draw(replace(cached(0.3), schedule=UNGUIDED), INDEX).isfinite().all()

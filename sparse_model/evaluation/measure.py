@@ -19,6 +19,7 @@ from ..checkpoints.metadata import schedule_to_dict
 from ..checkpoints.spec import ModelSpec
 from ..cost import step_cost
 from ..method.guidance import RULES
+from ..method.matching import Looking, matched
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
 from .features import NAME, SIDE
@@ -28,6 +29,7 @@ from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
+LOOKS, LOOKED_AT = 10, 32  # steps and pictures of a path along which CFG and a schedule are compared
 FIGURES = ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance")  # of every cell
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -134,6 +136,19 @@ class Bench:
             seed=cell.seed * SEEDS_APART + int(index[0]),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
+
+    def matched(self, schedule: Schedule, cfg: float) -> Schedule:
+        """The schedule with the omega that moves pictures as far as CFG at the scale `cfg`."""
+        config, looking = self.spec.config, Looking(self.model.network, self.model.prediction, schedule, LOOKS)
+        sample(
+            looking,
+            self.reference.conditions(torch.arange(LOOKED_AT)).to(self.accelerator.device),
+            constant(0, 0, cfg, "CFG"),
+            shape=(config.in_channels, config.input_size, config.input_size),
+            steps=LOOKS,
+            seed=-SEEDS_APART,
+        )
+        return matched(schedule, looking.looks, cfg)
 
     @torch.inference_mode()
     def sampled(self, cell: Cell) -> tuple[Tensor, float]:

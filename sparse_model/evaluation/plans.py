@@ -19,6 +19,7 @@ TOKENS_OMEGA = 2.0
 RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 CFG_SCALES = (1.125, 1.25, 1.5)
+MATCHED_SCALES = (1.5, 3.0, 2.0)
 SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), ("SG", 0.5))  # with the cost allowed, of CFG's
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
@@ -149,6 +150,17 @@ def scales(sweep: Sweep) -> None:
     sweep.final("scales", name, family(omega), cfg=cfg)
 
 
+def match(sweep: Sweep) -> None:
+    """CFG at several scales, and SG at the omega that moves pictures as far as CFG does at that scale."""
+    families = {"SG (0, 0.9)": constant(0, 0.9, 2)}
+    if sweep.bench.spec.schedule is not None:
+        families["the checkpoint's own schedule"] = sweep.bench.spec.schedule
+    for scale in MATCHED_SCALES:
+        sweep.final("match", f"CFG at {scale:g}", constant(0, 0, scale, "CFG"))
+        for name, schedule in families.items():
+            sweep.final("match", f"{name}, as far as CFG at {scale:g}", sweep.bench.matched(schedule, scale))
+
+
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
     CFG's cost; and SG at up to half of it."""
@@ -183,5 +195,6 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "schedules": schedules,
     "tokens": tokens,
     "scales": scales,
+    "match": match,
     "rules": rules,
 }

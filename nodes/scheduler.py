@@ -97,7 +97,8 @@ class SparsityScheduler(io.ComfyNode):
                     options=list(SELECTIONS),
                     default="exact",
                     tooltip="exact: each step keeps exactly the given fraction of tokens. bernoulli: every token stays "
-                    "by chance, as in the paper (preset custom).",
+                    "by chance, as in the paper. structured: as many as exact, spread evenly; at gamma 0.75 one of "
+                    "every 2 x 2, as SPRINT is trained (preset custom).",
                 ),
                 *[
                     io.String.Input(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
+from ..method.tokens import SELECTIONS
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,7 @@ def add_schedule(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gamma-weak", metavar="CURVE", help="sparsity rate of the weak branch, likewise")
     group.add_argument("--omega", metavar="CURVE", help="guidance scale, likewise")
     group.add_argument("--rule", help="SG, CFG, CFG + SG, ICG, AG or AG + SG")
+    group.add_argument("--selection", choices=SELECTIONS, help="which tokens are kept (exact)")
 
 
 def schedule_of(options: argparse.Namespace) -> Schedule | None:
@@ -26,7 +28,8 @@ def schedule_of(options: argparse.Namespace) -> Schedule | None:
     }
     if options.rule is not None and options.rule not in RULES:
         raise ValueError(f"--rule '{options.rule}' is unknown; use one of {', '.join(RULES)}.")
-    if not (curves or options.rule or options.preset):
+    chosen = {name: value for name in ("rule", "selection") if (value := getattr(options, name))}
+    if not (curves or chosen or options.preset):
         return None
     base = PRESETS.get(options.preset or "", constant(0.5, 0.9, 1.5))
-    return replace(base, **curves, **({"rule": options.rule} if options.rule else {}))
+    return replace(base, **curves, **chosen)

@@ -181,11 +181,13 @@ def _possible(sweep: Sweep, rule: str) -> bool:
 
 
 def in_words(schedule: Schedule) -> str:
-    """Sparsity rates, omega and active interval: (0 to 0.55, 0.95), omega 2.8, until 0.8."""
+    """Sparsity rates, omega, active interval and another selection than exact: (0 to 0.55, 0.95), omega 2.8, until 0.8,
+    structured."""
     curves = schedule.gamma_strong, schedule.gamma_weak, schedule.omega
     strong, weak, omega = (" to ".join(f"{value:g}" for _, value in curve.keyframes) for curve in curves)
     bounds = (f", from {schedule.start:g}" * (schedule.start > 0), f", until {schedule.end:g}" * (schedule.end < 1))
-    return f"({strong}, {weak}), omega {omega}" + "".join(bounds)
+    kept = f", {schedule.selection}" * (schedule.selection != "exact")
+    return f"({strong}, {weak}), omega {omega}" + "".join(bounds) + kept
 
 
 PLANS: dict[str, Callable[[Sweep], None]] = {

@@ -7,9 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from .grid import Grid
 from .sparsity import Sparsity
 from .token_mask import TokenMask
-from .tokens import Subsets, keep_count, random_subset, subsets
+from .tokens import STRUCTURED, Subsets, keep_count, random_subset, subsets
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,12 @@ class Evaluation:
     ) -> "Evaluation":
         """The same in a network with these routes and patches, over a latent [N, C, *size]; see `TokenMask.over`."""
         factors = sparsity.factors
-        if self.subsets is None or not (factors or self.mask):
+        structured = self.subsets is not None and self.subsets.selection == STRUCTURED
+        if self.subsets is None or not (factors or self.mask or structured):
             return self
         stay = self.mask and self.mask.over(size, patch, part)
-        return replace(self, subsets=replace(self.subsets, factors=factors, stay=stay or self.subsets.stay))
+        grid = Grid.of(size, patch, part) if structured and len(size) > 1 else None
+        return replace(self, subsets=replace(self.subsets, factors=factors, stay=stay or self.subsets.stay, grid=grid))
 
     def draw(self, route: int, batch: int, tokens: int, device: torch.device | str | None) -> tuple[Tensor, ...]:
         """The kept tokens of every branch in one route: [batch, K] each."""

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SELECTIONS = ("exact", "bernoulli")
+from .grid import Grid
+
+STRUCTURED = "structured"
+SELECTIONS = ("exact", "bernoulli", STRUCTURED)
 
 
 def keep_count(tokens: int, gamma: float) -> int:
@@ -38,7 +41,7 @@ def _generator(*key: int) -> torch.Generator:
 
 
 def random_scores(seed: int, evaluation: int, branch: int, route: int, tokens: int) -> Tensor:
-    """One uniform number per token, [tokens]; the tokens of the lowest scores are kept."""
+    """One uniform number per token, [tokens]; the tokens of the lowest are kept."""
     return torch.rand(tokens, generator=_generator(seed, evaluation, branch, route, 1))
 
 
@@ -83,18 +86,21 @@ class TokenOrders:
         route: int = 0,
         device: torch.device | str | None = None,
         stay: Staying | None = None,
+        grid: Grid | None = None,
     ) -> Tensor:
-        """[batch, tokens] int64: the numbers of all tokens, those to keep first. Those that stay come in front; the
-        order of the others does not depend on them."""
-        key = branch, batch, tokens, route, str(device), stay
+        """[batch, tokens] int64: the numbers of all tokens, those to keep first, evenly over a `grid` if one is given.
+        Those that stay come in front; the order of the others does not depend on them."""
+        key = branch, batch, tokens, route, str(device), stay, grid
         first, orders = self._drawn.get(key, (evaluation, None))
         if orders is None or not 0 <= evaluation - first < len(orders):
             first = evaluation
             scores = torch.stack([
-                self.scores(self.seed + i, later, branch, route, tokens)
+                self.scores(self.seed + i, later, branch, route, grid.chances if grid else tokens)
                 for later in range(first, first + self.ahead)
                 for i in range(batch)
             ])  # fmt: skip
+            if grid is not None:
+                scores = grid.scores(scores)
             if stay is not None:
                 rows = torch.arange(batch).repeat(self.ahead) % len(stay.which)
                 scores = scores - stay.which[rows].to(scores)  # scores lie in [0, 1)
@@ -108,7 +114,9 @@ class Subsets:
     """Which tokens the branches of one evaluation keep. `exact` keeps T - int(T * gamma) tokens per sample
     (CompVis/tread). `bernoulli` keeps each token with probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is
     drawn from the binomial once per evaluation and shared by the samples and by branches of one gamma, so that a batch
-    stays rectangular. ValueError for another selection.
+    stays rectangular. `structured` keeps as many as `exact`, evenly over the `grid` (Grid.scores): at gamma 0.75 one of
+    every 2 x 2, as SPRINT is trained (arXiv 2510.21986). Tokens that lie on no known grid it keeps as `exact` does.
+    ValueError for another selection.
 
     `factors` scale the rate of each route. Where more tokens have to `stay` than a rate keeps, the rate gives way."""
 
@@ -117,6 +125,7 @@ class Subsets:
     selection: str = "exact"
     factors: tuple[float, ...] = ()
     stay: Staying | None = None
+    grid: Grid | None = None
 
     def __post_init__(self):
         if self.selection not in SELECTIONS:
@@ -132,11 +141,11 @@ class Subsets:
             gamma = gamma * self.factors[route]
             if gamma > 1:
                 raise ValueError(f"route number {route} scales the sparsity rate to {gamma:g}, which is over 1.")
-        if self.selection == "exact":
-            kept = keep_count(tokens, gamma)
-        else:
+        if self.selection == "bernoulli":
             chances = torch.rand(tokens, generator=_generator(self.orders.seed, self.evaluation, route))
             kept = int((chances >= gamma).sum())
+        else:
+            kept = keep_count(tokens, gamma)
         return kept if self.stay is None else max(kept, self.stay.count)
 
     def draw(
@@ -149,7 +158,9 @@ class Subsets:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """The kept tokens of one branch in one route, ascending: [batch, K] int64."""
-        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device, self.stay)
+        even = self.selection == STRUCTURED and self.grid is not None and self.grid.tokens == tokens
+        grid = self.grid if even else None
+        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device, self.stay, grid)
         return order[:, : self.count(tokens, gamma, route)].sort(dim=1).values
 
 

@@ -30,6 +30,8 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 class Chosen:
     """Stands in for a subsets: always keeps the tokens index [B, K]."""
 
+    selection = "exact"
+
     def __init__(self, index: Tensor):
         self.index = index.long()
 

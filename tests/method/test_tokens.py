@@ -1,13 +1,15 @@
 """Token subsets: how many, which ones, and taking them out and putting them back."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_model.method.tokens import keep_count, put, random_subset, subsets, take
+from sparse_model.method.grid import Grid
+from sparse_model.method.tokens import SELECTIONS, keep_count, put, random_subset, subsets, take
 
 tokens = st.integers(1, 600)
 rates = st.floats(0, 1)
@@ -63,6 +65,9 @@ def test_the_tokens_of_a_seed_are_a_file_format():
         [3, 8, 10, 11, 12, 13],
         [1, 3, 6, 8, 10, 11],
     ]
+    structured = replace(subsets(42, 4, "structured"), grid=Grid((4, 4)))
+    assert structured.draw(1, 2, 16, 0.75).tolist() == [[2, 5, 8, 11], [1, 6, 11, 12]]
+    assert structured.draw(1, 2, 16, 0.5).tolist() == [[2, 3, 4, 5, 8, 10, 11, 12], [1, 5, 6, 7, 11, 12, 13, 14]]
 
 
 def test_drawing_leaves_torchs_own_generator_alone():
@@ -73,11 +78,11 @@ def test_drawing_leaves_torchs_own_generator_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("selection", ["exact", "bernoulli"])
+@pytest.mark.parametrize("selection", SELECTIONS)
 def test_every_token_is_kept_equally_often(selection):
     kept = torch.zeros(32)
     for evaluation in range(100):
-        index = subsets(1, evaluation, selection).draw(0, 10, 32, 0.75)
+        index = replace(subsets(1, evaluation, selection), grid=Grid((4, 8))).draw(0, 10, 32, 0.75)
         kept += torch.zeros(10, 32).scatter(1, index, 1).sum(0)
     assert (kept / 1000 - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 1000)
 
@@ -92,7 +97,7 @@ def test_bernoulli_counts_have_the_binomials_mean_and_spread(gamma):
     assert 0.85 < counts.std() / spread < 1.15
 
 
-@pytest.mark.parametrize("selection", ["exact", "bernoulli"])
+@pytest.mark.parametrize("selection", SELECTIONS)
 def test_the_ends_of_the_range(selection):
     assert subsets(3, 4, selection).draw(0, 2, 9, 1.0).shape == (2, 0)
     assert subsets(3, 4, selection).draw(0, 2, 9, 0.0).tolist() == [list(range(9))] * 2
@@ -155,15 +160,17 @@ def test_gradients_flow_through_both_ways():
     assert x.grad[0, :, 0].tolist() == [1, 3, 1, 3]
 
 
-@given(seeds, st.integers(0, 10**6), st.integers(1, 5), st.sampled_from(["exact", "bernoulli"]))
+@given(seeds, st.integers(0, 10**6), st.integers(1, 5), st.sampled_from(SELECTIONS))
 @settings(max_examples=30)
 def test_drawing_ahead_keeps_the_same_tokens(seed, first, ahead, selection):
     """Also for samplers that evaluate more often than planned, or step back."""
-    run = subsets(seed, first, selection, ahead)
+    grid = Grid((3, 4))
+    run = replace(subsets(seed, first, selection, ahead), grid=grid)
     for evaluation in (*range(first, first + 2 * ahead + 1), first):
         for branch in (0, 1):
             drawn = run.at(evaluation).draw(branch, 2, 12, 0.5)
-            assert torch.equal(drawn, subsets(seed, evaluation, selection).draw(branch, 2, 12, 0.5))
+            alone = replace(subsets(seed, evaluation, selection), grid=grid)
+            assert torch.equal(drawn, alone.draw(branch, 2, 12, 0.5))
 
 
 def test_a_run_draws_once_for_all_its_evaluations():

@@ -3,7 +3,9 @@
 fixtures/sprint.npz was made once with snap-research/Sprint: its SiT of width 48, 4 heads and 1 + 3 + 2 layers for a
 4 x 8 x 8 latent and 5 classes, RMS norms of queries and keys as in its published configurations, weights by `formula`.
 `dense` has the classes 1 and 3, `null` no class, `masked` the classes with the kept tokens `index`, `pdg` is the weak
-half of its Path-Drop Guidance (no class, no middle), and `gated` is `masked` with its SwiGLU layers. `trajectory` is
+half of its Path-Drop Guidance (no class, no middle), and `gated` is `masked` with its SwiGLU layers. `structured` is
+likewise with the tokens `structured_index` of its structured mask; of 8 x 12 tokens it keeps `quarter` and `half` when
+it draws `chances` for every token of every cell, and prefers high ones. `trajectory` is
 where its `sample_ode` ends after 5 steps of Path-Drop Guidance at scale 3, of 1,000 classes 207, from noise of seed 5.
 """
 
@@ -15,6 +17,7 @@ import torch
 from formula import FIXTURES, Chosen, fill, formula, relative_error
 
 from sparse_model.method.branches import Branch, Evaluation
+from sparse_model.method.grid import Grid
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sampling import Denoiser, sample
 from sparse_model.method.schedule import PRESETS
@@ -48,6 +51,28 @@ def test_masked_output_is_the_authors(network, expected):
     assert relative_error(network(X, T, Y, evaluation), expected["masked"]) < 1e-5
     gated = fill(Sprint(replace(TINY, swiglu=True), Sparsity(mask=0.75)), {})
     assert relative_error(gated(X, T, Y, evaluation), expected["gated"]) < 1e-5
+
+
+def test_structured_output_is_the_authors(network, expected):
+    evaluation = Evaluation((Branch(0.75),), Chosen(expected["structured_index"]))
+    assert relative_error(network(X, T, Y, evaluation), expected["structured"]) < 1e-5
+
+
+@pytest.mark.parametrize("part", ["quarter", "half"])
+def test_a_structured_subset_is_the_authors(expected, part):
+    """From the same random numbers, of which we prefer low ones; they decide all but the order of the cells."""
+    grid, theirs = Grid((8, 12)), 1 - expected["chances"].flatten(1)
+    chances = torch.cat([theirs, formula("cells", (2, grid.chances - theirs.shape[1])) + 0.5], dim=1)
+    kept = grid.scores(chances).argsort(dim=1)[:, : expected[part].shape[1]]
+    assert torch.equal(kept.sort(dim=1).values, expected[part].long())
+
+
+@pytest.mark.parametrize("gamma", [0.75, 0.5])
+def test_structured_branches_keep_as_many_of_every_cell(network, gamma):
+    x = formula("wide", (2, 4, 8, 16))
+    (kept,) = Evaluation((Branch(gamma),), subsets(3, selection="structured")).prepare(network, x).kept[0]
+    cells = kept // 8 // 2 * 4 + kept % 8 // 2
+    assert cells.sort(dim=1).values.tolist() == [[cell for cell in range(8) for _ in range(round(4 - 4 * gamma))]] * 2
 
 
 def test_path_drop_guidance_is_the_authors(network, expected):

@@ -19,7 +19,7 @@ from ..checkpoints.metadata import schedule_to_dict
 from ..checkpoints.spec import ModelSpec
 from ..cost import step_cost
 from ..method.guidance import RULES
-from ..method.matching import Looking, matched
+from ..method.matching import Looking, Matching
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
 from .features import NAME, SIDE
@@ -139,16 +139,16 @@ class Bench:
 
     def matched(self, schedule: Schedule, cfg: float) -> Schedule:
         """The schedule with the omega that moves pictures as far as CFG at the scale `cfg`."""
-        config, looking = self.spec.config, Looking(self.model.network, self.model.prediction, schedule, LOOKS)
+        config, matching = self.spec.config, Matching(schedule)
         sample(
-            looking,
+            Looking(self.model.network, self.model.prediction, matching, LOOKS),
             self.reference.conditions(torch.arange(LOOKED_AT)).to(self.accelerator.device),
             constant(0, 0, cfg, "CFG"),
             shape=(config.in_channels, config.input_size, config.input_size),
             steps=LOOKS,
             seed=-SEEDS_APART,
         )
-        return matched(schedule, looking.looks, cfg)
+        return matching.matched(cfg)
 
     @torch.inference_mode()
     def sampled(self, cell: Cell) -> tuple[Tensor, float]:

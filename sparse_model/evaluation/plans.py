@@ -167,8 +167,7 @@ def rules(sweep: Sweep) -> None:
     for rule, budget in SEARCHED:
         if _possible(sweep, rule):
             best, cfg = best_plan(sweep, rule, budget)
-            beside = f", CFG {cfg:g}" if cfg != 1 else ""
-            sweep.final("rules", f"{rule} {in_words(best)}{beside}", best, cfg=cfg)
+            sweep.final("rules", f"{rule} {in_words(best, cfg)}", best, cfg=cfg)
 
 
 def _possible(sweep: Sweep, rule: str) -> bool:
@@ -180,14 +179,15 @@ def _possible(sweep: Sweep, rule: str) -> bool:
     return fits and (not known.auxiliary or sweep.bench.auxiliary is not None)
 
 
-def in_words(schedule: Schedule) -> str:
-    """Sparsity rates, omega, active interval and another selection than exact: (0 to 0.55, 0.95), omega 2.8, until 0.8,
-    structured."""
+def in_words(schedule: Schedule, cfg: float = 1.0) -> str:
+    """Sparsity rates, omega, active interval, another selection than exact, and CFG's scale beside it: (0 to 0.55,
+    0.95), omega 2.8, until 0.8, structured, CFG 1.5."""
     curves = schedule.gamma_strong, schedule.gamma_weak, schedule.omega
     strong, weak, omega = (" to ".join(f"{value:g}" for _, value in curve.keyframes) for curve in curves)
     bounds = (f", from {schedule.start:g}" * (schedule.start > 0), f", until {schedule.end:g}" * (schedule.end < 1))
     kept = f", {schedule.selection}" * (schedule.selection != "exact")
-    return f"({strong}, {weak}), omega {omega}" + "".join(bounds) + kept
+    beside = f", CFG {cfg:g}" * (cfg != 1)
+    return f"({strong}, {weak}), omega {omega}" + "".join(bounds) + kept + beside
 
 
 PLANS: dict[str, Callable[[Sweep], None]] = {

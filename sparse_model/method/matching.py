@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..conditions.text import Condition
 from .branches import Branch, Evaluation
-from .guidance import NULL, POSITIVE
+from .guidance import NULL, POSITIVE, RULES
 from .sampling import Denoiser
 from .schedule import Schedule
 
@@ -47,66 +47,76 @@ class Look:
         return float(square.clamp(min=0).sqrt().mean())
 
 
-def looked_at(evaluation: Evaluation, schedule: Schedule, progress: float) -> tuple[Evaluation, list[int]]:
-    """An evaluation of all that a look needs, D and D(null) first, and the places of D, D(null), D_strong and D_weak
-    in it."""
-    now = schedule.at(progress)
-    wanted = [
-        Branch(0.0, 0, POSITIVE),
-        Branch(0.0, 1, NULL),
-        Branch(now.gamma_strong, 0, POSITIVE),
-        Branch(now.gamma_weak, 1, POSITIVE),
-    ]
-    branches = tuple(dict.fromkeys(wanted))  # at a gamma of 0 the strong branch is D
-    return replace(evaluation, branches=branches), [branches.index(branch) for branch in wanted]
+@dataclass(frozen=True)
+class Matching:
+    """A schedule that is compared with CFG, and what was seen of both along a path. ValueError for a schedule whose
+    rule is dense or has a second network."""
 
+    schedule: Schedule
+    looks: list[Look] = field(default_factory=list)
 
-def matched(schedule: Schedule, looks: Sequence[Look], cfg: float) -> Schedule:
-    """The schedule with the omega at which it moves pictures as far as CFG at the scale `cfg`, over all steps.
+    def __post_init__(self):
+        rule = RULES[self.schedule.rule]
+        if rule.dense or rule.auxiliary:
+            raise ValueError(
+                f"The rule {self.schedule.rule} cannot be matched to CFG, because it does not guide by what one "
+                "network leaves out; choose SG."
+            )
 
-    A step moves a picture by the change of D times the share of the noise that it takes away. ValueError where the
-    strong branch alone moves it further, or no omega moves it as far.
-    """
-    ends = itertools.pairwise([*(look.sigma for look in looks), 0.0])
-    shares = [(sigma - following) / sigma for sigma, following in ends]
-    target = sum(share * look.cfg(cfg) for share, look in zip(shares, looks, strict=True))
+    def asked(self, evaluation: Evaluation, progress: float) -> tuple[Evaluation, list[int]]:
+        """An evaluation of all that a look needs, D and D(null) first, and the places of D, D(null), D_strong and
+        D_weak in it."""
+        now = replace(self.schedule.at(progress), omega=2.0)  # any that needs a weak branch
+        strong, weak = RULES[self.schedule.rule].branches(now)
+        wanted = [Branch(0.0, 0, POSITIVE), Branch(0.0, 1, NULL), strong, weak]
+        branches = tuple(dict.fromkeys(wanted))  # at a gamma of 0 the strong branch is D
+        return replace(evaluation, branches=branches), [branches.index(branch) for branch in wanted]
 
-    def moved(omega: float) -> float:
-        scaled = schedule.with_scale(omega)
-        pairs = zip(shares, looks, strict=True)
-        return sum(share * look.guided(scaled.at(look.progress).omega) for share, look in pairs)
+    def matched(self, cfg: float) -> Schedule:
+        """The schedule with the omega at which it moves pictures as far as CFG at the scale `cfg`, over all steps.
 
-    if moved(1.0) > target:
-        raise ValueError(
-            f"Leaving out tokens in the strong branch alone moves the picture further than CFG at {cfg:g}, by "
-            f"{moved(1.0):.3g} against {target:.3g}; lower gamma_strong."
-        )
-    if moved(HIGHEST) < target:
-        raise ValueError(
-            f"No omega up to {HIGHEST:g} moves the picture as far as CFG at {cfg:g}: the strong and the weak branch "
-            "hardly differ; raise gamma_weak, or lengthen the route or the active interval."
-        )
-    low, high = 1.0, HIGHEST
-    for _ in range(32):
-        middle = (low + high) / 2
-        low, high = (middle, high) if moved(middle) < target else (low, middle)
-    return schedule.with_scale(round(high, 2))
+        A step moves a picture by the change of D times the share of the noise that it takes away. ValueError where the
+        strong branch alone moves it further, or no omega moves it as far.
+        """
+        ends = itertools.pairwise([*(look.sigma for look in self.looks), 0.0])
+        shares = [(sigma - following) / sigma for sigma, following in ends]
+        target = sum(share * look.cfg(cfg) for share, look in zip(shares, self.looks, strict=True))
+
+        def moved(omega: float) -> float:
+            scaled = self.schedule.with_scale(omega)
+            pairs = zip(shares, self.looks, strict=True)
+            return sum(share * look.guided(scaled.at(look.progress).omega) for share, look in pairs)
+
+        if moved(1.0) > target:
+            raise ValueError(
+                f"Leaving out tokens in the strong branch alone moves the picture {moved(1.0) / target:.2g} times as "
+                f"far as CFG at {cfg:g}; lower gamma_strong."
+            )
+        if moved(HIGHEST) < target:
+            raise ValueError(
+                f"No omega up to {HIGHEST:g} moves the picture as far as CFG at {cfg:g}: the strong and the weak "
+                "branch hardly differ; raise gamma_weak, or lengthen the route or the active interval."
+            )
+        low, high = 1.0, HIGHEST
+        for _ in range(32):
+            middle = (low + high) / 2
+            low, high = (middle, high) if moved(middle) < target else (low, middle)
+        return self.schedule.with_scale(round(high, 2))
 
 
 @dataclass(frozen=True)
 class Looking(Denoiser):
     """A denoiser for sampling with CFG in `steps` evaluations that also looks at what a schedule would do."""
 
-    schedule: Schedule
+    matching: Matching
     steps: int
-    looks: list[Look] = field(default_factory=list)
 
     def __call__(
         self, x: Tensor, sigma: float, conditions: Sequence[Condition], evaluation: Evaluation
     ) -> list[Tensor]:
         progress = evaluation.subsets.evaluation / self.steps
-        asked, places = looked_at(evaluation, self.schedule, progress)
+        asked, places = self.matching.asked(evaluation, progress)
         given = dict(zip((POSITIVE, NULL), conditions, strict=True))
         found = super().__call__(x, sigma, [given[branch.condition] for branch in asked.branches], asked)
-        self.looks.append(Look.at(progress, sigma, [found[place] for place in places]))
+        self.matching.looks.append(Look.at(progress, sigma, [found[place] for place in places]))
         return found[:2]

@@ -8,6 +8,7 @@ from .guidance import SparseGuidance, SparseGuider
 from .inputs import EmptySparseLatent, SparseClassCondition
 from .loader import SparseModelLoader
 from .lora import SparseLoRALoader
+from .match import SparseGuidanceMatch
 from .report import SparseGuidanceReport
 from .route import TokenRoute
 from .sampler import SparseKSampler
@@ -34,6 +35,7 @@ NODES = [
     SparseGuidanceReport,
     SparseGuidanceSimple,
     SparseGuidanceSheet,
+    SparseGuidanceMatch,
 ]
 
 

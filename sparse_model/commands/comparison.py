@@ -15,6 +15,7 @@ from ..method.guidance import RULES
 from ..method.sampling import Compiled, Denoiser, sample
 from ..method.schedule import Schedule, constant
 from ..pictures.image import contact_sheet
+from .schedule_options import cfg_of
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 
@@ -24,6 +25,7 @@ def comparison_picture(
     prompts: Sequence[str],
     schedule: Schedule | None,
     *,
+    cfg: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     auxiliary: Path | None = None,
@@ -31,11 +33,12 @@ def comparison_picture(
 ) -> Image.Image:
     """Rows of guidance methods over one column per prompt (column i has seed + i), their cost per step in the titles.
 
-    The schedule and the steps are the checkpoint's own recommendation where none are given. ValueError for a
-    checkpoint, a label or a schedule that does not fit.
+    The schedule and the steps are the checkpoint's own recommendation where none are given; `cfg` is the scale of CFG
+    beside it. ValueError for a checkpoint, a label, a schedule or a scale that does not fit.
     """
     network, spec = load(checkpoint)
     schedule = schedule or spec.schedule or constant(0.5, 0.9, 1.5)
+    beside = cfg_of(cfg, schedule)
     refuse_unfit(checkpoint, spec, schedule)
     weak_network = weaker_denoiser(schedule.rule, auxiliary, spec) if RULES[schedule.rule].auxiliary else None
     steps = steps or spec.steps
@@ -43,10 +46,10 @@ def comparison_picture(
     shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)
     denoiser = Denoiser(Compiled(network.float()) if compile else network.float(), spec.prediction)
     unguided_cost = step_cost(spec, UNGUIDED, 1).unguided
-    pictures, rows = {}, compared_schedules(schedule)
+    pictures, rows = {}, compared_schedules(schedule, beside)
     with tqdm(total=steps * len(rows), desc="sampling") as bar:
         for name, compared in rows.items():
-            cost = step_cost(spec, compared, steps).total
+            cost = step_cost(spec, compared, steps, cfg=beside).total
             title = f"{name}: {cost / 1e6:.0f} MMAC per step, {cost / unguided_cost:.2f} of unguided"
             pictures[title] = sample(
                 denoiser,
@@ -55,21 +58,23 @@ def comparison_picture(
                 shape=shape,
                 steps=steps,
                 seed=seed,
+                cfg=beside,
                 auxiliary=weak_network if RULES[compared.rule].auxiliary else None,
                 callback=lambda *_: bar.update(),
             )
     return contact_sheet(pictures, scale=max(1, 128 // spec.config.input_size), columns=list(prompts))
 
 
-def compared_schedules(schedule: Schedule) -> dict[str, Schedule]:
-    """Name of a row -> its schedule. CFG gets the schedule's own omega, so that only the rule differs."""
-    omega = f"omega {schedule.omega.high:g}"
+def compared_schedules(schedule: Schedule, cfg: float = 1.0) -> dict[str, Schedule]:
+    """Name of a row -> its schedule. CFG gets the schedule's own omega, so that only the rule differs, or the scale
+    that it has beside the schedule."""
+    omega, scale = schedule.omega.high, cfg if RULES[schedule.rule].beside_cfg else schedule.omega.high
     rates = f"{_first_to_last(schedule, 'strong')} / {_first_to_last(schedule, 'weak')}"
-    return {
-        "no guidance": UNGUIDED,
-        f"CFG {omega}": constant(0, 0, schedule.omega.high, "CFG"),
-        f"{schedule.rule} {omega}, gamma {rates}": schedule,
-    }
+    rows = {"no guidance": UNGUIDED}
+    if scale != 1:
+        rows[f"CFG omega {scale:g}"] = constant(0, 0, scale, "CFG")
+    beside = f", CFG {cfg:g}" if cfg != 1 else ""
+    return rows | {f"{schedule.rule} omega {omega:g}{beside}, gamma {rates}": schedule}
 
 
 def _first_to_last(schedule: Schedule, branch: str) -> str:

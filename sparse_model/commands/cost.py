@@ -8,7 +8,7 @@ from pathlib import Path
 from ..method.schedule import PRESETS
 from ..method.sparsity import Route, Sparsity
 from .numbers import whole
-from .schedule_options import add_schedule, schedule_of
+from .schedule_options import add_schedule, cfg_of, schedule_of
 
 
 def add_parser(commands) -> argparse.ArgumentParser:
@@ -22,8 +22,10 @@ def add_parser(commands) -> argparse.ArgumentParser:
         "--arch", default="SiT-XL/2", help="a published size: SiT-XL/2, DiT-B/4, TR-DiT-2.5B (%(default)s)"
     )
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint instead of --arch")
-    parser.add_argument("--start", type=int, default=2, help="first routed layer (%(default)s)")
-    parser.add_argument("--end", type=int, default=-4, help="last routed layer, itself routed (%(default)s)")
+    parser.add_argument("--start", dest="first", type=int, default=2, help="first routed layer (%(default)s)")
+    parser.add_argument(
+        "--end", dest="last", type=int, default=-4, help="last routed layer, itself routed (%(default)s)"
+    )
     parser.add_argument(
         "--size", type=whole(1, 65536), help="side of the network's input, in its own pixels or latents"
     )
@@ -45,11 +47,12 @@ def run(options: argparse.Namespace) -> None:
         with open_checkpoint(options.checkpoint) as checkpoint:
             spec = checkpoint.spec
     else:
-        spec = ModelSpec.published(options.arch, Sparsity((Route(options.start, options.end),)))
+        spec = ModelSpec.published(options.arch, Sparsity((Route(options.first, options.last),)))
     if options.size is not None and options.size % spec.config.patch_size:
         raise ValueError(f"--size {options.size} is no multiple of the network's patches of {spec.config.patch_size}.")
     schedule = schedule_of(options) or PRESETS["SG_FLOPS"]
-    cost = step_cost(spec, schedule, options.steps, options.attention, options.size)
+    cfg = cfg_of(options.cfg, schedule)
+    cost = step_cost(spec, schedule, options.steps, options.attention, options.size, cfg)
     figures = {name: round(value / 1e9, 4) for name, value in {**asdict(cost), "total": cost.total}.items()}
     if options.json:
         print(json.dumps(figures))

@@ -4,7 +4,7 @@ import argparse
 
 from ..method.schedule import constant
 from .measuring_options import add_common, bench_of
-from .schedule_options import add_schedule, schedule_of
+from .schedule_options import add_schedule, cfg_of, schedule_of
 
 STOPPED = "what was measured is kept, and the same call goes on from there"
 
@@ -30,9 +30,11 @@ def run(options: argparse.Namespace) -> None:
     given = schedule_of(options)
     bench = bench_of(options)
     schedule = given or bench.spec.schedule or constant(0.5, 0.9, 1.5)
+    cfg = cfg_of(options.cfg, schedule)
     if schedule.sparse and not bench.spec.sparsity:
         raise ValueError(f"{options.checkpoint.name}: has no token route in its metadata, so nothing can be left out.")
     sizes = Sizes(final=options.samples, seeds=options.seeds, steps=options.steps)
     sweep = Sweep(bench, Results(options.results, bench.digest), sizes)
     bench.accelerator.wait_for_everyone()
-    sweep.final("evaluate", "unguided" if schedule == UNGUIDED else f"{schedule.rule} {in_words(schedule)}", schedule)
+    method = "unguided" if schedule == UNGUIDED else f"{schedule.rule} {in_words(schedule, cfg)}"
+    sweep.final("evaluate", method, schedule, cfg=cfg)

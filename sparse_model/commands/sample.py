@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         options.checkpoint,
         options.labels,
         schedule_of(options),
+        cfg=options.cfg,
         steps=options.steps,
         seed=options.seed,
         auxiliary=options.auxiliary or earlier(options.checkpoint),

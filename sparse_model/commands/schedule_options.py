@@ -6,6 +6,7 @@ from dataclasses import replace
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
 from ..method.tokens import SELECTIONS
+from .numbers import real
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,10 @@ def add_schedule(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gamma-strong", metavar="CURVE", help=f"sparsity rate of the strong branch: {curve}")
     group.add_argument("--gamma-weak", metavar="CURVE", help="sparsity rate of the weak branch, likewise")
     group.add_argument("--omega", metavar="CURVE", help="guidance scale, likewise")
-    group.add_argument("--rule", help="SG, CFG, CFG + SG, ICG, AG or AG + SG")
+    group.add_argument("--rule", help=", ".join(RULES))
+    group.add_argument("--cfg", type=real(0), help="CFG's own scale under the rule SG beside CFG (1: no CFG)")
+    group.add_argument("--from", dest="start", type=real(0, 1), help="progress at which guidance begins, from 0 to 1")
+    group.add_argument("--until", dest="end", type=real(0, 1), help="progress at which it ends, likewise")
     group.add_argument("--selection", choices=SELECTIONS, help="which tokens are kept (exact)")
 
 
@@ -28,8 +32,18 @@ def schedule_of(options: argparse.Namespace) -> Schedule | None:
     }
     if options.rule is not None and options.rule not in RULES:
         raise ValueError(f"--rule '{options.rule}' is unknown; use one of {', '.join(RULES)}.")
-    chosen = {name: value for name in ("rule", "selection") if (value := getattr(options, name))}
+    names = ("rule", "selection", "start", "end")
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     if not (curves or chosen or options.preset):
         return None
     base = PRESETS.get(options.preset or "", constant(0.5, 0.9, 1.5))
     return replace(base, **curves, **chosen)
+
+
+def cfg_of(given: float | None, schedule: Schedule) -> float:
+    """The scale of CFG beside a schedule from the option --cfg; ValueError if its rule has none."""
+    if given is None:
+        return 1.0
+    if not RULES[schedule.rule].beside_cfg:
+        raise ValueError(f"--cfg {given:g}: the rule {schedule.rule} has no CFG scale of its own; use --omega.")
+    return given

@@ -19,6 +19,7 @@ from ..checkpoints.metadata import schedule_to_dict
 from ..checkpoints.spec import ModelSpec
 from ..cost import step_cost
 from ..method.guidance import RULES
+from ..method.matching import Looking, Matching
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
 from .caching import Cached
@@ -29,6 +30,7 @@ from .variants import Variant
 
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
+LOOKS, LOOKED_AT = 10, 32  # steps and pictures of a path along which CFG and a schedule are compared
 FIGURES = ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance")  # of every cell
 QUALITY = ("frechet", "kernel", "frechet_lite2", "kernel_lite2")  # so that no ranking hangs on one metric
 FIGURES += QUALITY[1:]
@@ -153,6 +155,19 @@ class Bench:
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
         return pictures, model.share if isinstance(model, Cached) else 1.0
+
+    def matched(self, schedule: Schedule, cfg: float) -> Schedule:
+        """The schedule with the omega that moves pictures as far as CFG at the scale `cfg`."""
+        config, matching = self.spec.config, Matching(schedule)
+        sample(
+            Looking(self.model.network, self.model.prediction, matching, LOOKS),
+            self.reference.conditions(torch.arange(LOOKED_AT)).to(self.accelerator.device),
+            constant(0, 0, cfg, "CFG"),
+            shape=(config.in_channels, config.input_size, config.input_size),
+            steps=LOOKS,
+            seed=-SEEDS_APART,
+        )
+        return matching.matched(cfg)
 
     @torch.inference_mode()
     def sampled(self, cell: Cell) -> Sampled:

@@ -23,6 +23,7 @@ RISING, UNTIL = 0.75, 0.8
 NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 CFG_SCALES = (1.125, 1.25, 1.5)
 BUDGETS = (0.4, 0.5, 0.75, 1.0)  # of CFG's cost, that Sparse Guidance is calibrated for
+MATCHED_SCALES = (1.5, 3.0, 2.0)
 SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), *(("SG", budget) for budget in BUDGETS[:-1]))
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
@@ -189,6 +190,17 @@ def scales(sweep: Sweep) -> None:
     sweep.final("scales", name, family(omega), cfg=cfg)
 
 
+def match(sweep: Sweep) -> None:
+    """CFG at several scales, and SG at the omega that moves pictures as far as CFG does at that scale."""
+    families = {"SG (0, 0.9)": constant(0, 0.9, 2)}
+    if sweep.bench.spec.schedule is not None:
+        families["the checkpoint's own schedule"] = sweep.bench.spec.schedule
+    for scale in MATCHED_SCALES:
+        sweep.final("match", f"CFG at {scale:g}", constant(0, 0, scale, "CFG"))
+        for name, schedule in families.items():
+            sweep.final("match", f"{name}, as far as CFG at {scale:g}", sweep.bench.matched(schedule, scale))
+
+
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
     CFG's cost; and SG within smaller budgets."""
@@ -196,8 +208,7 @@ def rules(sweep: Sweep) -> None:
         if _possible(sweep, rule):
             with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
                 best, cfg = best_plan(sweep, rule, budget)
-                beside = f", CFG {cfg:g}" if cfg != 1 else ""
-                sweep.final("rules", f"{rule} {in_words(best)}{beside}", best, cfg=cfg)
+                sweep.final("rules", f"{rule} {in_words(best, cfg)}", best, cfg=cfg)
 
 
 def _possible(sweep: Sweep, rule: str) -> bool:
@@ -209,14 +220,15 @@ def _possible(sweep: Sweep, rule: str) -> bool:
     return fits and (not known.auxiliary or sweep.bench.auxiliary is not None)
 
 
-def in_words(schedule: Schedule) -> str:
-    """Sparsity rates, omega, active interval and another selection than exact: (0 to 0.55, 0.95), omega 2.8, until 0.8,
-    structured."""
+def in_words(schedule: Schedule, cfg: float = 1.0) -> str:
+    """Sparsity rates, omega, active interval, another selection than exact, and CFG's scale beside it: (0 to 0.55,
+    0.95), omega 2.8, until 0.8, structured, CFG 1.5."""
     curves = schedule.gamma_strong, schedule.gamma_weak, schedule.omega
     strong, weak, omega = (" to ".join(f"{value:g}" for _, value in curve.keyframes) for curve in curves)
     bounds = (f", from {schedule.start:g}" * (schedule.start > 0), f", until {schedule.end:g}" * (schedule.end < 1))
     kept = f", {schedule.selection}" * (schedule.selection != "exact")
-    return f"({strong}, {weak}), omega {omega}" + "".join(bounds) + kept
+    beside = f", CFG {cfg:g}" * (cfg != 1)
+    return f"({strong}, {weak}), omega {omega}" + "".join(bounds) + kept + beside
 
 
 PLANS: dict[str, Callable[[Sweep], None]] = {
@@ -226,6 +238,7 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "schedules": schedules,
     "tokens": tokens,
     "scales": scales,
+    "match": match,
     "rules": rules,
     "speed": speed,
     "seconds": seconds,

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..method.branches import Evaluation, Prepared
+from ..method.branches import Branch, Evaluation, Prepared
 from ..method.sampling import Denoiser
 from ..method.tokens import TokenOrders, random_scores
 
@@ -104,14 +104,12 @@ class _Scored(Evaluation):
 
     def drawn(self, routes, batch, tokens, device=None):
         drawn = super().drawn(routes, batch, tokens, device)
-        chances = tuple(
-            tuple(
-                self.subsets.orders.of(self.subsets.evaluation, b.index, batch, tokens, route, device).argsort(dim=1)
-                / tokens
-                for b in self.branches
-            )
-            for route in range(len(drawn.kept))
-        )
+
+        def chance(branch: Branch, route: int) -> Tensor:
+            scores = self.subsets.orders.scores_from(self.subsets.evaluation, branch.index, batch, tokens, route)[0]
+            return (scores.argsort(dim=1).argsort(dim=1) / tokens).to(device)
+
+        chances = tuple(tuple(chance(b, route) for b in self.branches) for route in range(len(drawn.kept)))
         return _PreparedByNorm(drawn.sources, drawn.kept, chances=chances, norm=self.norm)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class TokenOrders:
 
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
-    with that seed. The orders of `ahead` evaluations, at most BLOCK, are drawn at once and stay on the device, so that
+    with that seed. The subsets of `ahead` evaluations, at most BLOCK, are made at once and stay on the device, so that
     nothing is uploaded in the middle of most steps.
     """
 
@@ -75,24 +76,25 @@ class TokenOrders:
 
     def __init__(self, seed: int = 0, ahead: int = 1, scores: Callable[..., Tensor] = random_scores):
         self.seed, self.ahead, self.scores = seed, min(ahead, self.BLOCK), scores
-        self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, orders from there on
+        self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
+        self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on
 
-    def of(
+    def scores_from(
         self,
         evaluation: int,
         branch: int,
         batch: int,
         tokens: int,
         route: int = 0,
-        device: torch.device | str | None = None,
         stay: Staying | None = None,
         grid: Grid | None = None,
     ) -> Tensor:
-        """[batch, tokens] int64: the numbers of all tokens, those to keep first, evenly over a `grid` if one is given.
-        Those that stay come in front; the order of the others does not depend on them."""
-        key = branch, batch, tokens, route, str(device), stay, grid
-        first, orders = self._drawn.get(key, (evaluation, None))
-        if orders is None or not 0 <= evaluation - first < len(orders):
+        """[n, batch, tokens] on the CPU: the scores of this evaluation and of those behind it that are drawn already.
+        Tokens that stay have negative ones; those of the others do not depend on them. Over a `grid` the lowest are
+        even."""
+        key = branch, batch, tokens, route, stay, grid
+        first, drawn = self._drawn.get(key, (evaluation, ()))
+        if not 0 <= evaluation - first < len(drawn):
             first = evaluation
             scores = torch.stack([
                 self.scores(self.seed + i, later, branch, route, grid.chances if grid else tokens)
@@ -104,9 +106,33 @@ class TokenOrders:
             if stay is not None:
                 rows = torch.arange(batch).repeat(self.ahead) % len(stay.which)
                 scores = scores - stay.which[rows].to(scores)  # scores lie in [0, 1)
-            orders = scores.argsort(dim=1).reshape(self.ahead, batch, tokens).to(device)
-            self._drawn[key] = first, orders
-        return orders[evaluation - first]
+            drawn = scores.unflatten(0, (self.ahead, batch))
+            self._drawn[key] = first, drawn
+        return drawn[evaluation - first :]
+
+    def lowest(self, count: int, evaluation: int, *drawn: Any, device: torch.device | str | None = None) -> Tensor:
+        """[batch, count] int64, ascending: the tokens of the lowest scores, of all that `scores_from` has to be told
+        about an evaluation. A size that changes is first made for one evaluation, then for twice as many, and so on.
+        """
+        key = drawn, str(device)
+        first, made = self._made.get(key, (evaluation, None))
+        if made is None or made.shape[2] != count or not 0 <= evaluation - first < len(made):
+            scores = self.scores_from(evaluation, *drawn)
+            if made is not None:
+                scores = scores[: 2 * len(made) if made.shape[2] == count else 1]
+            found = _lowest(scores.flatten(0, 1), count).unflatten(0, scores.shape[:2])
+            first, made = self._made[key] = evaluation, found.to(device)
+        return made[evaluation - first]
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """The places of the `count` lowest of each row of scores [R, tokens], ascending: [R, count]; 0 < count < tokens."""
+    values = scores.numpy()
+    chosen = values <= np.partition(values, count - 1, axis=1)[:, count - 1 : count]
+    for row in np.flatnonzero(chosen.sum(axis=1) != count):  # equal scores, and not all of them are among the lowest
+        chosen[row] = False
+        chosen[row, scores[row].argsort()[:count].numpy()] = True
+    return torch.from_numpy(np.flatnonzero(chosen) % values.shape[1]).reshape(len(values), count)
 
 
 @dataclass(frozen=True)
@@ -158,10 +184,14 @@ class Subsets:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """The kept tokens of one branch in one route, ascending: [batch, K] int64."""
+        count = self.count(tokens, gamma, route)
+        if count == tokens:
+            return torch.arange(tokens, device=device).repeat(batch, 1)
+        if count == 0:
+            return torch.empty(batch, 0, dtype=torch.int64, device=device)
         even = self.selection == STRUCTURED and self.grid is not None and self.grid.tokens == tokens
-        grid = self.grid if even else None
-        order = self.orders.of(self.evaluation, branch, batch, tokens, route, device, self.stay, grid)
-        return order[:, : self.count(tokens, gamma, route)].sort(dim=1).values
+        drawn = branch, batch, tokens, route, self.stay, self.grid if even else None
+        return self.orders.lowest(count, self.evaluation, *drawn, device=device)
 
 
 def subsets(seed: int = 0, evaluation: int = 0, selection: str = "exact", ahead: int = 1) -> Subsets:

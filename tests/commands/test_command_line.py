@@ -62,6 +62,34 @@ def test_sample_draws_rows_that_differ_and_repeat(checkpoint, tmp_path, capsys):
     assert not np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[1], rows[2])
 
 
+def test_cfg_beside_an_interval_of_sparse_guidance(checkpoint, tmp_path, capsys):
+    """Rows of no guidance, CFG alone and both; outside the interval CFG goes on alone. At 1 there is no CFG."""
+    beside = ("sample", "cat", "--checkpoint", checkpoint, "--steps", 4, "--rule", "SG beside CFG", "--omega", 3)
+    gammas = ("--gamma-strong", 0, "--gamma-weak", 1)
+
+    def rows(*options):
+        assert run(*beside, *gammas, *options, "--out", tmp_path / "out.png") == 0
+        return np.asarray(Image.open(tmp_path / "out.png"))
+
+    three, two = rows("--cfg", 2, "--until", 0.5), rows()
+    assert (three.shape[0] - 18) // 3 == (two.shape[0] - 18) // 2
+    never = rows("--cfg", 2, "--from", 0.9, "--until", 0.9)
+    high = (never.shape[0] - 18) // 3
+    cfg, both = (never[18 + i * high + 18 : 18 + (i + 1) * high] for i in (1, 2))
+    assert np.array_equal(cfg, both)
+    assert not np.array_equal(three[18 + 2 * high + 18 :], both)
+
+
+def test_cost_of_cfg_beside_sparse_guidance(capsys):
+    plain = "cost --json --rule CFG --gamma-strong 0 --gamma-weak 0 --omega 2"
+    beside = ["cost", "--json", "--preset", "PDG", "--omega", "2", "--rule"]
+    costs = []
+    for arguments in (plain.split(), [*beside, "SG beside CFG", "--cfg", "3"], [*beside, "SG beside CFG"]):
+        assert run(*arguments) == 0
+        costs.append(json.loads(capsys.readouterr().out)["total"])
+    assert costs[0] < costs[1] < 1.1 * costs[0] and costs[2] < 0.6 * costs[0]
+
+
 def test_the_earlier_checkpoint_is_found_beside_the_model(checkpoint, tmp_path, capsys):
     command = ("sample", "cat", "--checkpoint", checkpoint, "--rule", "AG", "--gamma-strong", 0, "--gamma-weak", 0)
     assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 2
@@ -178,6 +206,11 @@ BAD = {
     "sample --gamma-strong 0.9 --gamma-weak 0.5": "not below gamma_weak 0.5",
     "sample --omega wavy": "'wavy' is not a curve",
     "sample --rule XYZ": "--rule 'XYZ' is unknown",
+    "sample --cfg 2": "--cfg 2: the rule SG has no CFG scale of its own; use --omega.",
+    "cost --cfg 2": "--cfg 2: the rule SG has no CFG scale of its own; use --omega.",
+    "sample --cfg -1": "--cfg: -1 is too small",
+    "sample --from 0.6 --until 0.4": "the active interval 0.6 to 0.4 must rise",
+    "sample --until 1.5": "--until: 1.5 is too large; at most 1.",
     "sample --checkpoint none.safetensors": "no such file",
     "sample --out no/such/folder/out.png": "does not exist",
     "cost --arch UNet": "architecture 'UNet' is unknown",

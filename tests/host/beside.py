@@ -24,6 +24,7 @@ import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from cases import Case, Control  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
+from comfy_extras.nodes_custom_sampler import Guider_Basic  # noqa: E402
 from hidden_tokens import Reference  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -541,19 +542,23 @@ def overridden() -> dict[str, Any]:
 
 
 @contextmanager
-def warnings() -> Iterator[list[str]]:
+def warnings(level: int = logging.WARNING) -> Iterator[list[str]]:
+    """What is logged at a level or above it."""
     said: list[str] = []
 
     class Listening(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage())
 
-    handler = Listening(logging.WARNING)
-    logging.getLogger().addHandler(handler)
+    handler, logger = Listening(level), logging.getLogger()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, before))
     try:
         yield said
     finally:
-        logging.getLogger().removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def unguided() -> dict[str, list[str]]:
@@ -564,6 +569,26 @@ def unguided() -> dict[str, list[str]]:
             sampled(guided(model[0], constant(0.25, 0.75, 2.0, rule)), model, cfg)
         found[name] = [text for text in said if "Sparse Guidance" in text]
     return found
+
+
+def one_condition() -> dict[str, Any]:
+    """The rule with two scales where the guider has one condition: what is said, and how far its SG is from SG's."""
+    patcher, x, positive, _ = own()
+    sigmas, sampler = torch.linspace(1, 0, 5), comfy.samplers.sampler_object("euler")
+
+    def basic(model: Any) -> Tensor:
+        guider = Guider_Basic(model)
+        guider.set_conds(positive)
+        return guider.sample(x, torch.zeros_like(x), sampler, sigmas, disable_pbar=True, seed=SEED)
+
+    with warnings(logging.INFO) as said:
+        found = basic(guided(patcher, constant(0.25, 0.75, 2.0, "SG beside CFG")))
+    alone = sampled(guided(patcher, PLAN), (patcher, x, positive, positive), 2.0)
+    return {
+        "said": [text for text in said if "Sparse Guidance" in text],
+        "error": error(found, alone),
+        "guided": error(found, basic(patcher)),
+    }
 
 
 def sizes() -> dict[str, list[str]]:
@@ -707,6 +732,7 @@ CASES |= {
     "attention guidance": attention_guidance,
     "overridden": overridden,
     "unguided": unguided,
+    "one condition": one_condition,
     "U-Net nodes": u_net_nodes,
     "for other networks": for_other_networks,
     "attention kernel": attention_kernel,

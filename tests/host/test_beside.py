@@ -121,6 +121,13 @@ def test_cfg_1_is_said_once(beside: Outcomes) -> None:
     assert beside["unguided"]["SG, 2"] == beside["unguided"]["beside, 1"] == []
 
 
+def test_two_scales_with_one_condition_guide_by_the_second(beside: Outcomes) -> None:
+    """BasicGuider has no CFG: it is said once, and SG guides as it does alone."""
+    (said,) = beside["one condition"]["said"]
+    assert said.endswith("there is no CFG here (cfg 1, or no negative); SG guides on its own.")
+    assert beside["one condition"]["error"] < 1e-5 < beside["one condition"]["guided"]
+
+
 @pytest.mark.parametrize("node", ["FreeU", "FreeU_V2"])
 def test_nodes_for_u_nets(beside: Outcomes, node: str) -> None:
     assert "model channels of a U-Net" in beside["U-Net nodes"][node]

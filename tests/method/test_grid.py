@@ -104,7 +104,7 @@ def test_tokens_of_a_mask_stay_and_the_others_keep_their_order(seed, gamma, coun
     masked = replace(plain, stay=Staying(which.unsqueeze(0)))
     kept = masked.draw(0, 2, 48, gamma)
     assert kept.shape[1] == max(keep_count(48, gamma), count)
-    order = plain.orders.of(0, 0, 2, 48, grid=plain.grid)
+    order = plain.orders.scores_from(0, 0, 2, 48, grid=plain.grid)[0].argsort(dim=1)
     for row, others in zip(kept.tolist(), order.tolist(), strict=True):
         stay = which.nonzero().flatten().tolist()
         free = [token for token in others if token not in stay]

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_model.method.grid import Grid
-from sparse_model.method.tokens import SELECTIONS, keep_count, put, random_subset, subsets, take
+from sparse_model.method.tokens import (
+    SELECTIONS,
+    Staying,
+    Subsets,
+    TokenOrders,
+    keep_count,
+    put,
+    random_scores,
+    random_subset,
+    subsets,
+    take,
+)
 
 tokens = st.integers(1, 600)
 rates = st.floats(0, 1)
@@ -175,12 +186,45 @@ def test_drawing_ahead_keeps_the_same_tokens(seed, first, ahead, selection):
 
 def test_a_run_draws_once_for_all_its_evaluations():
     run = subsets(4, 0, ahead=10)
-    run.draw(0, 2, 16, 0.5)
-    (orders,) = [orders for _, orders in run.orders._drawn.values()]
+    first = run.draw(0, 2, 16, 0.5)
     for evaluation in range(1, 10):
-        run.at(evaluation).draw(0, 2, 16, 0.5 + evaluation / 100)
-    assert [orders is other for _, other in run.orders._drawn.values()] == [True]
-    assert orders.shape == (10, 2, 16)
+        later = run.at(evaluation).draw(0, 2, 16, 0.5 + evaluation / 1000)
+        assert later._base is not None and later._base is first._base  # nothing new was made, nor uploaded
+    (drawn,) = run.orders._drawn.values()
+    run.at(9).draw(0, 2, 16, 0.75)
+    assert [drawn is other for other in run.orders._drawn.values()] == [True]
+
+
+@pytest.mark.parametrize("stay", [None, Staying(torch.arange(16).unsqueeze(0) < 3)])
+def test_a_branch_that_keeps_all_or_none_draws_nothing(stay):
+    run = replace(subsets(4), stay=stay)
+    assert run.draw(0, 2, 16, 0.0).tolist() == [list(range(16))] * 2
+    assert subsets(4).draw(0, 2, 16, 1.0).shape == (2, 0)
+    assert not run.orders._drawn
+
+
+@pytest.mark.parametrize("levels", [3, 20, 2**24])
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 0.9])
+def test_the_tokens_of_the_lowest_scores_are_kept(levels, gamma):
+    """As many as asked for, also where scores are equal: of 4,096 random numbers some are, now and then."""
+
+    def scores(seed, evaluation, branch, route, tokens):
+        return (random_scores(seed, evaluation, branch, route, tokens) * levels).floor() / levels
+
+    orders = TokenOrders(5, 2, scores)
+    kept, (given, _) = Subsets(orders).draw(0, 3, 100, gamma), orders.scores_from(0, 0, 3, 100)
+    lowest = given.sort(dim=1).values[:, : kept.shape[1]]
+    assert torch.equal(given.gather(1, kept).sort(dim=1).values, lowest)
+    assert (kept.diff(dim=1) > 0).all()
+
+
+@given(seeds, st.lists(st.sampled_from([0.2, 0.5, 0.8]), min_size=1, max_size=40), st.integers(1, 40))
+@settings(max_examples=40)
+def test_rates_may_change_in_the_middle_of_a_block(seed, gammas, ahead):
+    run = subsets(seed, ahead=ahead)
+    for evaluation, gamma in enumerate(gammas):
+        alone = subsets(seed, evaluation).draw(0, 2, 12, gamma)
+        assert torch.equal(run.at(evaluation).draw(0, 2, 12, gamma), alone)
 
 
 def test_areas_of_several_sizes_draw_their_own_orders():

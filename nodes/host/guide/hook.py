@@ -88,7 +88,8 @@ def own_ids(conditions: list[dict[str, Any]], branch: int) -> list[dict[str, Any
     """The conditions of a branch with ids of its own; the first branch has those that the host gave them."""
     if branch == 0:
         return conditions
-    return [{**condition, "uuid": BranchId(condition["uuid"], branch)} for condition in conditions]
+    known = ((condition, condition["uuid"]) for condition in conditions)
+    return [{**condition, "uuid": BranchId(getattr(own, "condition", own), branch)} for condition, own in known]
 
 
 def add_pull(args: dict[str, Any]) -> Tensor:

@@ -49,7 +49,7 @@ def calibrate(sweep: Sweep, checkpoint: Path, budget: float) -> Schedule:
 
 
 def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
-    """The plan of a rule, or of NO_GUIDANCE, with the lowest Fréchet distance of as many as the sweep tries that cost
+    """The plan of a rule, or of NO_GUIDANCE, with the lowest Frechet distance of as many as the sweep tries that cost
     at most `budget` of CFG.
 
     Omega, the active interval, and for sparse rules gammas and their shapes are suggested by Optuna. Schedules whose

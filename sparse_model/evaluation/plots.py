@@ -63,7 +63,7 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 
 def _cost(rows: list[Row]):
-    """Fréchet distance against multiply-adds per step, every method at its own best omega."""
+    """Frechet distance against multiply-adds per step, every method at its own best omega."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
@@ -79,7 +79,7 @@ def _cost(rows: list[Row]):
             color=point[0].get_color(),
         )
     axes.set_xlabel("GMACs per step")
-    axes.set_ylabel("Fréchet distance (lower is better)")
+    axes.set_ylabel("Fr\u00e9chet distance (lower is better)")
     axes.set_title("Quality against cost, each method at its best omega (mean and deviation over seeds)", fontsize=9)
     axes.margins(x=0.2)
     axes.grid(alpha=0.3)
@@ -87,7 +87,7 @@ def _cost(rows: list[Row]):
 
 
 def _maps(rows: list[Row]):
-    """Fréchet distance over (gamma_strong, gamma_weak), one panel per omega."""
+    """Frechet distance over (gamma_strong, gamma_weak), one panel per omega."""
     from matplotlib import pyplot
 
     cells = {
@@ -113,7 +113,7 @@ def _maps(rows: list[Row]):
         axes.set_title(f"omega {omega:g}", fontsize=10)
         axes.set_xlabel("gamma weak")
     panels[0][0].set_ylabel("gamma strong")
-    figure.colorbar(image, ax=panels[0].tolist(), label="Fréchet distance")
+    figure.colorbar(image, ax=panels[0].tolist(), label="Fr\u00e9chet distance")
     return figure
 
 
@@ -127,7 +127,7 @@ def _curve(plan: str, curve: str, label: str) -> Callable[[list[Row]], Any]:
         axes.errorbar(*zip(*((x, y) for x, y, _ in points), strict=True), yerr=[error for *_, error in points],
                       fmt="o-", capsize=3)  # fmt: skip
         axes.set_xlabel(label)
-        axes.set_ylabel("Fréchet distance")
+        axes.set_ylabel("Fr\u00e9chet distance")
         axes.grid(alpha=0.3)
         return figure
 
@@ -146,7 +146,7 @@ def table(rows: list[Row], plan: str) -> str:
     before it was added lacks."""
     others = FIGURES[1:]
     lines = [
-        f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |",
+        f"| method | omega | Fr\u00e9chet | {' | '.join(others)} | GMACs | of CFG |",
         "|" + (len(others) + 5) * "---|",
     ]
     for method, group in grouped(row for row in rows if row["plan"] == plan).items():
@@ -156,7 +156,7 @@ def table(rows: list[Row], plan: str) -> str:
         )
         omega, first = constant_of(group[0], "omega"), group[0]
         lines.append(
-            f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {means} | {first['gmacs']:.4f} | "
+            f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
             f"{first['cost']:.2f} |"
         )
     return "\n".join(lines)

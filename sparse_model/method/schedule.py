@@ -18,7 +18,7 @@ INTERPOLATIONS: dict[str, Callable[[float], float]] = {
 
 LEVELS = 6
 """Steps of a rising or falling gamma. Few different counts of tokens let kernels and compiled networks be reused, and
-curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, …, 0.6."""
+curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, ..., 0.6."""
 
 HALF_WAY = {"step": 0.5}
 """Where on its way a ramp ends, of those that do not end at 1."""

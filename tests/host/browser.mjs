@@ -5,8 +5,8 @@
 // task "check":   loads each file as a user who drops it on the canvas does (editor form or API form).
 // task "convert": loads API-form files and lays them out; each report then holds the editor form as `workflow`.
 // task "build":   makes graphs on an empty canvas as a user does, who finds nodes by searching for their names. Each file
-//                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, …],
-//                 "links": [[from, output, to, input], …], "complete": {"type", "widget", "typed", "label"}}: nodes by
+//                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, ...],
+//                 "links": [[from, output, to, input], ...], "complete": {"type", "widget", "typed", "label"}}: nodes by
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), and for each workflow
 // "screenshot" (a PNG path).

@@ -182,7 +182,7 @@ def spec_of(model: Any) -> ModelSpec | None:
 
 
 def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
-    """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
+    """ValueError if a latent [B, C, H, W], or an area (height, width, ...) of it, does not fit the network."""
     channels, patch = spec.config.in_channels, spec.config.patch_size
     unit = "pixels" if spec.ratio == 1 else f"latent pixels ({spec.ratio} image pixels each)"
     if len(shape) != 4 or shape[1] != channels:

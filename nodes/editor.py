@@ -17,7 +17,7 @@ from ..sparse_model.conditions.labels import class_names
 from ..sparse_model.method.guidance import RULES
 from .host.own.folders import model_path
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
-from .sockets import FROM_MODEL, recommended
+from .sockets import FROM_MODEL, preset_schedule, recommended
 
 PLAN, LABELS = "/sparse_guidance/plan", "/sparse_guidance/labels"
 
@@ -29,15 +29,22 @@ def add_routes() -> None:
 
 
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
-    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which widgets
-    count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it,
-    which takes omega's place (`scaled`) unless the rule leaves cfg its own meaning."""
+    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which inputs
+    count (`used`), or an `error` in one sentence. A drawn curve that is known only in a run is True. A `scale` above 0
+    is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the rule leaves cfg its own
+    meaning."""
     preset, values = asked.get("preset"), asked.get("values") or {}
     answer: dict[str, Any] = {"used": used_widgets(preset, values)}
+    unknown = [name for name in answer["used"] if values.get(name) is True]
+    if unknown:
+        return {**answer, "error": f"The curve of {unknown[0]} is known in a run; the plan is shown here after it."}
     try:
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
-        schedule = custom_schedule(values) if preset == CUSTOM else recommended(preset, spec)
+        if preset == CUSTOM:
+            schedule = custom_schedule(values)
+        else:
+            schedule = recommended(preset, spec) if name else preset_schedule(preset, None)
         scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
         if scaled:
             schedule = schedule.with_scale(float(asked["scale"]))

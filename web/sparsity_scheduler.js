@@ -5,10 +5,11 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { checkpointOf, scaleBehind, source } from "./graph.js";
+import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
 const PLOT = "plan";
+const CURVE = "_curve";  // how the names of the sockets for drawn curves end
 const LOOK_EVERY = 300;  // ms; a look is cheap, and sees links, undo and other nodes' widgets, which tell nobody
 const HEIGHT = 190;
 const WIDTH = 320;
@@ -67,6 +68,12 @@ function said(sentence) {
   return text;
 }
 
+/** A widget that the editor folds away although it is used and says something. */
+function isSetAside(widget) {
+  const advanced = widget.advanced ?? widget.options?.advanced;
+  return advanced && !widget.hidden && !["", "exact"].includes(widget.value);
+}
+
 /** Hides the widgets that decide nothing. A linked one stays, so that its link can be seen. */
 function fold(node, used) {
   const linked = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.widget?.name));
@@ -82,6 +89,7 @@ function fold(node, used) {
     else delete widget.computeSize;
     if (widget.options) widget.options.hidden = hidden;
   }
+  if (node.widgets.some(isSetAside)) node.showAdvanced = true;  // what decides something is seen
   if (changed) node.widgets.push(node.widgets.pop());  // Nodes 2.0 looks again only when the list changes
   return changed;
 }
@@ -89,18 +97,24 @@ function fold(node, used) {
 /** What decides the plan: everything that is asked, and how the plot should name a scale from behind. */
 function question(node) {
   const values = Object.fromEntries(node.widgets.filter((w) => w.name !== PLOT).map((w) => [w.name, w.value]));
+  for (const { name, link } of node.inputs ?? []) {
+    if (link != null && name.endsWith(CURVE)) values[name] = widgetOf(source(node, name) ?? {}, "curve")?.value ?? true;
+  }
   const scale = scaleBehind(node);
   return {
     asked: { preset: values.preset, values, model_name: checkpointOf(node), scale: scale?.value ?? 0 },
     scale,
     connected: source(node, "model") != null,
-    links: node.inputs?.map((input) => input.link != null),
+    linked: (node.inputs ?? []).filter((input) => input.link != null).map((input) => input.name),
   };
 }
 
-/** The line below the curves: when guidance is active, where omega comes from, how many steps the model wants. */
-function note({ scale }, plan) {
+/** The line below the curves: what is linked and counts for nothing, when guidance is active, where omega comes from,
+ * how many steps the model wants. */
+function note({ scale, linked }, plan) {
   const parts = [];
+  const idle = (linked ?? []).filter((name) => plan.used && !plan.used.includes(name));
+  if (idle.length) parts.push(`not used: ${idle.join(", ")}`);
   if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
   if (scale && plan.scaled) parts.push(`omega ${scale.value} is the ${scale.name} of ${scale.title}`);
   else if (plan.steps) parts.push(`${plan.steps} steps recommended`);

@@ -39,7 +39,7 @@ def test_a_preset_uses_no_other_widget(host: Host, preset: str) -> None:
 def test_the_models_own_plan_brings_its_steps(host: Host) -> None:
     answer = plan(host, "from the model", model_name=DEFAULT.name)
     assert answer["steps"] > 0 and max(answer["curves"]["omega"]) > 1
-    assert "recommends no settings" in plan(host, "from the model")["error"]
+    assert "no model is connected" in plan(host, "from the model")["error"]
     assert "no checkpoint 'absent'" in plan(host, "from the model", model_name="absent")["error"]
 
 

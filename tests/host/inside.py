@@ -171,6 +171,7 @@ def percents() -> float:
 def cleanup_after_error() -> dict:
     """A callback that fails in the middle leaves no state in the model that was patched."""
     keys = json.dumps(sorted(model.model_options["transformer_options"])), sorted(model.model_options)
+    wrappers = json.dumps(model.wrappers, default=str)
     guider = SparseGuider(model, schedule("SG"), positive)
 
     def fail(*_):
@@ -180,7 +181,8 @@ def cleanup_after_error() -> dict:
         guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), torch.linspace(1, 0, 5),
                       callback=fail, disable_pbar=True, seed=9)  # fmt: skip
     after = json.dumps(sorted(model.model_options["transformer_options"])), sorted(model.model_options)
-    return {"clean": keys == after and model.model.current_patcher is None and not model.wrappers}
+    same = wrappers == json.dumps(model.wrappers, default=str)
+    return {"clean": keys == after and same and model.model.current_patcher is None}
 
 
 def family_error(path: Path) -> dict:

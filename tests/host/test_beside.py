@@ -133,6 +133,23 @@ def test_nodes_for_u_nets(beside: Outcomes, node: str) -> None:
     assert "model channels of a U-Net" in beside["U-Net nodes"][node]
 
 
+def test_what_networks_of_the_pack_do_not_read_is_said(beside: Outcomes) -> None:
+    """Once a run, and the picture is as without the node; one that cannot do without is refused."""
+    found = beside["for other networks"]
+    titles = {"ControlNet": "Apply ControlNet"}
+    assert "needs the attention of a U-Net" in found.pop("SelfAttentionGuidance")["error"]
+    assert {"SkipLayerGuidanceDiT", "PerturbedAttentionGuidance", "HyperTile", "TomePatchModel"} <= found.keys()
+    for name, outcome in found.items():
+        assert outcome["same"], name
+        (said,) = outcome["said"]
+        assert said.startswith(f"Sparse Guidance: {titles.get(name, name)} has no effect on this model"), said
+
+
+def test_another_nodes_attention_is_used(beside: Outcomes) -> None:
+    """In all four layers of both branches, which share a batch here, and in four steps."""
+    assert beside["attention kernel"] == {"calls": 16, "changed": True, "same": True}
+
+
 def test_a_size_far_from_the_trained_one_is_said(beside: Outcomes) -> None:
     (said,) = beside["sizes"]["64"]
     assert "64 x 64 pixels are 256 tokens; this model was trained at 16 x 16 (16 tokens)" in said

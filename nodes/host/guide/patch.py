@@ -1,6 +1,5 @@
 """Sparse Guidance as a patch on a model, for any sampler that combines two predictions at a scale `cfg`."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Schedule
+from ..notices import begin
 from ..wire import KEY
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
@@ -75,16 +75,16 @@ class BeginRun:
         steps = max(len(sigmas) - 1, 1)
         run = Run(schedule, seed or 0, first, steps, relative, cfg=lambda: guider.cfg, mask=mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
+        notices = begin(guider.model_options)
         output = executor(*args, **kwargs)
         if not run.evaluations:
-            logging.warning(
-                "Sparse Guidance had no effect: %s does not guide through the host's usual function; use it with "
-                "KSampler, CFGGuider or Sparse Guider.",
-                type(guider).__name__,
+            notices.say(
+                f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
+                "KSampler, CFGGuider or Sparse Guider."
             )
         elif relative and run.unscaled == run.evaluations:
-            logging.warning(
-                "Sparse Guidance did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider "
-                "has none: use CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
+            notices.say(
+                "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "
+                "CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         return output

@@ -5,12 +5,14 @@ import os
 import comfy.model_management as management
 import comfy.model_patcher
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ....sparse_model.checkpoints.checkpoint import Checkpoint, CheckpointError, fill, open_checkpoint
 from ....sparse_model.checkpoints.families import ForeignFile
 from ....sparse_model.checkpoints.source import INDEX, SHARD
+from ..notices import KEY
 from .folders import model_path
-from .model import Config, SparseModel
+from .model import Config, SparseModel, begin_run
 
 WEIGHT_TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 
@@ -40,6 +42,7 @@ def load(path: str, weight_type: str = "default", disable_dynamic: bool = False)
     patcher = patcher_class(
         model, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
     )
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run)
     patcher.cached_patcher_init = (load, (path, weight_type))
     return patcher
 

@@ -1,6 +1,5 @@
 """The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
 
-import logging
 from typing import Any, ClassVar
 
 import comfy.conds
@@ -15,8 +14,10 @@ from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
 from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
 from ....sparse_model.method.sparsity import Sparsity
+from ..notices import begin, notices_of
 from ..plain import plain
 from ..wire import evaluation_of
+from .foreign import check_foreign
 from .network import hosted
 
 
@@ -130,8 +131,6 @@ class SparseModel(comfy.model_base.BaseModel):
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Checks what is about to be sampled, before the first step: an artist reads one sentence, not a shape."""
         check_latent(self.spec, kwargs["noise"].shape, kwargs.get("area"))
-        if kwargs.get("prompt_type") == "positive":  # once
-            warn_of_size(self.spec, kwargs["noise"].shape)
         camera = camera_of(self.spec, kwargs)
         if self.spec.text is None:
             check_condition(self.spec, kwargs.get("cross_attn"))
@@ -156,7 +155,8 @@ class SparseModel(comfy.model_base.BaseModel):
         """Draws the kept tokens in front of the network, which the host may have compiled."""
         patcher = self.current_patcher
         network = plain(self, {} if patcher is None else patcher.object_patches_backup, "diffusion_model")
-        with network.routed(route_of(transformer_options, self.spec)):
+        check_foreign(transformer_options, control, notices_of(transformer_options).say)
+        with network.called(route_of(transformer_options, self.spec), transformer_options):
             kwargs["evaluation"] = evaluation_of(transformer_options, x, t).prepare(network, x)
             return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
@@ -199,16 +199,26 @@ def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | Non
             )
 
 
-def warn_of_size(spec: ModelSpec, shape: torch.Size) -> None:
-    """Says how many tokens a latent [B, C, H, W] is where that is far from what the model was trained at."""
+def begin_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """OUTER_SAMPLE wrapper of every model of this pack: what is worth a word before the first step."""
+    guider = executor.class_obj
+    spec, notices = spec_of(guider.model_patcher), begin(guider.model_options)
+    if words := about_size(spec, noise.shape):
+        notices.say(words)
+    return executor(noise, *args, **kwargs)
+
+
+def about_size(spec: ModelSpec, shape: torch.Size) -> str | None:
+    """How many tokens a latent [B, C, H, W] is, if that is far more than the model was trained at."""
     trained, side = spec.config.tokens(*[spec.config.input_size] * 2), spec.config.input_size * spec.ratio
     tokens, (height, width) = spec.config.tokens(*shape[-2:]), (length * spec.ratio for length in shape[-2:])
-    if tokens > MANY * trained:
-        logging.warning(
-            "%d x %d pixels are %d tokens; this model was trained at %d x %d (%d tokens), so every step will take long "
-            "and the picture may not look right. Width and height 0 in Empty Sparse Latent are the trained size.",
-            width, height, tokens, side, side, trained,
-        )  # fmt: skip
+    if tokens <= MANY * trained:
+        return None
+    return (
+        f"{width} x {height} pixels are {tokens} tokens; this model was trained at {side} x {side} ({trained} tokens), "
+        "so every step will take long and the picture may not look right. Width and height 0 in Empty Sparse Latent "
+        "are the trained size."
+    )
 
 
 def check_condition(spec: ModelSpec, condition: torch.Tensor | None) -> None:

@@ -20,12 +20,18 @@ from ....sparse_model.method.sparsity import Sparsity
 from ....sparse_model.networks.layers import Backend
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits. A run can
-    be stopped here: a step of very many tokens takes long."""
-    if not torch.compiler.is_compiling():
-        throw_exception_if_processing_interrupted()
-    return optimized_attention(q, k, v, heads, mask=bias)
+class Attention:
+    """The host's choice of attention kernel over [B, T, heads * d]; `bias` [B, 1, S] is added to the logits. Nodes may
+    put another one in its place by the `transformer_options` of a call. A run can be stopped here: a step of very many
+    tokens takes long."""
+
+    def __init__(self):
+        self.transformer_options: dict[str, Any] = {}
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+        if not torch.compiler.is_compiling():
+            throw_exception_if_processing_interrupted()
+        return optimized_attention(q, k, v, heads, mask=bias, transformer_options=self.transformer_options)
 
 
 @cache
@@ -42,17 +48,19 @@ class HostForward:
     """The host's calling convention on top of a network's own forward(x, t, y, evaluation)."""
 
     def __init__(self, spec: ModelSpec, dtype: torch.dtype | None = None, device: Any = None, operations: Any = nn):
-        super().__init__(spec.config, spec.sparsity, Backend(operations, attend, device, dtype))
-        self.spec, self.dtype = spec, dtype
+        attention = Attention()
+        super().__init__(spec.config, spec.sparsity, Backend(operations, attention, device, dtype))
+        self.spec, self.dtype, self.attention = spec, dtype, attention
 
     @contextmanager
-    def routed(self, sparsity: Sparsity) -> Iterator[None]:
-        """The network drops its tokens there, until the context ends."""
-        before, self.sparsity = self.sparsity, sparsity
+    def called(self, sparsity: Sparsity, transformer_options: dict[str, Any]) -> Iterator[None]:
+        """The network drops its tokens there and attends as the options say, until the context ends."""
+        before = self.sparsity, self.attention.transformer_options
+        self.sparsity, self.attention.transformer_options = sparsity, transformer_options
         try:
             yield
         finally:
-            self.sparsity = before
+            self.sparsity, self.attention.transformer_options = before
 
     def forward(
         self,

@@ -4,6 +4,7 @@ Everything is answered by the code that runs later, so that what is shown is wha
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ from ..sparse_model.checkpoints.spec import ModelSpec
 from ..sparse_model.conditions.labels import class_names
 from ..sparse_model.method.guidance import RULES
 from .host.own.folders import model_path
+from .route import foreseen
+from .route import used_widgets as used_route_widgets
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
 from .sockets import FROM_MODEL, preset_schedule, recommended
 
-PLAN, LABELS = "/sparse_guidance/plan", "/sparse_guidance/labels"
+PLAN, LABELS, ROUTE = "/sparse_guidance/plan", "/sparse_guidance/labels", "/sparse_guidance/route"
 
 
 def add_routes() -> None:
-    """Registers both addresses with the running server."""
+    """Registers all addresses with the running server."""
     PromptServer.instance.routes.post(PLAN)(_plan)
     PromptServer.instance.routes.get(LABELS)(_labels)
+    PromptServer.instance.routes.post(ROUTE)(_route)
 
 
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +57,20 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
     return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
 
 
+def route(values: dict[str, Any]) -> dict[str, Any]:
+    """The widgets of a Token Route -> which of them count (`used`), and what they say in words (`text`)."""
+    try:
+        said = str(values["route"]), int(values["start_layer"]), int(values["end_layer"]), float(values["ratio"])
+        json = str(values.get("json") or "")
+        used = used_route_widgets(said[0], json)
+    except (KeyError, TypeError, ValueError):
+        return {"text": "These values are incomplete."}
+    try:
+        return {"used": used, "text": foreseen(*said, json)}
+    except (ValueError, KeyError) as error:
+        return {"used": used, "text": str(error)}
+
+
 def labels(name: str) -> list[str]:
     """The labels of a checkpoint's name; none for a model that reads text, or a file that cannot be read."""
     try:
@@ -77,10 +95,18 @@ def _read(path: str, changed: int) -> ModelSpec:
 
 
 async def _plan(request: web.Request) -> web.Response:
+    return await _answered(plan, request)
+
+
+async def _route(request: web.Request) -> web.Response:
+    return await _answered(route, request)
+
+
+async def _answered(answer: Callable[[dict[str, Any]], dict[str, Any]], request: web.Request) -> web.Response:
     asked = await request.json()
     if not isinstance(asked, dict):
-        return web.json_response({"error": "a plan is asked for by an object."}, status=400)
-    return web.json_response(await asyncio.to_thread(plan, asked))
+        return web.json_response({"error": "this is asked for by an object."}, status=400)
+    return web.json_response(await asyncio.to_thread(answer, asked))
 
 
 async def _labels(request: web.Request) -> web.Response:

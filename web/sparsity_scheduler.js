@@ -5,6 +5,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { fold, grow } from "./fold.js";
 import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
@@ -68,32 +69,6 @@ function said(sentence) {
   return text;
 }
 
-/** A widget that the editor folds away although it is used and says something. */
-function isSetAside(widget) {
-  const advanced = widget.advanced ?? widget.options?.advanced;
-  return advanced && !widget.hidden && !["", "exact"].includes(widget.value);
-}
-
-/** Hides the widgets that decide nothing. A linked one stays, so that its link can be seen. */
-function fold(node, used) {
-  const linked = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.widget?.name));
-  let changed = false;
-  for (const widget of node.widgets) {
-    if (widget.name === PLOT) continue;
-    const hidden = !used.includes(widget.name) && !linked.has(widget.name);
-    if (Boolean(widget.hidden) === hidden) continue;
-    changed = true;
-    widget.hidden = hidden;
-    if (hidden) [widget.sparseSize, widget.computeSize] = [widget.computeSize, () => [0, -4]];  // for editors that leave a gap
-    else if (widget.sparseSize) widget.computeSize = widget.sparseSize;
-    else delete widget.computeSize;
-    if (widget.options) widget.options.hidden = hidden;
-  }
-  if (node.widgets.some(isSetAside)) node.showAdvanced = true;  // what decides something is seen
-  if (changed) node.widgets.push(node.widgets.pop());  // Nodes 2.0 looks again only when the list changes
-  return changed;
-}
-
 /** What decides the plan: everything that is asked, and how the plot should name a scale from behind. */
 function question(node) {
   const values = Object.fromEntries(node.widgets.filter((w) => w.name !== PLOT).map((w) => [w.name, w.value]));
@@ -144,10 +119,8 @@ async function look(node) {
 function show(node, plan, now) {
   const state = node.sparsePlan;
   state.element.replaceChildren(plan.error ? said(plan.error) : drawn(plan, note(now, plan)));
-  if (plan.used && fold(node, plan.used)) {
-    const needed = node.computeSize();
-    const [width, height] = state.saved ?? [node.size[0], 0];  // a file's size counts once, before the user changes anything
-    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+  if (plan.used && fold(node, plan.used, [PLOT])) {
+    grow(node, state.saved);
     state.saved = null;
   }
   node.setDirtyCanvas?.(true, true);

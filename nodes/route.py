@@ -39,8 +39,8 @@ class TokenRoute(io.ComfyNode):
                     tooltip="short route: two blocks a third of the way in, for a model that nobody trained with "
                     "routes. trainer's route: blocks 2 to -2, for models and LoRAs trained with TREAD. family default: "
                     "the trainer's for families that are trained so, the short one for the others. custom: the blocks "
-                    "named below. trainer's JSON: the text below. A checkpoint that records its route keeps it, but for "
-                    "the last two.",
+                    "named below. trainer's JSON: the text below. A checkpoint that records its route keeps it, but "
+                    "for the last two.",
                 ),
                 io.Int.Input(
                     "start_layer",

@@ -7,7 +7,8 @@ import { grow } from "./fold.js";
 
 const SAID = "sparse_guidance_said";
 const SPEAKERS = ["SparseModelLoader", "SparseCheckpointLoader", "SparseClassCondition"];
-const LINE = 15, PADDING = 14, MOST_LINES = 8;
+const LINE = 15, MOST_LINES = 8;
+const PADDING = 32;  // with the margin that the classic editor leaves around an element
 
 /** Writes a text under a node, in place of the one before. */
 export function say(node, text) {
@@ -43,7 +44,7 @@ function nodeOf(path) {
 }
 
 app.registerExtension({
-  name: "sparse_guidance.said",
+  name: "sparseguidance.said",
 
   nodeCreated(node) {
     if (!SPEAKERS.includes(node.comfyClass)) return;

@@ -127,7 +127,7 @@ function show(node, plan, now) {
 }
 
 app.registerExtension({
-  name: "sparse_guidance.sparsity_scheduler",
+  name: "sparseguidance.sparsity_scheduler",
 
   nodeCreated(node) {
     if (node.comfyClass !== CLASS || !node.addDOMWidget) return;

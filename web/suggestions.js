@@ -31,7 +31,7 @@ function offerAll() {
 }
 
 app.registerExtension({
-  name: "sparse_guidance.suggestions",
+  name: "sparseguidance.suggestions",
   setup: offerAll,
   refreshComboInNodes: offerAll,  // the editor has just made its lists anew
 });

@@ -35,7 +35,7 @@ async function look(node) {
 }
 
 app.registerExtension({
-  name: "sparse_guidance.token_route",
+  name: "sparseguidance.token_route",
 
   nodeCreated(node) {
     if (node.comfyClass !== CLASS || !node.addDOMWidget) return;

@@ -190,7 +190,7 @@ def in_words(schedule: Schedule) -> str:
         curve = getattr(schedule, name)
         values = [f"{value:g}" for _, value in curve.keyframes]
         parts.append(f"{name.replace('_', ' ')} {values[0] if curve.low == curve.high else ' to '.join(values)}")
-    if schedule.selection != "exact":
+    if schedule.selection != "exact" and not RULES[schedule.rule].dense:
         parts.append(schedule.selection)
     return ", ".join(parts)
 

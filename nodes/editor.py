@@ -4,6 +4,7 @@ Everything is answered by the code that runs later, so that what is shown is wha
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,39 @@ from ..sparse_model.conditions.labels import class_names
 from ..sparse_model.files import printable
 from ..sparse_model.method.guidance import RULES
 from .host.own.folders import model_path
+from .route import foreseen
+from .route import used_widgets as used_route_widgets
 from .scheduler import CUSTOM, custom_schedule, shown, used_widgets
-from .sockets import FROM_MODEL, recommended
+from .sockets import FROM_MODEL, preset_schedule, recommended
 
-PLAN, LABELS = "/sparse_guidance/plan", "/sparse_guidance/labels"
+PLAN, LABELS, ROUTE = "/sparse_guidance/plan", "/sparse_guidance/labels", "/sparse_guidance/route"
 
 
 def add_routes() -> None:
-    """Registers both addresses with the running server."""
+    """Registers all addresses with the running server."""
     PromptServer.instance.routes.post(PLAN)(_plan)
     PromptServer.instance.routes.get(LABELS)(_labels)
+    PromptServer.instance.routes.post(ROUTE)(_route)
 
 
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
-    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which widgets
-    count (`used`), or an `error` in one sentence. A `scale` above 0 is the cfg of a stock sampler behind it,
-    which takes omega's place (`scaled`) unless the rule leaves cfg its own meaning."""
-    preset, values, answer = asked.get("preset"), asked.get("values") or {}, {}
+    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which inputs
+    count (`used`), or an `error` in one sentence. A drawn curve that is known only in a run is True. A `scale` above 0
+    is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the rule leaves cfg its own
+    meaning."""
+    preset, values = asked.get("preset"), asked.get("values") or {}
+    answer: dict[str, Any] = {}
     try:
         answer["used"] = used_widgets(preset, values)
+        unknown = [name for name in answer["used"] if values.get(name) is True]
+        if unknown:
+            raise ValueError(f"The curve of {unknown[0]} is known in a run; the plan is shown here after it.")
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
-        schedule = custom_schedule(values) if preset == CUSTOM else recommended(preset, spec)
+        if preset == CUSTOM:
+            schedule = custom_schedule(values)
+        else:
+            schedule = recommended(preset, spec) if name else preset_schedule(preset, None)
         scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
         if scaled:
             schedule = schedule.with_scale(float(asked["scale"]))
@@ -47,6 +59,20 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
         return {**answer, "error": printable(str(error))}
     except Exception:  # whatever else comes of values that no widget has
         return {**answer, "error": "These values are incomplete."}
+
+
+def route(values: dict[str, Any]) -> dict[str, Any]:
+    """The widgets of a Token Route -> which of them count (`used`), and what they say in words (`text`)."""
+    try:
+        said = str(values["route"]), int(values["start_layer"]), int(values["end_layer"]), float(values["ratio"])
+        json = str(values.get("json") or "")
+        used = used_route_widgets(said[0], json)
+    except Exception:  # of values that no widget has
+        return {"text": "These values are incomplete."}
+    try:
+        return {"used": used, "text": foreseen(*said, json)}
+    except (ValueError, LookupError, RecursionError) as error:
+        return {"used": used, "text": printable(str(error))}
 
 
 def labels(name: str) -> list[str]:
@@ -73,13 +99,21 @@ def _read(path: str, changed: int) -> ModelSpec:
 
 
 async def _plan(request: web.Request) -> web.Response:
+    return await _answered(plan, request)
+
+
+async def _route(request: web.Request) -> web.Response:
+    return await _answered(route, request)
+
+
+async def _answered(answer: Callable[[dict[str, Any]], dict[str, Any]], request: web.Request) -> web.Response:
     try:
         asked = await request.json()
     except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict):
-        return web.json_response({"error": "a plan is asked for by an object."}, status=400)
-    return web.json_response(await asyncio.to_thread(plan, asked))
+        return web.json_response({"error": "this is asked for by an object."}, status=400)
+    return web.json_response(await asyncio.to_thread(answer, asked))
 
 
 async def _labels(request: web.Request) -> web.Response:

@@ -13,6 +13,15 @@ from .sockets import CATEGORY, found_by
 
 FAMILY, CUSTOM, TRAINERS, SHORT = "family default", "custom", "trainer's route", "short route"
 NO_LORA = "none"
+JSON = "trainer's JSON"
+NUMBERS = ("start_layer", "end_layer", "ratio")
+"""What only the route `custom` uses."""
+NAMED = {
+    FAMILY: "Blocks 2 to -2 for families that are trained with TREAD, two blocks a third of the way in for others.",
+    TRAINERS: "Blocks 2 to -2: the third to the last but one.",
+    SHORT: "Two blocks a third of the way in.",
+}
+KEPT = "A model whose file records a route keeps that."
 
 
 class TokenRoute(io.ComfyNode):
@@ -30,12 +39,13 @@ class TokenRoute(io.ComfyNode):
                 io.Model.Input("model", tooltip="Any transformer; LoRAs may come before or after this node."),
                 io.Combo.Input(
                     "route",
-                    options=[FAMILY, CUSTOM, TRAINERS, SHORT],
+                    options=[FAMILY, CUSTOM, TRAINERS, SHORT, JSON],
                     default=SHORT,
                     tooltip="short route: two blocks a third of the way in, for a model that nobody trained with "
                     "routes. trainer's route: blocks 2 to -2, for models and LoRAs trained with TREAD. family default: "
                     "the trainer's for families that are trained so, the short one for the others. custom: the blocks "
-                    "named below. A checkpoint that records its route keeps it, but for custom.",
+                    "named below. trainer's JSON: the text below. A checkpoint that records its route keeps it, but "
+                    "for the last two.",
                 ),
                 io.Int.Input(
                     "start_layer",
@@ -70,7 +80,8 @@ class TokenRoute(io.ComfyNode):
                     optional=True,
                     placeholder='{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}',
                     tooltip="The trainer's JSON, pasted as it is: a route, SimpleTuner's tread_config, its option "
-                    "--tread_config=..., or a whole configuration that holds one. Replaces everything above.",
+                    "--tread_config=..., or a whole configuration that holds one. Any text here replaces everything "
+                    "above.",
                 ),
                 io.Latent.Input(
                     "latent", optional=True, tooltip="Only for the text: at which size its tokens are counted."
@@ -104,21 +115,47 @@ class TokenRoute(io.ComfyNode):
     ) -> io.NodeOutput:
         adapter = adapter_of(model)
         recorded = None if lora == NO_LORA else recorded_route(Path(folder_paths.get_full_path_or_raise("loras", lora)))
-        if json.strip():
-            sparsity = Sparsity.from_trainer(json)
-        elif route == CUSTOM:
-            sparsity = Sparsity((Route(start_layer, end_layer, ratio),))
-        elif recorded is not None:
-            sparsity = recorded
-        else:
+        sparsity = given(route, start_layer, end_layer, ratio, json) or recorded
+        if sparsity is None:
             named = {FAMILY: "default_route", TRAINERS: "trainers_route", SHORT: "short_route"}
             sparsity = getattr(adapter, named[route])
-        if not sparsity.routes:
-            raise ValueError("There is no route in this: give at least one start and end layer.")
         about = description(adapter, sparsity, None if latent is None else tuple(fitting(model, latent).shape))
         if lora != NO_LORA:
             about += f"\n{lora} {'records no route' if recorded is None else 'records ' + recorded.to_json()}."
         return io.NodeOutput(adapter.routed(sparsity), about, ui=ui.PreviewText(about))
+
+
+def given(route: str, start_layer: int, end_layer: int, ratio: float, json: str) -> Sparsity | None:
+    """The route of the widgets' numbers or text, or None for one that depends on the model; ValueError if there is none
+    in the text."""
+    if json.strip():
+        sparsity = Sparsity.from_trainer(json)
+        if not sparsity.routes:
+            raise ValueError("There is no route in this: give at least one start and end layer.")
+        return sparsity
+    if route == JSON:
+        raise ValueError("There is no JSON: paste the trainer's into 'json', or choose another route.")
+    return Sparsity((Route(start_layer, end_layer, ratio),)) if route == CUSTOM else None
+
+
+def used_widgets(route: str, json: str) -> list[str]:
+    """The names of the widgets that decide something: one way to give a route at a time."""
+    if json.strip() or route == JSON:
+        return ["route", "json"]
+    return ["route", *(NUMBERS if route == CUSTOM else ("lora",))]
+
+
+def foreseen(route: str, start_layer: int, end_layer: int, ratio: float, json: str) -> str:
+    """Some lines for people about a route whose model is not loaded yet; ValueError as `given`."""
+    sparsity = given(route, start_layer, end_layer, ratio, json)
+    if sparsity is None:
+        return f"{NAMED[route]} {KEPT}"
+    lines = [f"Blocks {each.start} to {each.end}, trained at ratio {each.ratio:g}." for each in sparsity.routes]
+    if any(each.end < 0 or each.start < 0 for each in sparsity.routes):
+        lines.append("Negative numbers count from the last block, -1.")
+    if json.strip() and route != JSON:
+        lines.append(f"The JSON replaces the route '{route}'.")
+    return "\n".join(lines)
 
 
 def description(adapter: Adapter, sparsity: Sparsity, shape: tuple[int, ...] | None = None) -> str:

@@ -8,7 +8,16 @@ from ..sparse_model.method.guidance import RULES
 from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.method.tokens import SELECTIONS
 from ..sparse_model.pictures.schedule_plot import omega_top, schedule_plot
-from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
+from .sockets import (
+    CATEGORY,
+    FROM_MODEL,
+    PRESET_HELP,
+    PRESET_NAMES,
+    SparsitySocket,
+    found_by,
+    preset_schedule,
+    rarely_needed,
+)
 
 CUSTOM = "custom"
 SHAPES = {
@@ -28,6 +37,15 @@ CURVES = {
         "rule SG beside CFG)",
     ),
 }
+
+
+EDITOR_CURVES = {
+    "linear": "linear",
+    "monotone_cubic": "smooth",
+    "LinearCurve": "linear",
+    "MonotoneCubicCurve": "smooth",
+}
+"""The host's names of what joins the points of a CURVE, and of its classes, and ours."""
 
 
 def curve_inputs(name: str, start: float, end: float, highest: float, meaning: str) -> list[io.Input]:
@@ -52,6 +70,34 @@ def curve_inputs(name: str, start: float, end: float, highest: float, meaning: s
     ]
 
 
+def keyframes_input(name: str) -> io.Input:
+    return io.String.Input(
+        f"{name}_keyframes",
+        default="",
+        optional=True,
+        placeholder="0:0.5, 0.3:0.2, 1:0",
+        tooltip=f"{name} as progress:value pairs joined by straight lines, such as 0:0.5, 0.3:0.2; 'cosine', 'step' or "
+        "'smooth' in front joins them so. Replaces start, end and shape (preset custom).",
+    )
+
+
+def drawn_inputs() -> list[io.Input]:
+    """A socket for each curve as it is drawn in the host's Curve Editor, where the host has one."""
+    if not hasattr(io, "Curve"):
+        return []
+    height = dict.fromkeys(CURVES, "the height is the value") | {"omega": "bottom is 1, top is omega_start"}
+    return [
+        io.Custom("CURVE").Input(
+            f"{name}_curve",
+            optional=True,
+            tooltip=f"{name} from a Curve Editor: left is noise, right is the picture, {height[name]}. Replaces "
+            f"{'end, shape and keyframes' if name == 'omega' else 'start, end, shape and keyframes'} (preset custom).",
+            extra_dict={"forceInput": True},
+        )
+        for name in CURVES
+    ]
+
+
 class SparsityScheduler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -68,8 +114,8 @@ class SparsityScheduler(io.ComfyNode):
                     "preset",
                     options=[CUSTOM, *PRESET_NAMES],
                     default=FROM_MODEL,
-                    tooltip=f"{PRESET_HELP} custom: everything below. A preset uses nothing of what is below, so that "
-                    "is hidden.",
+                    tooltip=f"{PRESET_HELP} custom: everything below. Other presets use nothing of what is below, and "
+                    "the editor hides it; where you can see it, changing it changes nothing.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -77,7 +123,8 @@ class SparsityScheduler(io.ComfyNode):
                     default="SG",
                     tooltip="What the weak branch is (preset custom). SG: the same condition, sparser. CFG, CFG + SG: "
                     "the null condition. ICG: a random label. AG, AG + SG: an earlier checkpoint. SG beside CFG: SG is "
-                    "added to CFG, which keeps the sampler's own cfg; at cfg 1 it needs no negative.",
+                    "added to CFG, which keeps the sampler's own cfg; at cfg 1 it needs no negative. CFG, ICG and AG "
+                    "drop no tokens: they do not use gamma_strong, gamma_weak and selection.",
                 ),
                 *[field for name, values in CURVES.items() for field in curve_inputs(name, *values)],
                 io.Float.Input(
@@ -92,28 +139,21 @@ class SparsityScheduler(io.ComfyNode):
                     **percent,
                     tooltip="Progress at which guidance ends; after it only the strong branch runs (preset custom).",
                 ),
-                io.Combo.Input(
-                    "selection",
-                    options=list(SELECTIONS),
-                    default="exact",
-                    tooltip="exact: each step keeps exactly the given fraction of tokens. bernoulli: every token stays "
-                    "by chance, as in the paper. structured: as many as exact, spread evenly; at gamma 0.75 one of "
-                    "every 2 x 2, as SPRINT is trained (preset custom).",
-                ),
-                *[
-                    io.String.Input(
-                        f"{name}_keyframes",
-                        default="",
-                        optional=True,
-                        placeholder="0:0.5, 0.3:0.2, 1:0",
-                        tooltip=f"{name} as progress:value pairs joined by straight lines, such as 0:0.5, 0.3:0.2; "
-                        "'cosine' or 'step' in front joins them so. Replaces start, end and shape (preset custom).",
+                rarely_needed(
+                    io.Combo.Input(
+                        "selection",
+                        options=list(SELECTIONS),
+                        default="exact",
+                        tooltip="exact: each step keeps exactly the given fraction of tokens. bernoulli: every token "
+                        "stays by chance, as in the paper. structured: as many as exact, spread evenly; at gamma 0.75 "
+                        "one of every 2 x 2, as SPRINT is trained (preset custom).",
                     )
-                    for name in CURVES
-                ],
+                ),
+                *[rarely_needed(keyframes_input(name)) for name in CURVES],
                 io.Model.Input(
                     "model", optional=True, tooltip="Only for the preset 'from the model': whose settings to take."
                 ),
+                *drawn_inputs(),
             ],
             outputs=[
                 SparsitySocket.Output(
@@ -151,19 +191,24 @@ def in_words(schedule: Schedule) -> str:
         curve = getattr(schedule, name)
         values = [f"{value:g}" for _, value in curve.keyframes]
         parts.append(f"{name.replace('_', ' ')} {values[0] if curve.low == curve.high else ' to '.join(values)}")
+    if schedule.selection != "exact" and not RULES[schedule.rule].dense:
+        parts.append(schedule.selection)
     return ", ".join(parts)
 
 
 def used_widgets(preset: str, values: dict) -> list[str]:
-    """The names of the widgets that decide something, given what the others say."""
+    """The names of the inputs that decide something, given what the others say."""
     if preset != CUSTOM:
-        return ["preset"]
+        return ["preset", *(["model"] if preset == FROM_MODEL else [])]
     used = ["preset", "rule", "start_percent", "end_percent"]
     dense = getattr(RULES.get(values.get("rule")), "dense", False)
     if not dense:
         used.append("selection")
     for name in CURVES:
         if dense and name != "omega":
+            continue
+        if values.get(f"{name}_curve"):
+            used += [f"{name}_curve", *(["omega_start"] if name == "omega" else [])]
             continue
         used.append(f"{name}_keyframes")
         if not (values.get(f"{name}_keyframes") or "").strip():
@@ -173,16 +218,31 @@ def used_widgets(preset: str, values: dict) -> list[str]:
     return used
 
 
+def drawn_curve(drawn: object, bottom: float, top: float) -> Curve:
+    """The curve of the host's CURVE, whose heights 0 and 1 are the values `bottom` and `top`: its own object, or what
+    the widget of its editor holds. ValueError if it is none, or of another kind."""
+    if isinstance(drawn, dict):
+        points, kind = drawn.get("points"), drawn.get("interpolation", "monotone_cubic")
+    else:
+        points, kind = getattr(drawn, "points", None), type(drawn).__name__
+    if points is None or kind not in EDITOR_CURVES:
+        raise ValueError(f"a curve of the kind '{kind}' cannot be used here; draw one in a Curve Editor.")
+    points = sorted((float(x), float(y)) for x, y in points)
+    return Curve(tuple((x, bottom + y * (top - bottom)) for x, y in points), EDITOR_CURVES[kind])
+
+
 def custom_schedule(values: dict) -> Schedule:
     """The schedule of the widgets' values; ValueError in one sentence if they contradict each other."""
     curves = {}
     for name in CURVES:
         keyframes = (values.get(f"{name}_keyframes") or "").strip()
-        shape = SHAPES[values[f"{name}_shape"]]
+        start, end, shape = (values[f"{name}_{part}"] for part in ("start", "end", "shape"))
+        drawn = values.get(f"{name}_curve")
         try:
-            curves[name] = (
-                Curve.parse(keyframes) if keyframes else shape(values[f"{name}_start"], values[f"{name}_end"])
-            )
+            if drawn is not None:
+                curves[name] = drawn_curve(drawn, *((1.0, start) if name == "omega" else (0.0, 1.0)))
+            else:
+                curves[name] = Curve.parse(keyframes) if keyframes else SHAPES[shape](start, end)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return Schedule(

@@ -26,6 +26,12 @@ SparsitySocket = io.Custom("SPARSITY")
 """Carries an immutable `Schedule`."""
 
 
+def rarely_needed(field: io.Input) -> io.Input:
+    """The same input, which editors fold away until it is asked for. Older hosts have no argument for that."""
+    field.extra_dict = {**field.extra_dict, "advanced": True}
+    return field
+
+
 CATEGORY = "model/sparse guidance" if _host_category().startswith("model/") else "sampling/sparse guidance"
 """One place for all nodes, where the host keeps its own samplers."""
 FROM_MODEL = "from the model"

@@ -18,7 +18,7 @@ def printable(text: str, limit: int = SENTENCE_LIMIT) -> str:
     """Text out of a file or a file's name as any terminal and any encoder takes it: at most `limit` characters on one
     line, without control characters and surrogates."""
     if len(text) > limit:
-        text = f"{text[: limit - 1]}…"
+        text = f"{text[: limit - 1]}\u2026"
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(character if character.isprintable() else " " for character in text)
 

@@ -23,6 +23,7 @@ ORDER = (  # a room imports itself and those in front of it
     "sparse_model.commands",
     "sparse_model.__main__",
     "nodes.host.plain",
+    "nodes.host.notices",
     "nodes.host.wire",
     "nodes.host.notices",
     "nodes.host.own",

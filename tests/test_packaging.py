@@ -47,3 +47,11 @@ def test_the_picture_of_the_readme_holds_its_graph():
     picture = Image.open(ROOT / "docs" / "side_by_side.png")
     shown = json.loads(picture.text["workflow"])
     assert shown == json.loads((ROOT / "workflows" / "no_guidance_cfg_sparse_guidance.json").read_text())
+
+
+def test_sources_are_ascii():
+    """Editors, consoles and testers of other code pages read every line of them; strings hold the rest as escapes."""
+    folders = ("nodes", "sparse_model", "web", "benchmarks", "tests")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".js", ".mjs")]
+    assert len(paths) > 100
+    assert [path.name for path in paths if not path.read_bytes().isascii()] == []

@@ -127,7 +127,7 @@ function keys(event) {
 }
 
 app.registerExtension({
-  name: "sparse_guidance.labels",
+  name: "sparseguidance.labels",
   setup() {
     document.body.append(list);
     document.addEventListener("input", (event) => suggest(event).catch((error) => console.warn(error)));

@@ -5,10 +5,12 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { checkpointOf, scaleBehind, source } from "./graph.js";
+import { fold, grow } from "./fold.js";
+import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
 const PLOT = "plan";
+const CURVE = "_curve";  // how the names of the sockets for drawn curves end
 const LOOK_EVERY = 300;  // ms; a look is cheap, and sees links, undo and other nodes' widgets, which tell nobody
 const HEIGHT = 190;
 const WIDTH = 320;
@@ -67,40 +69,27 @@ function said(sentence) {
   return text;
 }
 
-/** Hides the widgets that decide nothing. A linked one stays, so that its link can be seen. */
-function fold(node, used) {
-  const linked = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.widget?.name));
-  let changed = false;
-  for (const widget of node.widgets) {
-    if (widget.name === PLOT) continue;
-    const hidden = !used.includes(widget.name) && !linked.has(widget.name);
-    if (Boolean(widget.hidden) === hidden) continue;
-    changed = true;
-    widget.hidden = hidden;
-    if (hidden) [widget.sparseSize, widget.computeSize] = [widget.computeSize, () => [0, -4]];  // for editors that leave a gap
-    else if (widget.sparseSize) widget.computeSize = widget.sparseSize;
-    else delete widget.computeSize;
-    if (widget.options) widget.options.hidden = hidden;
-  }
-  if (changed) node.widgets.push(node.widgets.pop());  // Nodes 2.0 looks again only when the list changes
-  return changed;
-}
-
 /** What decides the plan: everything that is asked, and how the plot should name a scale from behind. */
 function question(node) {
   const values = Object.fromEntries(node.widgets.filter((w) => w.name !== PLOT).map((w) => [w.name, w.value]));
+  for (const { name, link } of node.inputs ?? []) {
+    if (link != null && name.endsWith(CURVE)) values[name] = widgetOf(source(node, name) ?? {}, "curve")?.value ?? true;
+  }
   const scale = scaleBehind(node);
   return {
     asked: { preset: values.preset, values, model_name: checkpointOf(node), scale: scale?.value ?? 0 },
     scale,
     connected: source(node, "model") != null,
-    links: node.inputs?.map((input) => input.link != null),
+    linked: (node.inputs ?? []).filter((input) => input.link != null).map((input) => input.name),
   };
 }
 
-/** The line below the curves: when guidance is active, where omega comes from, how many steps the model wants. */
-function note({ scale }, plan) {
+/** The line below the curves: what is linked and counts for nothing, when guidance is active, where omega comes from,
+ * how many steps the model wants. */
+function note({ scale, linked }, plan) {
   const parts = [];
+  const idle = (linked ?? []).filter((name) => plan.used && !plan.used.includes(name));
+  if (idle.length) parts.push(`not used: ${idle.join(", ")}`);
   if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
   if (scale && plan.scaled) parts.push(`omega ${scale.value} is the ${scale.name} of ${scale.title}`);
   else if (plan.steps) parts.push(`${plan.steps} steps recommended`);
@@ -130,17 +119,15 @@ async function look(node) {
 function show(node, plan, now) {
   const state = node.sparsePlan;
   state.element.replaceChildren(plan.error ? said(plan.error) : drawn(plan, note(now, plan)));
-  if (plan.used && fold(node, plan.used)) {
-    const needed = node.computeSize();
-    const [width, height] = state.saved ?? [node.size[0], 0];  // a file's size counts once, before the user changes anything
-    node.setSize([Math.max(width, needed[0]), Math.max(height, needed[1])]);
+  if (plan.used && fold(node, plan.used, [PLOT])) {
+    grow(node, state.saved);
     state.saved = null;
   }
   node.setDirtyCanvas?.(true, true);
 }
 
 app.registerExtension({
-  name: "sparse_guidance.sparsity_scheduler",
+  name: "sparseguidance.sparsity_scheduler",
 
   nodeCreated(node) {
     if (node.comfyClass !== CLASS || !node.addDOMWidget) return;

@@ -46,5 +46,5 @@ class Clues:
         """How many layers the keys number after `prefix`, such as "blocks."; FileError if numbers are left out."""
         words = {key.removeprefix(prefix).split(".")[0] for key in self.shapes if key.startswith(prefix)}
         if words != {str(number) for number in range(len(words))} or not words:
-            raise FileError(f"its layers {prefix}… are not numbered from 0 without gaps.")
+            raise FileError(f"its layers {prefix}\u2026 are not numbered from 0 without gaps.")
         return len(words)

@@ -12,9 +12,9 @@ STOPPED = "what was measured is kept, and the same call goes on from there"
 def add_parser(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "evaluate",
-        help="measure a schedule: Fréchet distance, precision, recall, class consistency, cost",
+        help="measure a schedule: Fr\u00e9chet distance, precision, recall, class consistency, cost",
         description="Draws samples under one schedule (default: the checkpoint's own) and measures them against real "
-        "pictures, a line per seed. Over many processes: accelerate launch -m sparse_model evaluate …",
+        "pictures, a line per seed. Over many processes: accelerate launch -m sparse_model evaluate \u2026",
     )
     add_common(parser)
     add_schedule(parser)

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     if spec.note:
         lines.append(f"  {spec.note}.")
     if spec.labels:
-        more = f", … ({len(spec.labels)})" if len(spec.labels) > SHOWN else ""
+        more = f", \u2026 ({len(spec.labels)})" if len(spec.labels) > SHOWN else ""
         lines.append("  labels: " + ", ".join(printable(label, 40) for label in spec.labels[:SHOWN]) + more)
     for line in lines:
         print(printable(line, 80 * SHOWN))

@@ -63,7 +63,7 @@ def _find(name: str, numbers: dict[str, int]) -> int:
     near = get_close_matches(name, numbers, n=3, cutoff=0.5) if len(name) <= LONGEST else []
     near += [label for label in numbers if name in label.split() and label not in near][: 3 - len(near)]
     near = [printable(label, SHOWN) for label in near or list(numbers)[:8]]
-    hint = f"did you mean {', '.join(near)}?" if len(near) <= 3 else f"it knows {', '.join(near)}, …"
+    hint = f"did you mean {', '.join(near)}?" if len(near) <= 3 else f"it knows {', '.join(near)}, \u2026"
     raise ValueError(f"'{shown}' is not a label of this model; {hint}")
 
 

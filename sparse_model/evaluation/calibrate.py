@@ -80,7 +80,7 @@ def winners(sweep: Sweep, plans: Mapping[float, Plan]) -> dict[float, Plan]:
 
 
 def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
-    """The plan of a rule, or of NO_GUIDANCE, with the lowest Fréchet distance of as many as the sweep tries that cost
+    """The plan of a rule, or of NO_GUIDANCE, with the lowest Frechet distance of as many as the sweep tries that cost
     at most `budget` of CFG.
 
     Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by

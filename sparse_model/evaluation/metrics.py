@@ -54,7 +54,7 @@ class Real:
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance of two feature sets [N, D], [M, D] as normal distributions, in double precision.
+    """Frechet distance of two feature sets [N, D], [M, D] as normal distributions, in double precision.
 
     What FID is with Inception's features (arXiv 1706.08500); computed by torchmetrics.
     """
@@ -62,7 +62,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
         raise ValueError(
-            "the Fréchet distance needs the package torchmetrics, which is not installed: "
+            "the Fr\u00e9chet distance needs the package torchmetrics, which is not installed: "
             "pip install -r requirements-evaluate.txt"
         ) from error
     # one process computes it from everybody's features, so torchmetrics must not wait for the others

@@ -148,7 +148,7 @@ def _seconds(rows: list[Row]):
 
 
 def _maps(rows: list[Row]):
-    """Fréchet distance over (gamma_strong, gamma_weak), one panel per omega."""
+    """Frechet distance over (gamma_strong, gamma_weak), one panel per omega."""
     from matplotlib import pyplot
 
     cells = {
@@ -174,7 +174,7 @@ def _maps(rows: list[Row]):
         axes.set_title(f"omega {omega:g}", fontsize=10)
         axes.set_xlabel("gamma weak")
     panels[0][0].set_ylabel("gamma strong")
-    figure.colorbar(image, ax=panels[0].tolist(), label="Fréchet distance")
+    figure.colorbar(image, ax=panels[0].tolist(), label="Fr\u00e9chet distance")
     return figure
 
 
@@ -188,7 +188,7 @@ def _curve(plan: str, curve: str, label: str) -> Callable[[list[Row]], Any]:
         axes.errorbar(*zip(*((x, y) for x, y, _ in points), strict=True), yerr=[error for *_, error in points],
                       fmt="o-", capsize=3)  # fmt: skip
         axes.set_xlabel(label)
-        axes.set_ylabel("Fréchet distance")
+        axes.set_ylabel("Fr\u00e9chet distance")
         axes.grid(alpha=0.3)
         return figure
 
@@ -211,7 +211,7 @@ def table(rows: list[Row], plan: str) -> str:
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
     timed = any(row["plan"] == plan and row["key"] in seconds for row in rows)
     lines = [
-        f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |" + " seconds |" * timed,
+        f"| method | omega | Fr\u00e9chet | {' | '.join(others)} | GMACs | of CFG |" + " seconds |" * timed,
         "|" + (len(others) + 5 + timed) * "---|",
     ]
     for method, group in grouped(row for row in rows if row["plan"] == plan).items():
@@ -221,7 +221,7 @@ def table(rows: list[Row], plan: str) -> str:
         )
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
-            f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {means} | {first['gmacs']:.4f} | "
+            f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
             f"{first['cost']:.2f} |" + f" {seconds[first['key']]:.3f} |" * timed
         )
     return "\n".join(lines)

@@ -73,7 +73,7 @@ def _labels(pictures: Pictures, index: Tensor, spec: ModelSpec, path: Path) -> T
     if missing:
         raise ValueError(
             f"'{path}' has {len(missing)} labels that the model does not know, such as '{missing[0]}'; the model's are "
-            f"{', '.join(spec.labels[:4])}, …"
+            f"{', '.join(spec.labels[:4])}, \u2026"
         )
     labels = torch.zeros(len(index), len(spec.labels))
     labels[:, [known[name] for name in pictures.label_names]] = pictures.weights(index)

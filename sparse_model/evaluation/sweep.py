@@ -68,7 +68,7 @@ class Sweep:
         return [self.cell(plan, cell) for cell in cells]
 
     def best_omega(self, method: str, family: Callable[[float], Schedule], cfg: float = 1.0) -> tuple[float, float]:
-        """(omega, Fréchet distance) of the best of six: the same number of looks for every method."""
+        """(omega, Frechet distance) of the best of six: the same number of looks for every method."""
 
         def look(omega: float) -> float:
             return self.search(method, family(omega), cfg=cfg)["frechet"]
@@ -99,6 +99,6 @@ def describe(row: dict[str, Any]) -> str:
     omega = max(value for _, value in row["schedule"]["omega"]["keyframes"])
     figures = (f"{name} {row[name]:.3f}" for name in ("precision", "recall", "consistency", "distance", "cost"))
     return (
-        f"{row['plan']:9} {row['method']:24} omega {omega:4.2f} seed {row['seed']:3} Fréchet {row['frechet']:7.2f} "
-        + " ".join(figures)
+        f"{row['plan']:9} {row['method']:24} omega {omega:4.2f} seed {row['seed']:3} "
+        f"Fr\u00e9chet {row['frechet']:7.2f} {' '.join(figures)}"
     )

@@ -13,12 +13,13 @@ INTERPOLATIONS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
     "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
     "step": lambda u: 0.0,
+    "smooth": lambda u: u,  # between two keyframes; a curve of more bends it at those between
 }
 
 
 LEVELS = 6
 """Steps of a rising or falling gamma. Few different counts of tokens let kernels and compiled networks be reused, and
-curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, …, 0.6."""
+curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, ..., 0.6."""
 
 HALF_WAY = {"step": 0.5}
 """Where on its way a ramp ends, of those that do not end at 1."""
@@ -26,7 +27,8 @@ HALF_WAY = {"step": 0.5}
 
 @dataclass(frozen=True)
 class Curve:
-    """A value over progress: keyframes ((progress, value), ...) joined by straight lines, half cosines or steps.
+    """A value over progress: keyframes ((progress, value), ...) joined by straight lines, half cosines, steps, or
+    smoothly, by a monotone cubic.
 
     Before the first and after the last keyframe the value stays what it is there.
     """
@@ -53,10 +55,22 @@ class Curve:
         if after == 0 or after == len(self.keyframes):
             return self.keyframes[max(after - 1, 0)][1]
         (t0, v0), (t1, v1) = self.keyframes[after - 1], self.keyframes[after]
-        share = INTERPOLATIONS[self.interpolation]((progress - t0) / (t1 - t0))
+        share = self._share(after, (progress - t0) / (t1 - t0))
         if levels is None:
             return v0 + (v1 - v0) * share
         return round(v0 + (v1 - v0) * round(share * levels) / levels, 6)
+
+    def _share(self, after: int, u: float) -> float:
+        """How much of the way between two keyframes, of which `after` is the second, is done at `u` of its time."""
+        if self.interpolation != "smooth":
+            return INTERPOLATIONS[self.interpolation](u)
+        (t0, v0), (t1, v1) = self.keyframes[after - 1], self.keyframes[after]
+        if v0 == v1:
+            return u
+        secant = (v1 - v0) / (t1 - t0)
+        slopes = monotone_slopes(self.keyframes)
+        begin, end = slopes[after - 1] / secant, slopes[after] / secant
+        return u * u * (3 - 2 * u) + begin * u * (1 - u) ** 2 - end * u * u * (1 - u)
 
     @property
     def low(self) -> float:
@@ -92,7 +106,8 @@ class Curve:
 
     @classmethod
     def parse(cls, text: str) -> "Curve":
-        """`0.5`, `cosine 0 0.6`, `linear 0.2 0.8`, `step 0.5 0.2 0.7`, or keyframes `0:0.5, 0.3:0.2, 1:0`."""
+        """`0.5`, `cosine 0 0.6`, `linear 0.2 0.8`, `step 0.5 0.2 0.7`, or keyframes `0:0.5, 0.3:0.2, 1:0`, with the
+        name of an interpolation in front or not."""
         words = text.replace(",", " ").split()
         try:
             if words and words[0] in INTERPOLATIONS:
@@ -106,6 +121,20 @@ class Curve:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text!r} is not a curve; write 0.5, 'cosine 0 0.6' or '0:0.5, 0.3:0.2, 1:0'.") from error
         return cls(keyframes)
+
+
+def monotone_slopes(keyframes: tuple[tuple[float, float], ...]) -> list[float]:
+    """Slopes at the keyframes of a cubic that rises and falls only where they do (Fritsch and Carlson, 1980): the mean
+    of the secants beside a keyframe, 0 where they change sign, shortened where a cubic would overshoot."""
+    secants = [(v1 - v0) / (t1 - t0) for (t0, v0), (t1, v1) in itertools.pairwise(keyframes)]
+    inner = [(a + b) / 2 if a * b > 0 else 0.0 for a, b in itertools.pairwise(secants)]
+    slopes = [*secants[:1], *inner, *secants[-1:]]
+    for i, secant in enumerate(secants):
+        steepness = math.hypot(slopes[i], slopes[i + 1])
+        if steepness > 3 * abs(secant):
+            shorter = 3 * abs(secant) / steepness
+            slopes[i : i + 2] = slopes[i] * shorter, slopes[i + 1] * shorter
+    return slopes
 
 
 def _keyframes(words: list[str]) -> tuple[tuple[float, float], ...]:
@@ -154,7 +183,7 @@ class Schedule:
                     )
 
     def _moments(self) -> list[float]:
-        """Progress values at which two curves of straight lines, half cosines and steps can change their order."""
+        """Progress values at which two curves can change their order."""
         inner = [time for curve in (self.gamma_strong, self.gamma_weak) for time, _ in curve.keyframes]
         grid = [self.start + (self.end - self.start) * i / 256 for i in range(257)]
         return sorted(grid + [time for time in inner if self.start <= time <= self.end])

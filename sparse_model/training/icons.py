@@ -83,7 +83,7 @@ def words_of(name: str, prefix: str = "") -> list[str]:
 
 
 def is_skin_tone(name: str, names: dict) -> bool:
-    """Whether an emoji is a recoloured person: "…-skin-tone…", or "artist-dark" where "artist-medium" exists too."""
+    """Whether an emoji is a recoloured person: "*-skin-tone*", or "artist-dark" where "artist-medium" exists too."""
     stem = re.sub(r"(-(medium-light|medium-dark|light|medium|dark))+$", "", name)
     return "skin-tone" in name or (stem != name and f"{stem}-medium" in names)
 

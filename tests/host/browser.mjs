@@ -5,11 +5,13 @@
 // task "check":   loads each file as a user who drops it on the canvas does (editor form or API form).
 // task "convert": loads API-form files and lays them out; each report then holds the editor form as `workflow`.
 // task "build":   makes graphs on an empty canvas as a user does, who finds nodes by searching for their names. Each file
-//                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, …],
-//                 "links": [[from, output, to, input], …], "complete": {"type", "widget", "typed", "label"}}: nodes by
+//                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, ...],
+//                 "links": [[from, output, to, input], ...], "complete": {"type", "widget", "typed", "label"}}: nodes by
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion.
-// Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), and for each workflow
-// "screenshot" (a PNG path).
+//                 Also: "values": [[node, widget, value], ...]; "drag": {"node", "slot"}, a slot whose link is dropped
+//                 on the empty canvas: the report then lists what is `suggested`; "run": true presses Run and waits.
+// Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
+// for each workflow "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
 // the editor did not come up. playwright-core is found beside this file or through NODE_PATH.
 
@@ -65,6 +67,7 @@ async function inspectGraph() {
       (widget) => `${node.type}.${widget.name}`,
     )),
     curves: document.querySelectorAll("polyline").length,
+    said: [...document.querySelectorAll(".sparse-guidance-said")].map((e) => e.textContent),
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
   };
@@ -97,8 +100,9 @@ async function convert({ workflow, name }) {
 const EMPTY = [800, 500];  // a place on the canvas without nodes: they are put AWAY from it
 const AWAY = 5000;
 
-/** Adds the nodes of a "build" file by the search box, and connects them. */
-async function build(page, { nodes, links, complete }) {
+/** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. Returns what was
+ * suggested for a dropped link. */
+async function build(page, { nodes, links, values, complete, drag, run }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -136,13 +140,54 @@ async function build(page, { nodes, links, complete }) {
       all[from].connect(slot(all[from].outputs, output), all[to], slot(all[to].inputs, input));
     }
   }, links);
+  await page.evaluate((values) => {
+    for (const [place, name, value] of values) {
+      window.app.graph._nodes[place].widgets.find((widget) => widget.name === name).value = value;
+    }
+  }, values ?? []);
   await page.evaluate(fit);
   await page.waitForTimeout(1500);
+  if (drag) return dropLink(page, drag);
+  if (run) return pressRun(page);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
   await field.pressSequentially(complete.typed, { delay: 40 });
   await page.locator(".sparse-guidance-labels li", { hasText: complete.label }).first().click();
+}
+
+/** Drops a link from a slot on the empty canvas; what the editor's menu offers. */
+async function dropLink(page, { node, slot }) {
+  await page.evaluate(() => window.app.ui.settings.setSettingValue("Comfy.LinkRelease.Action", "context menu"));
+  const [x, y, away] = await page.evaluate(([place, name]) => {
+    const { graph, canvas } = window.app;
+    const found = graph._nodes[place];
+    const out = found.outputs.findIndex((entry) => entry.name === name), into = found.inputs.findIndex((entry) => entry.name === name);
+    const [left, top] = found.getConnectionPos(out < 0, out < 0 ? into : out);
+    const box = canvas.canvas.getBoundingClientRect();
+    const { scale, offset } = canvas.ds;
+    return [(left + offset[0]) * scale + box.left, (top + offset[1]) * scale + box.top, out < 0 ? -150 : 150];
+  }, [node, slot]);
+  await page.mouse.move(x, y);
+  await page.mouse.down();
+  await page.mouse.move(x + away, y - 60, { steps: 6 });
+  await page.mouse.move(x + 2 * away, y - 120, { steps: 6 });
+  await page.mouse.up();
+  await page.waitForSelector(".litemenu-entry", { timeout: 20000 });
+  const offered = await page.locator(".litemenu-entry").allInnerTexts();
+  await page.keyboard.press("Escape");
+  return offered.map((text) => text.trim());
+}
+
+/** Runs the graph and waits until the editor has nothing left to do, or shows an error. */
+async function pressRun(page) {
+  await page.evaluate(() => window.app.queuePrompt(0, 1));
+  await page.waitForFunction(async () => {
+    if (document.querySelector("[role=dialog], .p-dialog, .p-toast-message")) return true;
+    const { queue_running: running, queue_pending: pending } = await (await fetch("/queue")).json();
+    return !running.length && !pending.length;
+  }, null, { polling: 500 });
+  await page.waitForTimeout(2500);
 }
 
 /** Runs in the page: show all of the graph. */
@@ -185,7 +230,7 @@ async function main(job) {
   const reports = [];
   let page;
   try {
-    await fetch(`${job.url}/settings`, { method: "POST", body: JSON.stringify({ "Comfy.TutorialCompleted": true }) });
+    await fetch(`${job.url}/settings`, { method: "POST", body: JSON.stringify({ "Comfy.TutorialCompleted": true, ...job.settings }) });
     for (const { path, screenshot } of job.workflows) {
       const last = reports.at(-1);
       if (!last || last.dialogs.length) {  // a dialog would hide the next workflow
@@ -194,11 +239,11 @@ async function main(job) {
       }
       const text = readFileSync(path, "utf8");
       const name = basename(path);
-      let workflow;
+      let workflow, suggested;
       if (job.task === "convert") {
         workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name });
       } else if (job.task === "build") {
-        await build(page, JSON.parse(text));
+        suggested = await build(page, JSON.parse(text));
       } else {
         await page.evaluate(async ({ text, name }) => {
           await window.app.handleFile(new File([text], name, { type: "application/json" }));
@@ -208,7 +253,7 @@ async function main(job) {
       await page.waitForTimeout(1500);
       const report = await page.evaluate(inspectGraph);
       if (screenshot) await page.screenshot({ path: screenshot });
-      reports.push({ ...report, console: messages.splice(0), ...(workflow && { workflow }) });
+      reports.push({ ...report, suggested: suggested ?? [], console: messages.splice(0), ...(workflow && { workflow }) });
     }
     return reports;
   } finally {

@@ -48,6 +48,8 @@ class Report:
     widgets: list[dict[str, Any]]  # node, type, widget, value: a value the widget does not offer, or out of its range
     hidden: list[str]  # widgets that are not shown, as "type.widget"
     curves: int  # lines that the nodes' plots draw
+    said: list[str]  # what stands under nodes
+    suggested: list[str]  # what was offered for a link dropped on the canvas
     dialogs: list[str]  # the text of every dialog and toast
     console: list[str]  # errors on the browser's console
     prompt: Workflow  # the API form the editor would queue
@@ -75,9 +77,11 @@ class Editor:
         """Open workflow files, in either form, as a user does. Pictures go into the folder `screenshots`, if given."""
         return self._browse("check", workflows, screenshots)
 
-    def build(self, plans: list[Path], screenshots: Path | None = None) -> list[Report]:
-        """Make graphs on an empty canvas by searching for their nodes; browser.mjs says what a plan holds."""
-        return self._browse("build", plans, screenshots)
+    def build(self, plans: list[Path], screenshots: Path | None = None, **settings: Any) -> list[Report]:
+        """Make graphs on an empty canvas by searching for their nodes; browser.mjs says what a plan holds. `settings`
+        are the editor's, with _ for the dots in their names."""
+        named = {name.replace("_", "."): value for name, value in settings.items()}
+        return self._browse("build", plans, screenshots, named)
 
     def convert(self, workflows: list[Path], screenshots: Path | None = None) -> list[dict[str, Any]]:
         """API form -> editor form, laid out, with fixed seeds.
@@ -91,7 +95,9 @@ class Editor:
             converted.append(report.workflow)
         return converted
 
-    def _browse(self, task: str, workflows: list[Path], screenshots: Path | None) -> list[Report]:
+    def _browse(
+        self, task: str, workflows: list[Path], screenshots: Path | None, settings: dict[str, Any] | None = None
+    ) -> list[Report]:
         reason = why_no_editor()
         if reason:
             raise RuntimeError(reason)
@@ -99,7 +105,7 @@ class Editor:
         if screenshots is not None:
             for job, path in zip(jobs, workflows, strict=True):
                 job["screenshot"] = str((screenshots / path.with_suffix(".png").name).resolve())
-        order = {"url": self.host.url, "task": task, "workflows": jobs, "chromium": _chromium()}
+        order = {"url": self.host.url, "task": task, "workflows": jobs, "chromium": _chromium(), "settings": settings}
         environment = {**os.environ, "NODE_PATH": str(CACHE / "node_modules")}
         command = ["node", str(SCRIPT), json.dumps(order)]
         timeout = 180 + 30 * len(jobs)

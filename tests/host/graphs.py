@@ -45,7 +45,7 @@ Socket = list[Any]
 
 @dataclass
 class Graph:
-    """`graph.add("KSampler", model=…)` adds a node and returns its first output; `[id, n]` names another output."""
+    """`graph.add("KSampler", model=...)` adds a node and returns its first output; `[id, n]` names another output."""
 
     nodes: Workflow = field(default_factory=dict)
 

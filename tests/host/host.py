@@ -63,7 +63,7 @@ class Host:
     """One server process. Use as a context manager: entering starts it and waits until it answers."""
 
     def __init__(self, checkout: Checkout, directory: Path, flags: tuple[str, ...] = ()) -> None:
-        """Serve from `directory`, a fresh folder that gets the host's models, input, output, … folders."""
+        """Serve from `directory`, a fresh folder that gets the host's models, input, output, ... folders."""
         self.checkout = checkout
         self.version = checkout.version
         self.directory = directory

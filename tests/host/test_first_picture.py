@@ -1,6 +1,7 @@
 """The first picture of somebody who changes nothing: every node with its defaults, from an empty graph."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from editor import Editor
 from graphs import SPEC, Graph, run, write_checkpoint
 from host import Host, Workflow
+from hosts import version_key
 from PIL import Image
 
 from sparse_model.checkpoints.bundled import DEFAULT
@@ -82,8 +84,19 @@ LINKS = [
 ]
 
 
+RENDERERS = {"classic": {"Comfy_VueNodes_Enabled": False}, "Nodes 2.0": {"Comfy_VueNodes_Enabled": True}}
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest, host: Host) -> dict[str, Any]:
+    """Settings of the editor under which it draws nodes in each of its ways."""
+    if request.param == "Nodes 2.0" and version_key(host.version) < (0, 4):
+        pytest.skip("this editor has no Nodes 2.0 yet")
+    return RENDERERS[request.param]
+
+
 @pytest.mark.slow
-def test_a_search_for_each_node_is_all_it_takes(editor: Editor, tmp_path: Path) -> None:
+def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
     """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion, and a schedule
     shows its plan and none of the widgets that its preset does not use."""
     nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
@@ -93,7 +106,7 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, tmp_path: Path) 
     completed.write_text(json.dumps({"nodes": nodes[:2], "links": LINKS[:1], "complete": typed}))
     schedule = {"search": "Sparsity Scheduler", "type": "SparsityScheduler", "pos": [400, 60]}
     scheduled.write_text(json.dumps({"nodes": [nodes[0], schedule], "links": LINKS[:1]}))
-    built, labelled, planned = editor.build([plain, completed, scheduled], screenshots=tmp_path)
+    built, labelled, planned = editor.build([plain, completed, scheduled], screenshots=tmp_path, **renderer)
     assert built.problems == []
     ((picture,),) = editor.host.run(fixed(built.prompt)).images.values()
     check_fox(picture, tmp_path)
@@ -102,6 +115,36 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, tmp_path: Path) 
     widgets = next(node for node in planned.prompt.values() if node["class_type"] == "SparsityScheduler")["inputs"]
     assert {f"SparsityScheduler.{name}" for name in widgets if name not in ("preset", "model")} == set(planned.hidden)
     assert planned.curves == 3
+
+
+@pytest.mark.slow
+def test_what_nodes_say(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    """Under a node stand its labels, its route before any run, and what a run cost; a label that does not exist is
+    answered in the first line of what the editor shows; a link dropped on the canvas finds our nodes."""
+    nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
+    route = {"search": "Token Route", "type": "TokenRoute", "pos": [40, 420]}
+    drops = [(0, "model"), (3, "model"), (1, "conditioning"), (2, "latent")]
+    plans = {
+        "run": {"nodes": [*nodes, route], "links": LINKS, "values": [[3, "steps", 2]], "run": True},
+        "typo": {"nodes": nodes, "links": LINKS, "values": [[1, "labels", "twemoji, rokcet"]], "run": True},
+        **{
+            f"drop{i}": {"nodes": [nodes[place]], "links": [], "drag": {"node": 0, "slot": slot}}
+            for i, (place, slot) in enumerate(drops)
+        },
+    }
+    for name, plan in plans.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(plan))
+    run, typo, *dropped = editor.build([tmp_path / f"{name}.json" for name in plans], screenshots=tmp_path, **renderer)
+    assert run.problems == []
+    assert any(text.startswith("Two blocks a third of the way in.") for text in run.said)
+    assert "twemoji (1), fox (1)" in run.said
+    assert any("Recommended:" in text for text in run.said)
+    assert any(re.fullmatch(r"\d+% of the work of CFG, [\d.]+ s per step, 2 steps", text) for text in run.said)
+    assert {"TokenRoute.start_layer", "TokenRoute.end_layer", "TokenRoute.ratio", "TokenRoute.json"} <= set(run.hidden)
+    assert any("did you mean rocket" in text for text in typo.dialogs), typo.dialogs
+    wanted = ["SparseKSampler", "SparseModelLoader", "SparseGuider", "SparseKSampler"]
+    for name, report in zip(wanted, dropped, strict=True):
+        assert name in report.suggested, report.suggested
 
 
 def fixed(prompt: Workflow) -> Workflow:
@@ -120,9 +163,10 @@ def test_the_best_model_is_offered_first_and_helpers_last(host: Host) -> None:
     assert any(helpers) and helpers == sorted(helpers)
 
 
-def test_stock_loaders_do_not_offer_what_they_cannot_read(host: Host) -> None:
-    kind, *options = host.object_info("UNETLoader")["input"]["required"]["unet_name"]
-    assert DEFAULT.name not in (kind if isinstance(kind, list) else options[0]["options"])
+def test_only_our_nodes_offer_the_bundled_models(host: Host) -> None:
+    """The host's loaders could not read them."""
+    offering = {name for name, schema in host.object_info().items() if DEFAULT.name in json.dumps(schema["input"])}
+    assert offering == {"SparseModelLoader"}
 
 
 def test_a_model_of_latents_says_which_vae_it_needs(host: Host) -> None:

@@ -12,6 +12,13 @@ LANGUAGES = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff\u4e00-\u9fff]", "k
 """Folder of a language, and a letter of it."""
 
 
+def newer_inputs(host: Host, node: str) -> set[str]:
+    """Inputs that a node has only where the host has a curve editor, of a host without one."""
+    if node != "SparsityScheduler" or "CurveEditor" in host.object_info():
+        return set()
+    return {"gamma_strong_curve", "gamma_weak_curve", "omega_curve"}
+
+
 def translated(schema: dict[str, Any]) -> dict[str, Any]:
     """What a node says to people: the keys that its translation must have."""
     inputs = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
@@ -32,7 +39,7 @@ def test_every_word_is_translated(host: Host, language: str) -> None:
         wanted = translated(schema)
         assert set(texts[name]) == set(wanted), name
         for group in ("inputs", "outputs"):
-            assert set(texts[name][group]) == wanted[group], (name, group)
+            assert set(texts[name][group]) - newer_inputs(host, name) == wanted[group], (name, group)
         said = [texts[name]["display_name"], texts[name]["description"]]
         said += [entry["tooltip"] for group in ("inputs", "outputs") for entry in texts[name][group].values()]
         assert [text for text in said if not re.search(LANGUAGES[language], text)] == [], name

@@ -39,7 +39,7 @@ def test_a_preset_uses_no_other_widget(host: Host, preset: str) -> None:
 def test_the_models_own_plan_brings_its_steps(host: Host) -> None:
     answer = plan(host, "from the model", model_name=DEFAULT.name)
     assert answer["steps"] > 0 and max(answer["curves"]["omega"]) > 1
-    assert "recommends no settings" in plan(host, "from the model")["error"]
+    assert "no model is connected" in plan(host, "from the model")["error"]
     assert "no checkpoint 'absent'" in plan(host, "from the model", model_name="absent")["error"]
 
 
@@ -68,3 +68,31 @@ def test_labels(host: Host) -> None:
     known = host.get("/sparse_guidance/labels", model_name=DEFAULT.name).json()
     assert {label.strip() for label in DEFAULT_LABELS.split(",")} <= set(known)
     assert host.get("/sparse_guidance/labels", model_name="../../etc/passwd").json() == []
+
+
+def route(host: Host, **values: Any) -> dict[str, Any]:
+    fresh = {"route": "short route", "start_layer": 2, "end_layer": -2, "ratio": 0.5, "json": ""}
+    response = host.post("/sparse_guidance/route", {**fresh, **values})
+    response.raise_for_status()
+    return response.json()
+
+
+def test_one_way_to_give_a_route_at_a_time(host: Host) -> None:
+    """And what it is, in words, before any run."""
+    short = route(host)
+    assert short["used"] == ["route"] and short["text"].startswith("Two blocks a third of the way in.")
+    custom = route(host, route="custom")
+    assert custom["used"] == ["route", "start_layer", "end_layer", "ratio"]
+    assert custom["text"].startswith("Blocks 2 to -2, trained at ratio 0.5.")
+    written = '{"routes": [{"start_layer_idx": 1, "end_layer_idx": 3, "selection_ratio": 0.25}]}'
+    pasted = route(host, json=written)
+    assert pasted["used"] == ["route", "json"]
+    assert pasted["text"].splitlines() == [
+        "Blocks 1 to 3, trained at ratio 0.25.",
+        "The JSON replaces the route 'short route'.",
+    ]
+    assert route(host, route="trainer's JSON", json=written)["text"] == "Blocks 1 to 3, trained at ratio 0.25."
+    empty = route(host, route="trainer's JSON")
+    assert empty["used"] == ["route", "json"] and "paste the trainer's" in empty["text"]
+    assert "is outside" in route(host, route="custom", ratio=1.5)["text"]
+    assert "incomplete" in route(host, start_layer="two")["text"]

@@ -1,5 +1,6 @@
 """Curves over progress, whole schedules, and the paper's presets."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -58,6 +59,21 @@ def test_keyframes_between():
     assert [curve(at) for at in (0, 0.2, 0.3, 0.4, 0.7, 1)] == pytest.approx([1, 1, 2, 3, 1.5, 0])
     assert replace(curve, interpolation="step")(0.39) == 1
     assert replace(curve, interpolation="cosine")(0.25) == pytest.approx(1 + 2 * (1 - math.cos(math.pi / 4)) / 2)
+
+
+def test_smooth_by_hand():
+    """Secants 1 and 0.5, so slopes 1, 0.75 and 0.5; half way a cubic is the mean plus an eighth of the slopes' fall."""
+    curve = Curve(((0.0, 0.0), (0.5, 0.5), (1.0, 0.75)), "smooth")
+    assert curve(0.25) == pytest.approx(0.25 + 0.5 * (1 - 0.75) / 8)
+    assert curve(0.75) == pytest.approx(0.625 + 0.5 * (0.75 - 0.5) / 8)
+
+
+@given(curves, st.lists(progress, min_size=2))
+def test_smooth_curves_turn_only_at_keyframes(curve, moments):
+    smooth = replace(curve, interpolation="smooth")
+    for (t0, v0), (t1, v1) in itertools.pairwise(smooth.keyframes):
+        found = [smooth(moment) for moment in sorted(moments) if t0 <= moment < t1]
+        assert all((b - a) * (v1 - v0) >= -1e-9 for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(("text", "curve"), [

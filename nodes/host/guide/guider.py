@@ -17,6 +17,7 @@ from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
 from .patch import earlier_hook, install, unguided
 from .run import Run, first_evaluation
+from .telling import tell_cost
 
 
 class SparseGuider(comfy.samplers.CFGGuider):
@@ -86,7 +87,9 @@ class SparseGuider(comfy.samplers.CFGGuider):
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         with self._weak(noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
-            return super().inner_sample(noise, latent_image, *rest, **kwargs)
+            output = super().inner_sample(noise, latent_image, *rest, **kwargs)
+        tell_cost(self, run, self.schedule, tuple(noise.shape))
+        return output
 
     def _weak(self, *sampling: Any) -> Any:
         """The weak model in the middle of sampling, or nothing."""

@@ -14,6 +14,7 @@ from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
 from .run import Run, first_evaluation
+from .telling import tell_cost
 
 HOOK, AFTER_CFG = "sampler_calc_cond_batch_function", "sampler_post_cfg_function"
 
@@ -88,4 +89,6 @@ class BeginRun:
                 "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "
                 "CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
+        else:
+            tell_cost(guider, run, schedule, tuple(args[0].shape))
         return output

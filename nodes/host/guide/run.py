@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +24,8 @@ class Run:
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
     `cfg` tells that scale at the moment, which nodes change from step to step. Tokens under a `mask` are never left
     out. `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of
-    the latest pair, `evaluations` how many there were, and `unscaled` at how many of them the sampler's scale was 1.
+    the latest pair, `evaluations` how many there were, `began` when the first one did (of `time.perf_counter`), and
+    `unscaled` at how many of them the sampler's scale was 1.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
     vanishes with the run's own options.
@@ -37,6 +39,7 @@ class Run:
     cfg: Callable[[], Any] = lambda: None
     mask: TokenMask | None = None
     evaluations: int = field(default=0, init=False)
+    began: float | None = field(default=None, init=False)
     unscaled: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
@@ -76,6 +79,8 @@ class Run:
     def next_evaluation(self, now: Settings, null: bool = False) -> Evaluation:
         """The branches of a step on a fresh token subset (arXiv 2601.01608, section 3); `null` adds an unconditional
         prediction on the strong branch's tokens, for other nodes that compare the two."""
+        if self.began is None:
+            self.began = time.perf_counter()
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
         self.evaluations += 1
         self.strong = Evaluation(branches[:1], kept, self.mask)

@@ -198,7 +198,7 @@ def spec_of(model: Any) -> ModelSpec | None:
 
 
 def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | None = None) -> None:
-    """ValueError if a latent [B, C, H, W], or an area (height, width, …) of it, does not fit the network."""
+    """ValueError if a latent [B, C, H, W], or an area (height, width, ...) of it, does not fit the network."""
     channels, patch = spec.config.in_channels, spec.config.patch_size
     token = getattr(spec.config, "class_channels", 0)
     encoded = ", or encode an image with a VAE of this model"

@@ -18,7 +18,7 @@ CHANNELS = "Its authors' samples are guided in the first three of the four laten
 
 def recognise(clues: Clues) -> ModelSpec | None:
     """A learned variance means DiT (noise prediction), or SiT if the file is called so. Without one it is a model of
-    CompVis/tread: inside its EDM wrapper, as its training script saves it (keys model.…), or else a bare network of
+    CompVis/tread: inside its EDM wrapper, as its training script saves it (keys model.*), or else a bare network of
     flow matching, which counts time from the data."""
     if not clues.have("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight"):
         return None

@@ -29,7 +29,7 @@ def recognise(clues: Clues) -> ModelSpec | None:
     if channels not in LATENTS:
         raise FileError(
             f"a MicroDiT for latents of {channels} channels, whose scale is not known here; use one of 4 channels "
-            "(dit_4_channel_…) or of 16."
+            "(dit_4_channel_\u2026) or of 16."
         )
     head_width = HEAD_WIDTHS.get(width, 64)
     guess = "" if width in HEAD_WIDTHS else guessed(width // head_width, head_width)

@@ -1,0 +1,45 @@
+"""What a run cost is told to the editor once, for the node that sampled, and is what the report says before it."""
+
+import re
+
+import pytest
+from graphs import Scene, write_models
+from host import Host
+
+EVENT = "sparse_guidance.cost"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models(host: Host) -> None:
+    write_models(host)
+
+
+def test_the_cost_of_a_run(host: Host) -> None:
+    scene = Scene()
+    plan = scene.graph.sparsity(start_percent=0.25)
+    report = scene.graph.add(
+        "SparseGuidanceReport", model=scene.model, sparsity=plan, latent=scene.latent, steps=4, positive=scene.positive
+    )[0]
+    ours = scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, sparsity=plan)
+    stock = scene.graph.sampled(scene.guided(plan), scene.positive, scene.null, scene.latent)
+    for samples in (ours, stock):
+        scene.graph.save(samples)
+    result = host.run(scene.graph.nodes)
+    assert result.error is None
+    told = {event["data"]["node"]: event["data"]["text"] for event in result.named(EVENT)}
+    assert set(told) == {ours[0], stock[0]} and len(result.named(EVENT)) == 2
+    share = re.search(r"(\d+%) of CFG", result.outputs[report]["text"][0])[1]
+    for text in told.values():
+        assert re.fullmatch(rf"{share} of the work of CFG, [\d.]+ s per step, 4 steps", text)
+
+
+def test_a_run_without_guidance_tells_nothing(host: Host) -> None:
+    scene = Scene()
+    plain = scene.graph.sampled(scene.model, scene.positive, scene.null, scene.latent)
+    unscaled = scene.graph.sampled(
+        scene.guided(scene.graph.sparsity()), scene.positive, scene.null, scene.latent, cfg=1
+    )
+    for samples in (plain, unscaled):
+        scene.graph.save(samples)
+    result = host.run(scene.graph.nodes)
+    assert result.error is None and result.named(EVENT) == []

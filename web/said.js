@@ -1,0 +1,64 @@
+// A text under a node: what it said of itself when it ran (the editor draws that for output nodes only), and what a guided
+// run cost, under whichever node sampled it.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { grow } from "./fold.js";
+
+const SAID = "sparse_guidance_said";
+const SPEAKERS = ["SparseModelLoader", "SparseCheckpointLoader", "SparseClassCondition"];
+const LINE = 15, MOST_LINES = 8;
+const PADDING = 32;  // with the margin that the classic editor leaves around an element
+
+/** Writes a text under a node, in place of the one before. */
+export function say(node, text) {
+  let widget = node.widgets?.find(({ name }) => name === SAID);
+  if (!widget) {
+    const element = document.createElement("div");
+    element.className = "sparse-guidance-said";
+    element.style.cssText = `box-sizing: border-box; width: 100%; height: 100%; padding: 4px 8px; overflow-y: auto; font: 11px/${LINE}px sans-serif;`
+      + "white-space: pre-wrap; user-select: text; color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222); border-radius: 4px";
+    const height = () => PADDING + LINE * widget.lines;
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
+    widget = node.addDOMWidget?.(SAID, "sparse_guidance_said", element, options);
+    if (!widget) return;
+    widget.serialize = false;
+  }
+  if (widget.element.textContent === text) return;
+  widget.element.textContent = text;
+  const across = Math.max(Math.floor((node.size[0] - 40) / 5.6), 20);  // letters
+  const lines = text.split("\n").reduce((sum, line) => sum + Math.max(Math.ceil(line.length / across), 1), 0);
+  widget.lines = Math.min(lines, MOST_LINES);
+  grow(node, [...node.size]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+/** The node of an execution's name, which is a path where it is inside subgraphs. */
+function nodeOf(path) {
+  let graph = app.rootGraph ?? app.graph, node = null;
+  for (const id of String(path).split(":")) {
+    node = graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+app.registerExtension({
+  name: "sparseguidance.said",
+
+  nodeCreated(node) {
+    if (!SPEAKERS.includes(node.comfyClass)) return;
+    const executed = node.onExecuted;
+    node.onExecuted = function (output) {
+      if (output?.text) say(this, [output.text].flat().join("\n"));
+      return executed?.call(this, output);
+    };
+  },
+
+  setup() {
+    api.addEventListener("sparse_guidance.cost", ({ detail }) => {
+      const node = nodeOf(detail.node);
+      if (node) say(node, detail.text);
+    });
+  },
+});

@@ -1,0 +1,64 @@
+// Token Route: one way to give a route at a time, and in words what it does, before a run and after it.
+//
+// The host answers (nodes/editor.py). Without this script the node works the same and shows every widget.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { fold, grow } from "./fold.js";
+import { say } from "./said.js";
+
+const CLASS = "TokenRoute";
+const WIDGETS = ["route", "start_layer", "end_layer", "ratio", "json"];
+const LOOK_EVERY = 300;  // ms; a look is cheap, and sees undo, links and loaded files, which tell nobody
+
+const open = new Set();
+
+async function look(node) {
+  const state = node.sparseRoute;
+  const values = Object.fromEntries(WIDGETS.map((name) => [name, node.widgets?.find((w) => w.name === name)?.value]));
+  const key = JSON.stringify([values, node.inputs?.map((input) => input.link != null)]);
+  if (state.asking || key === state.key) return;
+  state.asking = true;
+  try {
+    const response = await api.fetchApi("/sparse_guidance/route", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
+    });
+    if (!response.ok) return;
+    const { used, text } = await response.json();
+    state.key = key;
+    say(node, text);
+    if (used && fold(node, used, ["sparse_guidance_said"])) grow(node, state.saved);
+    state.saved = null;  // a file's size counts once, before the user changes anything
+  } finally {
+    state.asking = false;
+  }
+}
+
+app.registerExtension({
+  name: "sparseguidance.token_route",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== CLASS || !node.addDOMWidget) return;
+    node.sparseRoute = { key: null, asking: false, saved: null };
+    open.add(node);
+    const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
+    node.onConfigure = function (...given) {
+      this.sparseRoute.saved = given[0]?.size && [...given[0].size];
+      return configured?.apply(this, given);
+    };
+    node.onRemoved = function (...given) {
+      open.delete(this);
+      return removed?.apply(this, given);
+    };
+    node.onExecuted = function (output) {
+      if (output?.text) say(this, [output.text].flat().join("\n"));  // of the model that came
+      return executed?.call(this, output);
+    };
+  },
+
+  setup() {
+    setInterval(() => {
+      if (!document.hidden) for (const node of open) if (node.graph) look(node).catch((error) => console.warn(error));
+    }, LOOK_EVERY);
+  },
+});

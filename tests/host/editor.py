@@ -48,6 +48,7 @@ class Report:
     widgets: list[dict[str, Any]]  # node, type, widget, value: a value the widget does not offer, or out of its range
     hidden: list[str]  # widgets that are not shown, as "type.widget"
     curves: int  # lines that the nodes' plots draw
+    templates: dict[str, list[str]]  # what each pack has in the editor's list of templates, in its order
     dialogs: list[str]  # the text of every dialog and toast
     console: list[str]  # errors on the browser's console
     prompt: Workflow  # the API form the editor would queue

@@ -46,7 +46,7 @@ def test_the_picture_of_the_readme_holds_its_graph():
     """Dropped into the editor it opens the workflow that it shows."""
     picture = Image.open(ROOT / "docs" / "side_by_side.png")
     shown = json.loads(picture.text["workflow"])
-    assert shown == json.loads((ROOT / "workflows" / "no_guidance_cfg_sparse_guidance.json").read_text())
+    assert shown == json.loads((ROOT / "workflows" / "02 CFG burns, Sparse Guidance holds.json").read_text())
 
 
 def test_sources_are_ascii():

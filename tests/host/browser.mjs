@@ -2,7 +2,7 @@
 //
 //   node browser.mjs '{"url": "http://127.0.0.1:8188", "task": "check", "workflows": [{"path": "flow.json"}]}'
 //
-// task "check":   loads each file as a user who drops it on the canvas does (editor form or API form).
+// task "check":   loads each file (editor form or API form) by the editor's own function, a PNG by dropping it on the canvas.
 // task "convert": loads API-form files and lays them out; each report then holds the editor form as `workflow`.
 // task "build":   makes graphs on an empty canvas as a user does, who finds nodes by searching for their names. Each file
 //                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, ...],
@@ -68,6 +68,7 @@ async function inspectGraph() {
     )),
     curves: document.querySelectorAll("polyline").length,
     said: [...document.querySelectorAll(".sparse-guidance-said")].map((e) => e.textContent),
+    templates: await window.comfyAPI.api.api.getWorkflowTemplates(),
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
   };
@@ -99,6 +100,17 @@ async function convert({ workflow, name }) {
 
 const EMPTY = [800, 500];  // a place on the canvas without nodes: they are put AWAY from it
 const AWAY = 5000;
+
+/** Runs in the page: a file is dropped in the middle of the canvas. */
+async function drop({ data, name, type }) {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type }));
+  const place = { clientX: innerWidth / 2, clientY: innerHeight / 2, bubbles: true, cancelable: true };
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    window.app.canvas.canvas.dispatchEvent(new DragEvent(kind, { dataTransfer, ...place }));
+  }
+}
 
 /** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. Returns what was
  * suggested for a dropped link. */
@@ -244,6 +256,11 @@ async function main(job) {
         workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name });
       } else if (job.task === "build") {
         suggested = await build(page, JSON.parse(text));
+      } else if (name.endsWith(".png")) {
+        await page.evaluate(() => window.app.graph.clear());
+        await page.evaluate(drop, { data: readFileSync(path).toString("base64"), name, type: "image/png" });
+        await page.waitForFunction(() => window.app.graph._nodes.length > 0);
+        await page.waitForTimeout(2000);
       } else {
         await page.evaluate(async ({ text, name }) => {
           await window.app.handleFile(new File([text], name, { type: "application/json" }));

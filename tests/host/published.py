@@ -9,7 +9,7 @@ from host import Host
 from published_files import FILES, write_published
 from safetensors.torch import save_file
 
-VAE, SDXL_VAE = "sd-vae-ft-ema.safetensors", "sdxl_vae.safetensors"
+VAE, SDXL_VAE = "vae-ft-ema-560000-ema-pruned.safetensors", "sdxl_vae.safetensors"
 CLIP = "DFN5B-CLIP-ViT-H-14-378"
 
 

@@ -42,7 +42,7 @@ def test_the_workflow_opens_beside_the_authors_nodes(checkout: Checkout, tmp_pat
     reason = NO_MOTIF or why_no_editor()
     if reason:
         pytest.skip(reason)
-    path = REPOSITORY / "workflows" / "motif_video.json"
+    path = REPOSITORY / "workflows" / "36 Motif-Video, video from text.json"
     (tmp_path / "custom_nodes").mkdir()
     (tmp_path / "custom_nodes" / "ComfyUI-MotifVideo2B").symlink_to(Path(os.environ["MOTIF_PATH"]).resolve())
     for node in json.loads(path.read_text())["nodes"]:

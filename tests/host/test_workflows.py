@@ -21,7 +21,7 @@ LOADERS = {
     "clip_name2": "text_encoders", "vae_name": "vae", "lora_name": "loras", "ckpt_name": "checkpoints",
 }  # fmt: skip
 """Inputs that name a file, and the folder it is in."""
-GUESTS = {"motif_video": "Motif"}
+GUESTS = {"36 Motif-Video, video from text": "Motif"}
 """Workflows with nodes of another pack, and what their names hold."""
 
 
@@ -50,6 +50,7 @@ def named_files(path: Path) -> list[tuple[str, str]]:
 
 def test_every_workflow_has_both_forms_and_a_thumbnail():
     assert len(BUNDLED) >= 5 and len(PUBLISHED) >= 3
+    assert NAMES[: len(BUNDLED)] == [path.stem for path in BUNDLED], "what runs at once comes first"
     for suffix in (".json", ".jpg"):
         assert sorted(path.stem for path in (REPOSITORY / "workflows").glob(f"*{suffix}")) == NAMES
 
@@ -109,16 +110,27 @@ def test_it_fits_the_hosts_own_nodes(host: Host, path):
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
 def test_it_runs_and_makes_pictures(host: Host, path):
-    result = host.run(json.loads(path.read_text()))
+    workflow = json.loads(path.read_text())
+    result = host.run(workflow)
     assert result.error is None, result.error
     assert result.seconds < 60
-    saved = [node for node, node_images in result.images.items() if len(node_images) == 4]
-    assert saved
-    for node in saved:
-        pictures = result.pixels(node)
-        assert pictures.shape == (4, 256, 256, 3)
+    shown = {node: result.pixels(node) for node in result.images}
+    sheets = [pictures for node, pictures in shown.items() if workflow[node]["class_type"] == "SparseGuidanceSheet"]
+    saved = [pictures for node, pictures in shown.items() if workflow[node]["class_type"] == "SaveImage"]
+    assert sheets or saved
+    assert len({sheet.tobytes() for sheet in sheets}) == len(sheets), "two sheets are the same"
+    for pictures in (*sheets, *saved):
         assert pictures.std() > 20, "the pictures are blank"
+    for pictures in saved:
+        assert pictures.shape == (4, 256, 256, 3)
         assert len({picture.tobytes() for picture in pictures}) == 4, "the batch holds one picture four times"
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_no_node_is_deprecated(host: Host, path):
+    schemas = host.object_info()
+    kinds = {node["class_type"] for node in json.loads(path.read_text()).values()}
+    assert [kind for kind in kinds if schemas.get(kind, {}).get("deprecated")] == []
 
 
 def test_the_pack_loads_and_its_templates_are_listed(host: Host):
@@ -139,6 +151,8 @@ def test_every_node_has_a_help_page(host: Host):
 def test_each_opens_in_the_editor_with_nothing_missing_or_red(editor: Editor):
     paths = [path for path in API if path.stem not in GUESTS]
     reports = editor.check([REPOSITORY / "workflows" / path.name for path in paths])
+    (listed,) = [names for names in reports[0].templates.values() if set(NAMES) <= set(names)]
+    assert listed == NAMES, "the editor lists them by their numbers"
     for path, report in zip(paths, reports, strict=True):
         assert report.problems == [], (path.stem, report.problems)
         wanted = {node: entry["inputs"] for node, entry in json.loads(path.read_text()).items()}
@@ -148,3 +162,15 @@ def test_each_opens_in_the_editor_with_nothing_missing_or_red(editor: Editor):
             for name in inputs.keys() - wanted.get(node, inputs).keys():
                 assert inputs.pop(name) == optional[name][1]["default"], (path.stem, node, name)
         assert found == wanted, path.stem
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_opens_its_graph_when_dropped(editor: Editor):
+    (report,) = editor.check([REPOSITORY / "docs" / "side_by_side.png"])
+    assert report.problems == []
+    wanted = json.loads((REPOSITORY / "workflows" / "api" / "02 CFG burns, Sparse Guidance holds.json").read_text())
+    assert {name: node["class_type"] for name, node in report.prompt.items()} == {
+        name: node["class_type"] for name, node in wanted.items()
+    }
+    links = [value for node in wanted.values() for value in node["inputs"].values() if isinstance(value, list)]
+    assert report.links == len(links)

@@ -14,6 +14,7 @@ from sparse_model.conditions.text import TextSpec
 from sparse_model.method.prediction import Flow
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 
@@ -25,6 +26,7 @@ FILES = {
     "imagenet256-ckpt-best_with_guidance.pt": ModelSpec(
         "maskdit", MaskDiTConfig(32, width=64, depth=2, heads=1, decoder_width=32, decoder_depth=1), Flow()
     ),
+    "mdt_xl2_v2_ckpt.pt": ModelSpec("mdt", MDTConfig(width=64, depth=2, heads=1, half=1), Flow()),
     "sprint_XL_imagenet256.safetensors": ModelSpec("sprint", SprintConfig(width=48, depth=2, heads=4), Flow()),
     "dit_4_channel_37M_real_and_synthetic_data.pt": ModelSpec(
         "microdit",
@@ -67,4 +69,7 @@ def write_published(path: Path, spec: ModelSpec) -> None:
         wrapped = {f"model.{key}": value for key, value in state.items()}
         torch.save({"model": {key: 0 * value for key, value in wrapped.items()}, "ema": wrapped}, path)
     else:
+        if spec.architecture == "mdt":  # every layer has a table of what stands for which two cells
+            tables = [key.replace("_bias_table", "_index") for key in state if key.endswith("_bias_table")]
+            state |= {key: torch.zeros(spec.config.grid**2, spec.config.grid**2, dtype=torch.int64) for key in tables}
         torch.save(state, path)

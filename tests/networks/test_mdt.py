@@ -1,8 +1,8 @@
 """MDTv2 against outputs of the authors' code: dense, and with its side-interpolater.
 
 fixtures/mdt.npz was made once with sail-sg/MDT: its MDTv2 of width 48, 4 heads, 2 + 2 layers in the encoder and 2 in
-the decoder, for a latent of 4 x 8 x 8, weights by `formula`. `dense` has the labels 1 and 3, `null` none, `masked_R` the
-labels and a ratio of R, with the kept tokens `kept_R`.
+the decoder, for a latent of 4 x 8 x 8, weights by `formula`. `dense` has the labels 1 and 3, `null` none, `masked_R`
+the labels and a ratio of R, with the kept tokens `kept_R`.
 """
 
 import numpy as np

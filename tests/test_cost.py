@@ -10,11 +10,12 @@ from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.cost import Cost, counter, step_cost
 from sparse_model.method.branches import Branch, Evaluation
-from sparse_model.method.prediction import EDM, Flow
+from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import keep_count
 from sparse_model.networks.dit import DiT, DiTConfig
+from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.nitro_dit import NitroDiTConfig
 from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
@@ -108,6 +109,9 @@ MICRODIT = ModelSpec(
     text=TextSpec("clip-h", 24, 6),
 )  # fmt: skip
 
+MDT = ModelSpec(
+    "mdt", MDTConfig(input_size=8, width=48, depth=3, heads=4, num_classes=5, half=2), Epsilon(), Sparsity(mask=0.3)
+)
 NITRO = {
     "input_size": 8, "in_channels": 4, "width": 48, "depth": 5, "heads": 4, "hidden": 96, "text_width": 24,
 }  # fmt: skip
@@ -118,7 +122,9 @@ NITRO_DIT, NITRO_MMDIT = (
 
 
 @pytest.mark.parametrize("gamma", [0, 0.5, 0.75, 1])
-@pytest.mark.parametrize("spec", [SPRINT, SRDIT, MICRODIT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture)
+@pytest.mark.parametrize(
+    "spec", [SPRINT, SRDIT, MICRODIT, MDT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture
+)
 def test_every_family_against_the_counter_of_pytorch(spec, gamma):
     """Attention and experts, which take whole tokens, too."""
     condition = torch.zeros(1, 5) if spec.text is None else Text(torch.zeros(1, 6, 24), torch.ones(1, 6, dtype=bool))

@@ -18,10 +18,11 @@ Sized = TypeVar("Sized", bound="TransformerConfig")
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """Multi-head attention of q [B, T, heads * d] over k, v [B, S, heads * d] by PyTorch's scaled dot product.
 
-    `bias` [B, 1, S] is added to the logits of every query: 0, or a very negative number where nobody may look.
+    `bias` [B, 1, S] is added to the logits of every query: 0, or a very negative number where nobody may look;
+    [B or 1, heads, T, S] to those of every head and query.
     """
     q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k, v))
-    bias = None if bias is None else bias.unsqueeze(1)  # [B, 1, 1, S]
+    bias = bias.unsqueeze(1) if bias is not None and bias.ndim == 3 else bias  # [B, 1, 1, S]
     return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h t d -> b t (h d)")
 
 

@@ -15,12 +15,13 @@ from sparse_model.checkpoints.metadata import to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.labels import class_names
 from sparse_model.conditions.text import TextSpec
-from sparse_model.method.prediction import EDM, Flow
+from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
+from sparse_model.networks.mdt import MDT, MDTConfig
 from sparse_model.networks.microdit import MicroDiT
 from sparse_model.networks.nitro_dit import NitroDiTConfig
 from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
@@ -115,6 +116,24 @@ def test_maskdit(pixels):
 def test_sizes_of_maskdit():
     config = MaskDiTConfig(32, 4, 4, 384, 2, 6, 2.0, 5, decoder_width=32, decoder_depth=2, decoder_heads=16)
     assert recognise(of(MaskDiT(config, backend=META))).config == config
+
+
+def test_mdt():
+    clues = of(MDT(MDTConfig(), backend=META), "mdt_xl2_v2_ckpt")
+    buffer = "en_inblocks.0.attn.rel_pos_bias.relative_position_index"
+    spec = recognise(replace(clues, shapes={**clues.shapes, buffer: (256, 256)}))
+    assert ARCHITECTURES["mdt"].extra(buffer)
+    assert (spec.architecture, spec.config, spec.latent) == ("mdt", MDTConfig(), "sd")
+    assert (spec.prediction, spec.sparsity, spec.labels) == (Epsilon(), Sparsity(mask=0.3), class_names(1000))
+    assert (spec.schedule, spec.steps) == (constant(0, 0, 4.0, "CFG"), 250)
+    assert "first three of the four latent channels" in spec.note
+    assert only("mdt", clues)
+
+
+def test_sizes_of_mdt():
+    config = MDTConfig(input_size=8, patch_size=4, in_channels=3, width=48, depth=2, heads=3, num_classes=7, half=1)
+    config = replace(config, learn_sigma=False, mlp_ratio=2.0)
+    assert recognise(of(MDT(config))).config == config
 
 
 def test_microdit():

@@ -15,6 +15,7 @@ from sparse_model.conditions.text import TextSpec
 from sparse_model.method.prediction import Flow
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.srdit import SRDiTConfig
@@ -27,6 +28,7 @@ FILES = {
     "imagenet256-ckpt-best_with_guidance.pt": ModelSpec(
         "maskdit", MaskDiTConfig(32, width=64, depth=2, heads=1, decoder_width=32, decoder_depth=1), Flow()
     ),
+    "mdt_xl2_v2_ckpt.pt": ModelSpec("mdt", MDTConfig(width=64, depth=2, heads=1, half=1), Flow()),
     "sprint_XL_imagenet256.safetensors": ModelSpec("sprint", SprintConfig(width=48, depth=2, heads=4), Flow()),
     "0400000.pt": ModelSpec("srdit", SRDiTConfig(width=48, depth=2, heads=4), Flow()),
     "dit_4_channel_37M_real_and_synthetic_data.pt": ModelSpec(
@@ -74,4 +76,7 @@ def write_published(path: Path, spec: ModelSpec) -> None:
         trained = {key: 0 * value for key, value in state.items()}
         torch.save({"model": trained, "ema": state | further, "opt": {}, "args": Namespace(cls=0.03), "steps": 1}, path)
     else:
+        if spec.architecture == "mdt":  # every layer has a table of what stands for which two cells
+            tables = [key.replace("_bias_table", "_index") for key in state if key.endswith("_bias_table")]
+            state |= {key: torch.zeros(spec.config.grid**2, spec.config.grid**2, dtype=torch.int64) for key in tables}
         torch.save(state, path)

@@ -14,6 +14,10 @@ EXPECTED = {
     "SiT-XL-2-256.pt": ("no token route; flow of velocity", "250 steps"),
     "tread.pt": ("no token route; flow of velocity", "1000 labels"),
     "imagenet256-ckpt-best_with_guidance.pt": ("masked at ratio 0.5; edm", "omega 1.5 at the start, 40 steps"),
+    "mdt_xl2_v2_ckpt.pt": (
+        "masked at ratio 0.3; epsilon",
+        "CFG, gamma strong 0, gamma weak 0, omega 4 at the start, 250 steps",
+    ),
     "sprint_XL_imagenet256.safetensors": (
         "masked at ratio 0.75; flow",
         "CFG + SG, gamma strong 0, gamma weak 1, omega 3",
@@ -61,7 +65,9 @@ def test_from_the_published_file_to_a_picture(host: Host, name: str) -> None:
     assert saved in result.outputs
 
 
-@pytest.mark.parametrize("name", ["imagenet256-ckpt-best_with_guidance.pt", "sprint_XL_imagenet256.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["imagenet256-ckpt-best_with_guidance.pt", "mdt_xl2_v2_ckpt.pt", "sprint_XL_imagenet256.safetensors"]
+)
 def test_sparse_guidance(host: Host, name: str) -> None:
     """A number names the same class as its name; SG drops tokens; a weak branch without any is another one."""
     latents = []

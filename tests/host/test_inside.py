@@ -31,6 +31,7 @@ from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import SprintConfig
@@ -51,6 +52,9 @@ FAMILIES = {
     "tread": ModelSpec("dit", DIT, Flow(), Sparsity((Route(1, 1),))),
     "maskdit": ModelSpec(
         "maskdit", MaskDiTConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), EDM(), Sparsity(mask=0.5)
+    ),
+    "mdt": ModelSpec(
+        "mdt", MDTConfig(input_size=8, width=32, depth=2, heads=2, num_classes=3, half=1), Epsilon(), Sparsity(mask=0.3)
     ),
     "sprint": ModelSpec(
         "sprint", SprintConfig(8, 2, 4, width=32, depth=2, heads=2, num_classes=3), Flow(), Sparsity(mask=0.75)

@@ -5,7 +5,7 @@ CompVis/tread (B/2), Anima-Lab/MaskDiT (XL/2, without the `model.` of its wrappe
 configuration), SonyResearch/micro_diffusion (XL/2, 512 pixels), KohakuBlueleaf/HDM (its published configuration,
 without the table of frequencies of its timesteps), SwayStar123/SpeedrunDiT (B/1, without the projectors of its
 training and its rotary tables), and the code of Nitro-T (both training configurations): `layout` of them, and the
-number of parameters.
+number of parameters. That of sail-sg/MDT (MDTv2-XL/2) is without the buffers of its relative positions.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from sparse_model.method.prediction import Flow
 from sparse_model.networks.dit import DiTConfig
 from sparse_model.networks.layers import Backend
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.nitro_dit import NitroDiTConfig
 from sparse_model.networks.nitro_mmdit import NitroMMDiTConfig
 from sparse_model.networks.sprint import SprintConfig
@@ -29,6 +30,7 @@ LAYOUTS = {
     "DiT and SiT": ("dit", DiTConfig.named("XL/2", learn_sigma=True), "af6f07b0d6cf8bb4", 675_129_632),
     "TREAD": ("dit", DiTConfig.named("B/2"), "22c9683ca092fd1b", 130_500_112),
     "MaskDiT": ("maskdit", MaskDiTConfig.named("XL/2"), "6d1445ee50476560", 730_541_200),
+    "MDTv2": ("mdt", MDTConfig(), "69b1bae27e81f3a0", 742_263_904),
     "SPRINT": ("sprint", SprintConfig.named("XL/2"), "0e46935570ed8164", 677_476_816),
     "SR-DiT, 256 px": ("srdit", SRDiTConfig.named("B/1"), "77c6ad261a722a9d", 132_890_155),
     "SR-DiT, 512 px": ("srdit", SRDiTConfig.named("B/1", input_size=32), "356df61b39ff617b", 133_479_979),

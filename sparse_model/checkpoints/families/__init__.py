@@ -10,6 +10,7 @@ from ...conditions.labels import class_names
 from ...files import FileError
 from ...networks.dit import DiT, DiTConfig
 from ...networks.maskdit import MaskDiT, MaskDiTConfig
+from ...networks.mdt import MDT, MDTConfig
 from ...networks.microdit import MicroDiT, MicroDiTConfig
 from ...networks.nitro_dit import NitroDiT, NitroDiTConfig
 from ...networks.nitro_mmdit import NitroMMDiT, NitroMMDiTConfig
@@ -20,7 +21,7 @@ from ...networks.trdit import TRDiT, TRDiTConfig
 from ...networks.xut import XUT, XUTConfig
 from ..clues import Clues
 from ..spec import ModelSpec
-from . import dit, maskdit, microdit, nitro, prx, sprint, srdit, xut
+from . import dit, maskdit, mdt, microdit, nitro, prx, sprint, srdit, xut
 
 
 class Architecture(NamedTuple):
@@ -38,6 +39,7 @@ class Architecture(NamedTuple):
 ARCHITECTURES: dict[str, Architecture] = {
     "dit": Architecture(DiTConfig, DiT, dit.recognise),
     "maskdit": Architecture(MaskDiTConfig, MaskDiT, maskdit.recognise),
+    "mdt": Architecture(MDTConfig, MDT, mdt.recognise, extra=mdt.EXTRA.match),
     "microdit": Architecture(MicroDiTConfig, MicroDiT, microdit.recognise),
     "nitro-dit": Architecture(NitroDiTConfig, NitroDiT, nitro.recognise_dit, extra=nitro.EXTRA.match),
     "nitro-mmdit": Architecture(NitroMMDiTConfig, NitroMMDiT, nitro.recognise_mmdit, extra=nitro.EXTRA.match),

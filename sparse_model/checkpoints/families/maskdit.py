@@ -16,7 +16,7 @@ def recognise(clues: Clues) -> ModelSpec | None:
     """Variants that were never published (no mask token, a class token) are not taken."""
     if not clues.have("x_embedder.proj.weight", "pos_embed", "decoder_pos_embed", "mask_token"):
         return None
-    if not clues.have("y_embedder.embedding_table.weight") or clues.have("cls_token"):
+    if not clues.have("y_embedder.embedding_table.weight", "decoder_layer.linear.weight") or clues.have("cls_token"):
         return None
     width, channels, patch, _ = clues.shape("x_embedder.proj.weight", 4)
     heads, note = heads_of(width, MaskDiTConfig)

@@ -31,7 +31,7 @@ curves = st.builds(
 )  # fmt: skip
 schedules = st.builds(
     Schedule, curves, curves, curves, st.sampled_from(["CFG + SG", "AG + SG", "ICG"]),
-    st.floats(0, 0.5), st.floats(0.5, 1), st.sampled_from(["exact", "bernoulli"]),
+    st.floats(0, 0.5), st.floats(0.5, 1), st.sampled_from(["exact", "bernoulli", "structured"]),
 )  # fmt: skip
 models = st.one_of(
     st.tuples(st.just("dit"), st.builds(DiTConfig, sizes, sizes, sizes, sizes, sizes, sizes, st.floats(1, 8), sizes)),

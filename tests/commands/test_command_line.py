@@ -90,6 +90,15 @@ def test_cost_of_cfg_beside_sparse_guidance(capsys):
     assert costs[0] < costs[1] < 1.1 * costs[0] and costs[2] < 0.6 * costs[0]
 
 
+def test_the_selection_is_an_option(checkpoint, tmp_path):
+    pictures = []
+    for selection in ("exact", "structured"):
+        command = ("sample", "cat", "--checkpoint", checkpoint, "--steps", 2, "--selection", selection)
+        assert run(*command, "--out", tmp_path / f"{selection}.png") == 0
+        pictures.append(np.asarray(Image.open(tmp_path / f"{selection}.png")))
+    assert not np.array_equal(*pictures)
+
+
 def test_the_earlier_checkpoint_is_found_beside_the_model(checkpoint, tmp_path, capsys):
     command = ("sample", "cat", "--checkpoint", checkpoint, "--rule", "AG", "--gamma-strong", 0, "--gamma-weak", 0)
     assert run(*command, "--omega", 2, "--steps", 2, "--out", tmp_path / "out.png") == 2

@@ -261,6 +261,8 @@ def test_schedules_in_words():
     assert in_words(constant(0.25, 1, 2)) == "(0.25, 1), omega 2"
     schedule = replace(constant(0, 0.95, 2), gamma_strong=Curve.cosine(0, 0.55), start=0.2, end=0.8)
     assert in_words(schedule) == "(0 to 0.55, 0.95), omega 2, from 0.2, until 0.8"
+    structured = replace(constant(0, 0.75, 2), selection="structured")
+    assert in_words(structured) == "(0, 0.75), omega 2, structured"
 
 
 def test_plots_without_cells():

@@ -1,5 +1,7 @@
 """The nodes on a real host, on a tiny random network: what must be equal bit for bit, and what must change."""
 
+import itertools
+
 import pytest
 import torch
 from graphs import Scene, equal, run, sampled_latents, write_models
@@ -86,8 +88,8 @@ def test_three_ways_to_guide_agree(host: Host) -> None:
     """Patch with cfg = omega, guider, and all-in-one; with a varying omega up to rounding."""
     scene = Scene(batch=3)
     graph = scene.graph
-    for shape, exact in (("constant", True), ("cosine", False)):
-        schedule = graph.sparsity(omega_start=3.0, omega_end=1.5, omega_shape=shape, selection="bernoulli")
+    for shape, exact, selection in (("constant", True, "structured"), ("cosine", False, "bernoulli")):
+        schedule = graph.sparsity(omega_start=3.0, omega_end=1.5, omega_shape=shape, selection=selection)
         patch = scene.stock(scene.guided(schedule))
         guider = graph.add("SparseGuider", model=scene.model, positive=scene.positive, sparsity=schedule)
         custom = graph.save(graph.advanced(guider, scene.latent, scene.model))
@@ -95,6 +97,16 @@ def test_three_ways_to_guide_agree(host: Host) -> None:
         found = sampled_latents(host, graph)
         assert equal(found, custom, one_box)
         assert equal(found, patch, custom) if exact else torch.allclose(found[patch], found[custom], atol=1e-4)
+
+
+def test_every_selection_keeps_other_tokens(host: Host) -> None:
+    """On a latent that is not square, too."""
+    scene = Scene()
+    wide = scene.graph.add("EmptySparseLatent", model=scene.model, batch_size=1, width=24, height=16)
+    plans = [scene.graph.sparsity(selection=way) for way in ("exact", "bernoulli", "structured")]
+    nodes = [[scene.sparse(sparsity=plan, latent=latent) for plan in plans] for latent in (scene.latent, wide)]
+    found = sampled_latents(host, scene.graph)
+    assert not any(equal(found, a, b) for row in nodes for a, b in itertools.combinations(row, 2))
 
 
 def test_same_seed_same_picture(host: Host) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ from torch import Tensor, nn
 from benchmarks.timing import CFG, condition_of, keep, network_of, spec_of, wait
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.method.sampling import Denoiser, sample
-from sparse_model.method.schedule import Schedule
+from sparse_model.method.schedule import Schedule, constant
+from sparse_model.method.sparsity import Route, Sparsity
+
+BESIDE = constant(0.1, 0.8, 3.0, "SG beside CFG")
+"""Three branches, two of which leave out tokens."""
 
 
 class Nothing(nn.Module):
     """Stands in for a network: prepares the evaluation as every network does, and gives x back."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, spec: ModelSpec):
         super().__init__()
-        self.config, self.sparsity = network.config, network.sparsity
+        self.config, self.sparsity = spec.config, spec.sparsity
 
     def forward(self, x: Tensor, t: Tensor, y: object, evaluation: Any) -> Tensor:
         evaluation.prepare(self, x)
@@ -44,13 +49,13 @@ def run(network: nn.Module, spec: ModelSpec, schedule: Schedule, batch: int, lik
     sample(denoiser, condition, schedule, shape=shape, steps=spec.steps, null=condition, **more)
 
 
-def own_time(network: nn.Module, spec: ModelSpec, schedule: Schedule, batch: int, like: dict[str, Any]) -> float:
+def own_time(spec: ModelSpec, schedule: Schedule, batch: int, like: dict[str, Any], cfg: float = 1.0) -> float:
     """Milliseconds per step without the network, the best of five runs after a first."""
     found = []
     for _ in range(6):
         wait()
         started = time.perf_counter()
-        run(Nothing(network), spec, schedule, batch, like)
+        run(Nothing(spec), spec, schedule, batch, like, cfg=cfg)
         wait()
         found.append(1e3 * (time.perf_counter() - started) / spec.steps)
     return min(found[1:])
@@ -79,6 +84,13 @@ def waiting_steps(
     return {step: waits for step, waits in found.items() if waits}
 
 
+def large(spec: ModelSpec) -> ModelSpec:
+    """The same on 4,096 tokens, with two routes."""
+    config = replace(spec.config, input_size=64 * spec.config.patch_size)
+    half = spec.config.depth // 2
+    return replace(spec, config=config, sparsity=Sparsity((Route(2, half - 1), Route(half, -2))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["SiT-XL/2"])
@@ -94,10 +106,14 @@ def main() -> None:
         like = {"device": options.device, "dtype": getattr(torch, options.dtype)}
         network = network_of(spec, **like)
         for label, schedule in (("CFG", CFG), ("SG", spec.schedule)):
-            asked = (network, spec, schedule, options.batch, like)
+            asked = (spec, schedule, options.batch, like)
             row = {"model": name, "plan": label, "steps": spec.steps, "own ms per step": round(own_time(*asked), 4)}
-            rows.append(row | {"steps that wait": waiting_steps(*asked)})
+            rows.append(row | {"steps that wait": waiting_steps(network, *asked)})
             print(rows[-1], flush=True)
+        own = own_time(large(spec), BESIDE, options.batch, like, cfg=2.0)
+        row = {"model": f"{name}, 4,096 tokens, two routes", "plan": "SG beside CFG", "steps": spec.steps}
+        rows.append(row | {"own ms per step": round(own, 4), "steps that wait": None})
+        print(rows[-1], flush=True)
         path = keep(options.name, rows, batch=options.batch, dtype=options.dtype)
     print(path)
 

@@ -95,7 +95,8 @@ class Matching:
         if moved(HIGHEST) < target:
             raise ValueError(
                 f"No omega up to {HIGHEST:g} moves the picture as far as CFG at {cfg:g}: the strong and the weak "
-                "branch hardly differ; raise gamma_weak, lengthen the route or the active interval, or look at more steps."
+                "branch hardly differ; raise gamma_weak, lengthen the route or the active interval, or look at more "
+                "steps."
             )
         low, high = 1.0, HIGHEST
         for _ in range(32):

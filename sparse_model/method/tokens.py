@@ -68,14 +68,16 @@ class TokenOrders:
 
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
-    with that seed. The subsets of `ahead` evaluations, at most BLOCK, are made at once and stay on the device, so that
-    nothing is uploaded in the middle of most steps.
+    with that seed. Subsets of the `ahead` evaluations that are expected are made in even blocks of at most BLOCK and
+    stay on the device, so that nothing is uploaded in the middle of most steps.
     """
 
     BLOCK = 32
 
     def __init__(self, seed: int = 0, ahead: int = 1, scores: Callable[..., Tensor] = random_scores):
-        self.seed, self.ahead, self.scores = seed, min(ahead, self.BLOCK), scores
+        self.seed, self.ahead, self.scores = seed, ahead, scores
+        blocks = -(-ahead // self.BLOCK)
+        self._block = -(-ahead // blocks)
         self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
         self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on
 
@@ -98,15 +100,15 @@ class TokenOrders:
             first = evaluation
             scores = torch.stack([
                 self.scores(self.seed + i, later, branch, route, grid.chances if grid else tokens)
-                for later in range(first, first + self.ahead)
+                for later in range(first, first + self._block)
                 for i in range(batch)
             ])  # fmt: skip
             if grid is not None:
                 scores = grid.scores(scores)
             if stay is not None:
-                rows = torch.arange(batch).repeat(self.ahead) % len(stay.which)
+                rows = torch.arange(batch).repeat(self._block) % len(stay.which)
                 scores = scores - stay.which[rows].to(scores)  # scores lie in [0, 1)
-            drawn = scores.unflatten(0, (self.ahead, batch))
+            drawn = scores.unflatten(0, (self._block, batch))
             self._drawn[key] = first, drawn
         return drawn[evaluation - first :]
 

@@ -30,6 +30,10 @@ class Looks:
     evaluate: Evaluate
     matching: Matching
 
+    def __deepcopy__(self, memo: dict) -> "Looks":
+        """Old hosts copy the options of a model deeply at every clone; what was seen has one place."""
+        return self
+
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
         sigma = float(args["sigma"].flatten()[0])
         moment = progress(args["model"].model_sampling, sigma)

@@ -5,12 +5,15 @@ Files, inputs and ways of use that no artist means, and what the host's own node
 """
 
 import json
+import logging
 import math
 import sys
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hosted_pack import load_pack, report
 
@@ -177,6 +180,17 @@ def sheets() -> dict[str, str]:
     return {name: message(partial(node.execute, **{**rest, **values})) for name, values in cases.items()}
 
 
+def clip_skip() -> list[str]:
+    """What is said where a layer of a text encoder is asked for that has one output."""
+    encoder = part("nodes.host.own.text").Encoder(types.SimpleNamespace(model=torch.nn.Module()))
+    with mock.patch.object(logging, "warning") as said:
+        encoder.reset_clip_options()
+        encoder.set_clip_options({"execution_device": None})
+        encoder.set_clip_options({"layer": None})
+        encoder.set_clip_options({"layer": -2})
+    return [call.args[0] % call.args[1:] for call in said.call_args_list]
+
+
 def bundles() -> dict[str, str]:
     """One file of everything, whose VAE is damaged."""
     tensors = load_file(FOLDER / "family-xut.safetensors")
@@ -199,6 +213,6 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 CASES |= {
     "merged": merged, "LoRA": loras, "runs": runs, "together": together, "precisions": precisions, "cameras": cameras,
-    "plans": plans, "sheets": sheets, "bundles": bundles,
+    "plans": plans, "sheets": sheets, "bundles": bundles, "clip skip": clip_skip,
 }  # fmt: skip
 report(CASES, wanted)

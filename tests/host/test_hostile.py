@@ -55,6 +55,11 @@ def test_other_precisions(hostile: Outcomes) -> None:
     assert hostile["precisions"] == {"fp8": True, "fp16": True}
 
 
+def test_a_layer_that_cannot_be_chosen(hostile: Outcomes) -> None:
+    (said,) = hostile["clip skip"]
+    assert said.startswith("Sparse Guidance: CLIP Set Last Layer has no effect")
+
+
 def test_cameras_are_numbers(hostile: Outcomes) -> None:
     assert all("must be numbers, not " in text for text in hostile["cameras"].values())
 

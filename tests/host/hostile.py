@@ -138,7 +138,8 @@ def cameras() -> dict[str, str]:
 
 def plans() -> list[str]:
     """What the editor's scripts are answered when they ask nonsense; JSON all the same."""
-    plan = part("nodes.editor").plan
+    with mock.patch.dict(sys.modules, {"server": types.SimpleNamespace(PromptServer=None)}):
+        plan = part("nodes.editor").plan
     nonsense = [None, True, -1, 1e308, "x", "\ud800", [], {}, {"rule": []}, {"rule": "SG"}, "../../etc/passwd", "a\0b"]
     known = {"preset": "from the model", "values": {}, "model_name": "icons-32.safetensors", "scale": 0}
     asked = [{**known, key: value} for key in known for value in [*nonsense, math.nan, math.inf]]

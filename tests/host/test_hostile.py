@@ -80,7 +80,7 @@ def test_the_editor_is_answered(hostile: Outcomes) -> None:
         ("letters", "…: this is not a number."),
         ("steps", "there must be at least 1 step, and at most 10000"),
         ("numbers", "omega nan: this is not a number"),
-        ("routes", "leaves the network: it has layers 0 to 3"),
+        ("routes", "this is not a whole number."),
     ],
 )
 def test_a_sheet_is_refused_before_it_is_begun(hostile: Outcomes, case: str, words: str) -> None:

@@ -42,7 +42,7 @@ def _number(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if not _number(text).is_integer():
+    if not (_number(text).is_integer() and abs(_number(text)) < 1 << 53):
         raise ValueError("this is not a whole number")
     return int(_number(text))
 

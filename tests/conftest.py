@@ -16,6 +16,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Says loudly what a green run has not tested."""
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        if "FLOORS NOT TESTED" in reason:
+            terminalreporter.write_line(reason.removeprefix("Skipped: "), red=True, bold=True)
+
+
 @pytest.fixture(scope="session")
 def tiny_dit():
     """A DiT of 5 layers for [N, 4, 8, 8] (16 tokens) and 3 classes, random weights, routed over layers 1 to 3."""

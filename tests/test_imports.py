@@ -22,6 +22,7 @@ ORDER = (  # a room imports itself and those in front of it
     "sparse_model.evaluation",
     "sparse_model.commands",
     "sparse_model.__main__",
+    "nodes.host.notices",
     "nodes.host.plain",
     "nodes.host.notices",
     "nodes.host.wire",
@@ -35,7 +36,7 @@ ORDER = (  # a room imports itself and those in front of it
     "nodes",
     "__init__",
 )
-HOST = {"aiohttp", "comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server"}
+HOST = {"aiohttp", "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
 FOREIGN_TO_NETWORKS = (
     "sparse_model.method.schedule",

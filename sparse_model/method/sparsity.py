@@ -12,6 +12,7 @@ OPTION = re.compile(r"""(?P<quote>["']?)--tread_config[=\s]\s*(?P<value>.+?)(?P=
 """SimpleTuner's option as it is typed: quoted or not, perhaps with the backslash that continues a line."""
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
+LAYERS = 1 << 20  # more than any network has
 FACTOR = "gamma_factor"
 """Our own key beside the trainers'; it may be missing."""
 
@@ -140,6 +141,8 @@ class Sparsity:
             routes = data["routes"] if mask is None else []
             numbers = [(*(route[key] for key in KEYS), route.get(FACTOR, 1)) for route in routes]
             numbers = [(int(start), int(end), float(ratio), float(factor)) for start, end, ratio, factor in numbers]
+            if any(max(abs(start), abs(end)) > LAYERS for start, end, *_ in numbers):
+                raise ValueError("no network has such layers")
         except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise _not_a_route(repr(data)) from error
         return cls(tuple(Route(*values) for values in numbers), mask)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from sparse_model.__main__ import main
 from sparse_model.checkpoints.checkpoint import CheckpointError, load
-from sparse_model.checkpoints.metadata import KEY, to_metadata
+from sparse_model.checkpoints.metadata import KEY, RECORD, to_metadata
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.method.prediction import Flow
@@ -96,6 +96,9 @@ def keys(folder: Path) -> Iterator[Path]:
         {key: torch.zeros(1)}
         for key in ("x" * 100_000, "a\nb", "\x1b[2J", "\u043a\u043b\u044e\u0447", "blocks.0.attn.qkv.scale")
     ]
+    for text in (b"", b"3", b"[" * 100_000, b'{"sparse_model": 3}', b'{"sparse_model": "{}"}', b"\xff", b'{"a": "b"}'):
+        changes.append({RECORD: torch.frombuffer(bytearray(text or b" "), dtype=torch.uint8)})
+    changes += [{RECORD: torch.zeros(3)}, {RECORD: torch.zeros(0, dtype=torch.uint8)}]
     for number, change in enumerate(changes):
         file = folder / f"keys-{number}.safetensors"
         save_file({key: value for key, value in {**whole, **change}.items() if value is not None}, file)

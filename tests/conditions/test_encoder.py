@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipe
 from encoders import WORDS, write_clip, write_llama, write_qwen, write_t5gemma
 from safetensors.torch import save_file
 
-from sparse_model.conditions.encoder import kind_of, load_encoder
+from sparse_model.conditions.encoder import encodable, kind_of, load_encoder
 from sparse_model.files import model_folders
 
 KINDS = {"t5gemma": (write_t5gemma, PRXPipeline), "qwen": (write_qwen, PRXPixelPipeline)}
@@ -137,3 +137,7 @@ def test_without_transformers(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match="needs the package transformers 4.57"):
         load_encoder(tmp_path / "text_encoder", torch.float32)
+
+
+def test_halves_of_characters_are_question_marks():
+    assert encodable("a \ud800 fox \U0001f98a") == "a ? fox \U0001f98a"

@@ -6,6 +6,7 @@ import pytest
 
 from sparse_model.__main__ import main
 from sparse_model.checkpoints.checkpoint import read
+from sparse_model.checkpoints.metadata import schedule_to_dict
 from sparse_model.evaluation import plots
 from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, relative_cost
 from sparse_model.evaluation.features import LITE0, LITE2
@@ -176,8 +177,6 @@ def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, m
 
 
 def _plain(schedule):
-    from sparse_model.checkpoints.metadata import schedule_to_dict
-
     return schedule_to_dict(schedule)
 
 
@@ -322,3 +321,15 @@ def test_a_missing_search_package_is_named(sweep, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"optuna: pip install -r requirements-evaluate.txt"):
         calibrate(sweep(), checkpoint(), [0.5])
+
+
+def test_rows_of_somebody_else_are_not_drawn():
+    """A results file is text, and people edit it."""
+    schedule = json.loads(json.dumps(schedule_to_dict(constant(0.25, 0.75, 2.0))))
+    good = {"schedule": schedule, "method": "SG", "frechet": 1.0, "cost": 0.5, "seed": 0, "steps": 4}
+    assert plots.measured(good)
+    wrong = {"schedule": (None, {}, {"omega": 3}, "SG"), "method": (None, 3), "frechet": ("1", None, float("nan"))}
+    for name, values in wrong.items():
+        for value in values:
+            assert not plots.measured({**good, name: value})
+        assert not plots.measured({key: value for key, value in good.items() if key != name})

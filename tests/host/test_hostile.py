@@ -55,6 +55,11 @@ def test_other_precisions(hostile: Outcomes) -> None:
     assert hostile["precisions"] == {"fp8": True, "fp16": True}
 
 
+def test_a_layer_that_cannot_be_chosen(hostile: Outcomes) -> None:
+    (said,) = hostile["clip skip"]
+    assert said.startswith("Sparse Guidance: CLIP Set Last Layer has no effect")
+
+
 def test_cameras_are_numbers(hostile: Outcomes) -> None:
     assert all("must be numbers, not " in text for text in hostile["cameras"].values())
 
@@ -75,7 +80,7 @@ def test_the_editor_is_answered(hostile: Outcomes) -> None:
         ("letters", "…: this is not a number."),
         ("steps", "there must be at least 1 step, and at most 10000"),
         ("numbers", "omega nan: this is not a number"),
-        ("routes", "leaves the network: it has layers 0 to 3"),
+        ("routes", "this is not a whole number."),
     ],
 )
 def test_a_sheet_is_refused_before_it_is_begun(hostile: Outcomes, case: str, words: str) -> None:

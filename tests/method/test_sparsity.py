@@ -166,6 +166,15 @@ def test_what_is_no_route_is_refused(text):
 FIVE = [(1, 5, 0.1), (6, 12, 0.25), (13, 20, 0.4), (21, 26, 0.25), (27, 28, 0.1)]
 
 
+def test_numbers_of_layers_are_bounded():
+    """The error does not quote four thousand digits."""
+    with pytest.raises(ValueError, match="not a route") as error:
+        Sparsity.from_trainer(
+            '{"routes": [{"start_layer_idx": ' + "9" * 4000 + ', "end_layer_idx": 1, "selection_ratio": 0}]}'
+        )
+    assert len(str(error.value)) < 300
+
+
 def test_factors_are_a_key_of_their_own_beside_the_trainers():
     plain = Sparsity((Route(2, -2, 0.5),))
     assert plain.to_dict() == {"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}

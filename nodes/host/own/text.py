@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ....sparse_model.conditions.encoder import PromptEncoder, load_encoder
+from ..notices import Notices, show
 
 
 class Tokenizer:
@@ -40,9 +41,12 @@ class Encoder(nn.Module):
 
     def reset_clip_options(self) -> None:
         """The host calls it before every prompt; there are no options."""
+        show("")
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
         """Likewise: neither a layer nor a projection can be chosen."""
+        if options.get("layer") is not None:
+            Notices().say("CLIP Set Last Layer has no effect on this text encoder, which has one output; take it out.")
 
 
 def load_clip(folder: Path) -> comfy.sd.CLIP:

@@ -191,7 +191,7 @@ def table(rows: list[Row], plan: str) -> str:
     before it was added lacks. Methods whose time was measured have a column for it."""
     others = FIGURES[1:]
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == "seconds"}
-    timed = any(row["plan"] == plan and row["key"] in seconds for row in rows)
+    timed = plan == "speed" and bool(seconds)
     lines = [
         f"| method | omega | Fréchet | {' | '.join(others)} | GMACs | of CFG |" + " seconds |" * timed,
         "|" + (len(others) + 5 + timed) * "---|",
@@ -204,6 +204,6 @@ def table(rows: list[Row], plan: str) -> str:
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
             f"| {method} | {omega:g} | {distance:.2f} ± {error:.2f} | {means} | {first['gmacs']:.4f} | "
-            f"{first['cost']:.2f} |" + f" {seconds[first['key']]:.3f} |" * timed
+            f"{first['cost']:.2f} |" + (f" {seconds[first['key']]:.3f} |" if timed else "")
         )
     return "\n".join(lines)

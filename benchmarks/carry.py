@@ -2,6 +2,7 @@
 
 python benchmarks/carry.py pack RUN FOLDER        RUN's state, checkpoints and log -> FOLDER/training.00, .01, ...
 python benchmarks/carry.py unpack FOLDER RUN      does nothing where FOLDER has none, or RUN has a state
+python benchmarks/carry.py pictures FROM.npz TO.npz CONFIG     the pictures that a training by CONFIG can choose
 
 The networks' weights are kept in float16 and the optimizers' tensors in bfloat16: the run goes on from rounded ones.
 """
@@ -12,8 +13,14 @@ import sys
 import tarfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
 import torch
 from safetensors.torch import load, load_file, save, save_file
+
+from sparse_model.training.config import CONFIGS
+from sparse_model.training.packed import read_packed
 
 PIECE = 15 * 2**20
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 1, "lp": 1, "lc": 3, "pb": 1}]  # numbers of two bytes
@@ -71,9 +78,29 @@ def unpack(folder: Path, run: Path) -> bool:
     return True
 
 
+def pictures(whole: Path, small: Path, name: str) -> int:
+    """Writes the pictures of the sets and categories of a configuration, which a training by it chooses from as it does
+    from the whole file -> how many there are."""
+    data, filters = read_packed(whole), CONFIGS[name].filters
+    sets, categories = filters.get("sets", ()), filters.get("categories", ())
+    sources = np.array([name.partition(":")[0] for name in data["names"]])
+    keep = np.isin(sources, sets) if sets else np.ones(len(sources), dtype=bool)
+    if categories:
+        keep &= np.isin(data["categories"], categories)
+    chosen, offsets = np.flatnonzero(keep), data["label_offsets"]
+    rows = [data["labels"][offsets[i] : offsets[i + 1]] for i in chosen]
+    arrays = {name: data[name][chosen] for name in ("images", "names", "categories")}
+    arrays |= {"label_names": data["label_names"], "labels": np.concatenate(rows)}
+    np.savez_compressed(small, label_offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64), **arrays)
+    return len(chosen)
+
+
 def main() -> None:
     what, first, second = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    if what == "pack":
+    if what == "pictures":
+        count = pictures(first, second, sys.argv[4])
+        print(f"{second}: {count} pictures, {second.stat().st_size / 2**20:.1f} MiB")
+    elif what == "pack":
         for piece in pack(first, second):
             print(f"{piece}: {piece.stat().st_size / 2**20:.1f} MiB")
     elif unpack(first, second):

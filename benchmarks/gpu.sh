@@ -6,7 +6,7 @@
 #
 # OUT      folder of what comes out: summary.txt, results.tar.gz, and training.00, ... (benchmarks/results/gpu)
 # PYTHON   (python3)     COMFYUI_PATH, COMFYUI_PYTHON   a ComfyUI checkout and its Python, if there is one
-# DATA     pictures to train on (icons-64.npz)     CONFIG   (icons-64-patch8)     TRAIN_SET   KEY=VALUE ... of `train --set`
+# DATA     pictures to train on (icons-64.npz; benchmarks/carry.py pictures makes a small one)     CONFIG   (icons-64-patch8)     TRAIN_SET   KEY=VALUE ... of `train --set`
 # CARRIED  folder with an earlier call's training.00, ...: the run goes on from there (OUT)
 #
 # A command that the time does not suffice for is left out or stopped, and summary.txt says so; what is done is kept.
@@ -80,7 +80,7 @@ correctness() {
 
 host_cases() {
     [ -n "${COMFYUI_PATH:-}" ] || { say "  host: left out, COMFYUI_PATH names no checkout"; return; }
-    local flags cases=(SG "CFG + SG" ICG foreign error)
+    local flags way cases=(SG "CFG + SG" ICG foreign error)
     run checkpoint 60 "$python" -c 'import sys; from pathlib import Path
 sys.path[:0] = [".", "tests/host", "tests/helpers"]
 from graphs import write_checkpoint
@@ -91,6 +91,9 @@ write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
             "$COMFYUI_PATH" "$PWD" "$work/hosted.safetensors" "${cases[@]}"
         grep -q '"error":' "$work/results/host$flags.log" && say "  host$flags: a case ended with an error, see its log"
         [ -n "$rehearsal" ] && break
+    done
+    for way in plain fp8 streams compiled; do
+        run "host_$way" 60 "${COMFYUI_PYTHON:-$python}" benchmarks/host_ways.py "$COMFYUI_PATH" --way "$way" --device "$device"
     done
 }
 

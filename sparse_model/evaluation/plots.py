@@ -13,7 +13,7 @@ from ..checkpoints.metadata import schedule_from_dict
 from ..pictures.image import contact_sheet
 from ..writing import whole_file
 from .measure import FIGURES, Bench, Cell
-from .speed import SECONDS
+from .speed import SECONDS, SPEED
 from .sweep import spread
 
 Row = dict[str, Any]
@@ -124,7 +124,7 @@ def _seconds(rows: list[Row]):
 
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
     curves: dict[str, list[tuple[float, list[Row]]]] = {}
-    for method, group in grouped(row for row in rows if row["plan"] == "speed").items():
+    for method, group in grouped(row for row in rows if row["plan"] == SPEED).items():
         if group[0]["key"] in seconds:
             curves.setdefault(method.rpartition(", ")[0], []).append((seconds[group[0]["key"]], group))
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
@@ -209,7 +209,7 @@ def table(rows: list[Row], plan: str) -> str:
     before it was added lacks. Methods whose time was measured have a column for it."""
     others = FIGURES[1:]
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
-    timed = any(row["plan"] == plan and row["key"] in seconds for row in rows)
+    timed = plan == SPEED and bool(seconds)
     lines = [
         f"| method | omega | Fr\u00e9chet | {' | '.join(others)} | GMACs | of CFG |" + " seconds |" * timed,
         "|" + (len(others) + 5 + timed) * "---|",
@@ -222,6 +222,6 @@ def table(rows: list[Row], plan: str) -> str:
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
             f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
-            f"{first['cost']:.2f} |" + f" {seconds[first['key']]:.3f} |" * timed
+            f"{first['cost']:.2f} |" + (f" {seconds[first['key']]:.3f} |" if timed else "")
         )
     return "\n".join(lines)

@@ -3,7 +3,9 @@
 import json
 import lzma
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,6 +22,8 @@ from benchmarks import (
     throughput_map,
     timing,
 )
+from sparse_model.training.config import CONFIGS
+from sparse_model.training.data import load_packed
 
 TOY = ["--toy", "--rounds", "1"]
 
@@ -115,3 +119,25 @@ def test_a_run_is_carried_away_and_back(tmp_path, monkeypatch):
     pieces[1].unlink()
     with pytest.raises((lzma.LZMAError, EOFError)):
         carry.unpack(away, tmp_path / "damaged")
+
+
+def test_a_small_file_of_pictures_is_chosen_from_as_the_whole_one(tmp_path, monkeypatch):
+    config = replace(
+        CONFIGS["icons-32"], filters={"sets": ["a", "b"], "categories": ["x"], "min_sets": 2, "min_count": 2}
+    )
+    monkeypatch.setitem(CONFIGS, "tiny", config)
+    names = [f"{source}:{subject}" for subject in range(20) for source in "abc"]
+    np.savez(
+        tmp_path / "whole.npz",
+        images=np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
+        names=np.array(names),
+        categories=np.array(["x" if i % 7 else "y" for i in range(60)]),
+        labels=np.arange(120) % 9,
+        label_offsets=np.arange(0, 121, 2),
+        label_names=np.array([f"label {i}" for i in range(9)]),
+    )
+    count = carry.pictures(tmp_path / "whole.npz", tmp_path / "small.npz", "tiny")
+    whole, small = (load_packed(tmp_path / f"{name}.npz", **config.filters) for name in ("whole", "small"))
+    assert len(small) <= count < 60 and len(small) == len(whole) > 20 and small.label_names == whole.label_names
+    for part in ("images", "labels", "offsets", "symmetric"):
+        assert torch.equal(getattr(small, part), getattr(whole, part)), part

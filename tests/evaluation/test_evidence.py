@@ -40,6 +40,8 @@ def run(checkpoint, packed, tmp_path, monkeypatch, features):
     )
     monkeypatch.setattr("sparse_model.evaluation.speed.STEPS", (2, 3))
     monkeypatch.setattr("sparse_model.evaluation.speed.CFG_STEPS", (1, 3))
+    for name, few in {"ROUTED_MAP": ((0.0, 0.25), (0.5, 0.9)), "MAP_OMEGAS": (1.5, 3.0), "NAIVE": (0.0, 0.5)}.items():
+        monkeypatch.setattr(f"sparse_model.evaluation.plans.{name}", few)
     checkpoint("tiny-early", seed=1)
     common = ["--checkpoint", checkpoint(), "--reference", packed, "--out", tmp_path / "out", "--samples", 8]
     common += ["--seeds", 2, "--steps", 3, "--trials", 2, "--search-samples", 8]

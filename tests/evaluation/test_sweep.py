@@ -156,7 +156,7 @@ def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     assert sweep(path=path).bench.digest == one.bench.digest  # its results stay its own
 
 
-def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, monkeypatch):
+def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, monkeypatch, capsys):
     path = checkpoint()
     one = sweep(path=path)
     frechet = {"unguided": 9.0, "SG at 0.6 of CFG": 5.0, "SG at 0.8 of CFG": 4.9, "SG at 1 of CFG": 3.0}
@@ -172,6 +172,9 @@ def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, m
     assert relative_cost(one, Plan(spec.setting("0.6 of CFG").schedule)) <= 0.6
     with pytest.raises(ValueError, match="has no settings 'fast'; it offers '0.6 of CFG', '1 of CFG'"):
         spec.setting("fast")
+    capsys.readouterr()
+    assert run("inspect", path) == 0
+    assert "settings: 0.6 of CFG (2 steps), 1 of CFG (2 steps)" in capsys.readouterr().out
     calibrate(one, path, [0.8])
     assert len(read(path)[0].settings) == 2  # one budget leaves the others alone
 

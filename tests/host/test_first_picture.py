@@ -131,15 +131,15 @@ def test_what_nodes_say(editor: Editor, renderer: dict[str, Any], tmp_path: Path
             "values": [[3, "steps", 2], [1, "labels", "rocket"]],
             "run": True,
         },
-        "typo": {"nodes": nodes, "links": LINKS, "values": [[1, "labels", "twemoji, rokcet"]], "run": True},
         **{
             f"drop{i}": {"nodes": [nodes[place]], "links": [], "drag": {"node": 0, "slot": slot}}
             for i, (place, slot) in enumerate(drops)
         },
+        "typo": {"nodes": nodes, "links": LINKS, "values": [[1, "labels", "twemoji, rokcet"]], "run": True},
     }
     for name, plan in plans.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(plan))
-    run, typo, *dropped = editor.build([tmp_path / f"{name}.json" for name in plans], screenshots=tmp_path, **renderer)
+    run, *dropped, typo = editor.build([tmp_path / f"{name}.json" for name in plans], screenshots=tmp_path, **renderer)
     assert run.problems == []
     assert any(text.startswith("Two blocks a third of the way in.") for text in run.said)
     assert "rocket (1)" in run.said

@@ -140,7 +140,7 @@ def test_what_nodes_say(editor: Editor, renderer: dict[str, Any], tmp_path: Path
     for name, plan in plans.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(plan))
     run, *dropped, typo = editor.build([tmp_path / f"{name}.json" for name in plans], screenshots=tmp_path, **renderer)
-    assert run.problems == []
+    assert run.dialogs == run.errored == []
     assert any(text.startswith("Two blocks a third of the way in.") for text in run.said)
     assert "rocket (1)" in run.said
     assert any(re.fullmatch(r"\d+% of the work of CFG, [\d.]+ s per step, 2 steps", text) for text in run.said)

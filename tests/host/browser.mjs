@@ -8,6 +8,7 @@
 //                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, ...],
 //                 "links": [[from, output, to, input], ...], "complete": {"type", "widget", "typed", "label"}}: nodes by
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion.
+//                 A node without "search" is put there at once.
 //                 Also: "values": [[node, widget, value], ...]; "drag": {"node", "slot"}, a slot whose link is dropped
 //                 on the empty canvas: the report then lists what is `suggested`; "run": true presses Run and waits.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
@@ -118,6 +119,14 @@ async function build(page, { nodes, links, values, complete, drag, run }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
+    if (!search) {
+      await page.evaluate(([type, [x, y], away]) => {
+        const node = window.LiteGraph.createNode(type);
+        node.pos = [x + away, y];
+        window.app.graph.add(node);
+      }, [type, pos, AWAY]);
+      continue;
+    }
     for (let tries = 0; tries < 4 && (await count()) === i; tries++) {
       await page.mouse.move(...EMPTY);  // where the node will be
       await page.evaluate(() => window.app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
@@ -220,7 +229,7 @@ function fit() {
 /** Opens the editor in a profile of its own (it restores its last graph) and waits until it can load a workflow. */
 async function openEditor(browser, job, messages) {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-  page.setDefaultTimeout(1000 * (job.seconds ?? 120));
+  page.setDefaultTimeout(1000 * (job.seconds ?? 240));
   page.on("pageerror", (error) => messages.push(String(error.stack ?? error)));
   page.on("console", (message) => {
     const source = message.location().url;

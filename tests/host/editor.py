@@ -109,7 +109,7 @@ class Editor:
         order = {"url": self.host.url, "task": task, "workflows": jobs, "chromium": _chromium(), "settings": settings}
         environment = {**os.environ, "NODE_PATH": str(CACHE / "node_modules")}
         command = ["node", str(SCRIPT), json.dumps(order)]
-        timeout = 180 + 30 * len(jobs)
+        timeout = 300 + 60 * len(jobs)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"the editor did not open: {done.stdout}{done.stderr}")

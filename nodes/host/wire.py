@@ -24,8 +24,8 @@ class Strong(Protocol):
 
 def picture_shape(latent: Tensor, packed: Sequence[Sequence[int]] | None) -> tuple[int, ...]:
     """The shape of the picture or video [B, C, ...] in what is sampled. The host packs it with its sound, say, into
-    [B, 1, N], and passes the shapes of what is `packed`: the picture comes first."""
-    return tuple(packed[0]) if packed else tuple(latent.shape)
+    [B, 1, N], and passes the shapes of what is `packed`: the picture comes first. One alone may be a part of that."""
+    return tuple(packed[0]) if packed and len(packed) > 1 else tuple(latent.shape)
 
 
 class BranchId(uuid.UUID):

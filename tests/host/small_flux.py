@@ -28,7 +28,10 @@ class SmallDualCLIPLoader:
 
     def load(self, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> tuple[Any]:
         paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in (clip_name1, clip_name2)]
-        sizes = {"clip_l_model_config": CLIP, "t5xxl_model_config": T5}
+        sizes = {
+            "model_config": dict(CLIP),
+            "t5xxl_model_config": T5,
+        }  # the former is CLIP-L's, which the host writes to
         return (comfy.sd.load_clip(paths, clip_type=comfy.sd.CLIPType.FLUX, model_options=sizes),)
 
 

@@ -23,7 +23,7 @@ PARENTS = (
 def beside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     folder = tmp_path_factory.mktemp("beside")
     write_checkpoint(folder / "tiny.safetensors")
-    return run_cases(checkout, Path(__file__).with_name("beside.py"), folder)
+    return run_cases(checkout, Path(__file__).parent / "beside" / "run.py", folder)
 
 
 @pytest.mark.parametrize("case", PARENTS)
@@ -77,7 +77,7 @@ def test_the_hosts_easycache(beside: Outcomes) -> None:
 def test_data_per_token_is_cut_along(beside: Outcomes) -> None:
     found = known(beside["per token"])
     assert found["error"] < 5e-6
-    assert "the data of __main__.Film, of shape (1, 7, 32), belongs to 20 tokens" in found["unknown"]
+    assert "the data of patches.Film, of shape (1, 7, 32), belongs to 20 tokens" in found["unknown"]
 
 
 def test_what_cannot_be_cut_is_named(beside: Outcomes) -> None:

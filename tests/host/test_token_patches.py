@@ -40,9 +40,9 @@ def test_attention_that_cares_where_tokens_stand_is_named(inside: Outcomes, kind
     assert f"perturbed by {kind} cannot work inside a block that drops tokens" in known(inside[kind])
 
 
-@pytest.mark.parametrize("kind", ["values", "mean query", "adapter"])
+@pytest.mark.parametrize("kind", ["values", "mean query", "adapter", "normalized"])
 def test_what_treats_tokens_alike_passes(inside: Outcomes, kind: str) -> None:
-    """In float32 and in bf16: perturbed attention, smoothed energy, attention to a picture."""
+    """In float32 and in bf16: perturbed attention, smoothed energy, attention to a picture; normalized guidance."""
     assert known(inside[kind]) == "no error"
 
 

@@ -189,6 +189,20 @@ def replaced(make: Callable[[nn.Module], nn.Module], block: str = "double_blocks
     return answers[0]
 
 
+def normalized() -> str | None:
+    """What is said about the host's own node for negative prompts in attention; None for a host without."""
+    try:
+        from comfy_extras.nodes_nag import NAGuidance
+    except ImportError:
+        return None
+    animal = ZOO["FLUX.1"]
+    node = NAGuidance.execute(build(animal), 5.0, 0.5, 2.5)
+    patched = node.result[0] if hasattr(node, "result") else node.args[0]
+    plan = constant(0.25, 0.75, 2.0, "CFG + SG")
+    model = guided(adapter_of(patched).routed(MIDDLE), plan)
+    return message(lambda: predictions(model, conditions(animal), conditions(animal, 3), latent(animal), 2.0))
+
+
 def calls() -> dict[str, Any]:
     """How many rows and tokens a routed block sees in a run of three steps, with nothing of another node in it and with
     something; and that it changes no result."""
@@ -227,6 +241,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "ramp": partial(replaced, Ramp),
     "ramp in front of the route": partial(replaced, Ramp, "double_blocks.0"),
     "adapter": partial(replaced, lambda inner: Adapter(inner, 32)),
+    "normalized": normalized,
     "calls": calls,
 }
 CASES |= {kind: partial(overriding, kind) for kind in ("values", "mean query", "blurred queries", "weights")}

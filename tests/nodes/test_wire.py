@@ -81,3 +81,11 @@ def test_what_stands_there_is_found_whatever_is_loaded():
     assert plain(model, replaced, "network.blocks.first.name") == "block"
     compiled = SimpleNamespace(_orig_mod=network)
     assert plain(SimpleNamespace(network=compiled), {}, "network") is network
+
+
+def test_the_picture_in_a_packed_latent():
+    """With a sound it is packed; alone it may be a tile of the whole."""
+    video, sound = (2, 16, 3, 6, 8), (2, 8, 7, 16)
+    packed, tile = torch.zeros(2, 1, 16 * 3 * 48 + 8 * 112), torch.zeros(2, 16, 3, 6, 4)
+    assert wire.picture_shape(packed, [video, sound]) == video
+    assert wire.picture_shape(tile, [video]) == wire.picture_shape(tile, None) == (2, 16, 3, 6, 4)

@@ -17,7 +17,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
         help="every table, curve and verdict of one model, on seen and on held-out labels",
         description="Searches settings for every rule, measures them on the labels of the training and on held-out "
         "ones, times them, and judges the claims. Says first how long each part will take. The same call again goes on "
-        "where it stopped; over many processes: accelerate launch -m sparse_model evidence …",
+        "where it stopped; over many processes: accelerate launch -m sparse_model evidence ...",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     add_bench(parser)

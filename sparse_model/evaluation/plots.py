@@ -91,7 +91,7 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
-    """Fréchet distance against multiply-adds per step, every method of a plan."""
+    """Frechet distance against multiply-adds per step, every method of a plan."""
 
     def plot(rows: list[Row]):
         from matplotlib import pyplot
@@ -109,7 +109,7 @@ def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
                 color=point[0].get_color(),
             )
         axes.set_xlabel("GMACs per step")
-        axes.set_ylabel("Fréchet distance (lower is better)")
+        axes.set_ylabel("Fr\u00e9chet distance (lower is better)")
         axes.set_title(f"Quality against cost, {what} (mean and deviation over seeds)", fontsize=9)
         axes.margins(x=0.2)
         axes.grid(alpha=0.3)
@@ -119,7 +119,7 @@ def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
 
 
 def _seconds(rows: list[Row]):
-    """Fréchet distances in both feature networks against seconds per picture: a curve for every kind of method."""
+    """Frechet distances in both feature networks against seconds per picture: a curve for every kind of method."""
     from matplotlib import pyplot
 
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
@@ -140,7 +140,7 @@ def _seconds(rows: list[Row]):
                 number = group[0]["method"].rpartition(", ")[2].removesuffix(" steps")
                 axes.annotate(number, (x, y), (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
         axes.set_xlabel("seconds per picture")
-        axes.set_title(f"Fréchet distance, {network}", fontsize=9)
+        axes.set_title(f"Fr\u00e9chet distance, {network}", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("lower is better")
     panels[1].legend(fontsize=8)

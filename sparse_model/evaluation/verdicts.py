@@ -61,7 +61,7 @@ def in_spreads(low: list[float], high: list[float]) -> float:
 
 def _shown(rows: list[Row], figure: str = "frechet") -> str:
     digits = 1 if figure == "frechet" else 3
-    return "{:.{digits}f} ± {:.{digits}f}".format(*spread([row[figure] for row in rows]), digits=digits)
+    return "{:.{digits}f} \u00b1 {:.{digits}f}".format(*spread([row[figure] for row in rows]), digits=digits)
 
 
 def _of(rows: list[Row], plan: str) -> dict[str, list[Row]]:
@@ -99,7 +99,7 @@ def naive(rows: list[Row]) -> tuple[str, str] | None:
     outcome = judge(apart(groups[0], groups[-1], figure) for figure in QUALITY)
     falls = any(apart(a, b, figure) < -COUNTS for a, b in itertools.pairwise(groups) for figure in QUALITY)
     words = ", ".join(f"{constant_of(group[0], 'gamma_strong'):g}: {_shown(group)}" for group in groups)
-    return f"Fréchet distance at gamma {words}", IN_PART if falls and outcome == HOLDS else outcome
+    return f"Fr\u00e9chet distance at gamma {words}", IN_PART if falls and outcome == HOLDS else outcome
 
 
 def moves(rows: list[Row]) -> tuple[str, str] | None:

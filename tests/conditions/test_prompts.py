@@ -57,7 +57,7 @@ CAPTIONS = {  # what the pipeline of Nitro-T 0.6B makes of prompts
     "A  <person> LION in the #12 golden savanna, at sunset! ": "a person lion in the golden savanna, at sunset!",
     "A <b>bold</b> fox &amp; a hen &lt;3": "a bold fox a hen <3",
     "x < y, a photo of jc6640vc from www.example.com/a?b=c": "x < y, a photo of from ?b=c",
-    "“quoted”—dash… (paren) [x]": '"quoted"-dash… paren x',
+    "\u201cquoted\u201d\u2014dash\u2026 (paren) [x]": '"quoted"-dash\u2026 paren x',
     "a &amp;lt;b&amp;gt; c": "a lt;b gt; c",
     "Portrait, 35mm f/1.4 lens:8k": "portrait, 35mm f 1.4 lens:8k",
     "@nick says hello ... ok . yes": "says hello ok yes",

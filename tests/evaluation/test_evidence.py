@@ -117,7 +117,7 @@ def test_the_rule_of_verdicts():
 
 
 def rows_of(plan, method, frechet, **more):
-    """Two seeds; the other figures of quality follow the Fréchet distance."""
+    """Two seeds; the other figures of quality follow the Frechet distance."""
     schedule = {"rule": "SG", **{name: {"keyframes": [[0, 0.5]]} for name in ("gamma_strong", "gamma_weak", "omega")}}
     schedule |= more.pop("schedule", {})
     values = {"recall": 0.5, "distance": 0.3, "cost": 1.0} | more

@@ -77,7 +77,7 @@ def test_the_editor_is_answered(hostile: Outcomes) -> None:
     [
         ("endless", "This sheet has 9999600006 pictures, which would take about"),
         ("large", "A sheet of 9000 pictures of 2048 pixels is too large for memory; use a picture_size of 172 or less"),
-        ("letters", "…: this is not a number."),
+        ("letters", "\u2026: this is not a number."),
         ("steps", "there must be at least 1 step, and at most 10000"),
         ("numbers", "omega nan: this is not a number"),
         ("routes", "this is not a whole number."),

@@ -60,5 +60,9 @@ app.registerExtension({
       const node = nodeOf(detail.node);
       if (node) say(node, detail.text);
     });
+    api.addEventListener("execution_error", ({ detail }) => {  // some editors hide the sentence behind a button
+      const node = SPEAKERS.includes(detail.node_type) ? nodeOf(detail.node_id) : null;
+      if (node) say(node, detail.exception_message.trim());
+    });
   },
 });

@@ -1,7 +1,6 @@
 """The first picture of somebody who changes nothing: every node with its defaults, from an empty graph."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,40 +114,6 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[s
     widgets = next(node for node in planned.prompt.values() if node["class_type"] == "SparsityScheduler")["inputs"]
     assert {f"SparsityScheduler.{name}" for name in widgets if name not in ("preset", "model")} == set(planned.hidden)
     assert planned.curves == 3
-
-
-@pytest.mark.slow
-def test_what_nodes_say(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    """Under a node stand its labels, its route before any run, and what a run cost; a label that does not exist is
-    answered in the first line of what the editor shows; a link dropped on the canvas finds our nodes."""
-    nodes = [{"type": node_id, "pos": pos} for _, node_id, pos in NODES]
-    route = {"type": "TokenRoute", "pos": [40, 420]}
-    drops = [(0, "model"), (3, "model"), (1, "conditioning"), (2, "latent")]
-    plans = {
-        "run": {
-            "nodes": [*nodes, route],
-            "links": LINKS,
-            "values": [[3, "steps", 2], [1, "labels", "rocket"]],
-            "run": True,
-        },
-        **{
-            f"drop{i}": {"nodes": [nodes[place]], "links": [], "drag": {"node": 0, "slot": slot}}
-            for i, (place, slot) in enumerate(drops)
-        },
-        "typo": {"nodes": nodes, "links": LINKS, "values": [[1, "labels", "twemoji, rokcet"]], "run": True},
-    }
-    for name, plan in plans.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(plan))
-    run, *dropped, typo = editor.build([tmp_path / f"{name}.json" for name in plans], screenshots=tmp_path, **renderer)
-    assert run.dialogs == run.errored == []
-    assert any(text.startswith("Two blocks a third of the way in.") for text in run.said)
-    assert "rocket (1)" in run.said
-    assert any(re.fullmatch(r"\d+% of the work of CFG, [\d.]+ s per step, 2 steps", text) for text in run.said)
-    assert {"TokenRoute.start_layer", "TokenRoute.end_layer", "TokenRoute.ratio", "TokenRoute.json"} <= set(run.hidden)
-    assert any("did you mean rocket" in text for text in typo.dialogs), typo.dialogs
-    wanted = ["SparseKSampler", "SparseModelLoader", "SparseGuider", "SparseKSampler"]
-    for name, report in zip(wanted, dropped, strict=True):
-        assert name in report.suggested, report.suggested
 
 
 def fixed(prompt: Workflow) -> Workflow:

@@ -19,9 +19,21 @@ class SparseModelLoader(io.ComfyNode):
             node_id="SparseModelLoader",
             display_name="Sparse Model Loader",
             category=CATEGORY,
-            **found_by("SG", "TREAD", "MaskDiT", "SPRINT", "SR-DiT", "PRX", "DiT", "token sparse"),
-            description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, SPRINT, PRX), with the "
-            "token route that its file records.",
+            **found_by(
+                "SG",
+                "TREAD",
+                "MaskDiT",
+                "MDTv2",
+                "SPRINT",
+                "SR-DiT",
+                "MicroDiT",
+                "Nitro-T",
+                "PRX",
+                "DiT",
+                "token sparse",
+            ),
+            description="Loads a token-sparse diffusion transformer (DiT, SiT, TREAD, MaskDiT, MDTv2, SPRINT, SR-DiT, "
+            "MicroDiT, Nitro-T, PRX), with the token route that its file records.",
             inputs=[
                 io.Combo.Input(
                     "model_name",

@@ -16,7 +16,7 @@ class SparseVAELoader(io.ComfyNode):
             node_id="SparseVAELoader",
             display_name="Sparse VAE Loader",
             category=CATEGORY,
-            **found_by("DC-AE", "PRX VAE"),
+            **found_by("DC-AE", "PRX VAE", "INVAE"),
             description="Loads autoencoders that Load VAE does not know: the DC-AE of Nitro-T and of the PRX models "
             "named dc-ae, that of 16 channels for MicroDiT, and SR-DiT's INVAE. For every other model use Load VAE.",
             inputs=[

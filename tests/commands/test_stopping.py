@@ -26,6 +26,14 @@ VERBS = {
 ARGUMENTS = {"convert": ["a.pt", "b.safetensors"], "inspect": ["a.pt"], "train": ["data", "--out", "run"]}
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as a terminal gives it: a process that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", VERBS)
 def test_every_command(name, number, monkeypatch, capsys):

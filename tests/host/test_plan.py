@@ -80,7 +80,7 @@ def route(host: Host, **values: Any) -> dict[str, Any]:
 def test_one_way_to_give_a_route_at_a_time(host: Host) -> None:
     """And what it is, in words, before any run."""
     short = route(host)
-    assert short["used"] == ["route"] and short["text"].startswith("Two blocks a third of the way in.")
+    assert short["used"] == ["route", "lora"] and short["text"].startswith("Two blocks a third of the way in.")
     custom = route(host, route="custom")
     assert custom["used"] == ["route", "start_layer", "end_layer", "ratio"]
     assert custom["text"].startswith("Blocks 2 to -2, trained at ratio 0.5.")

@@ -41,7 +41,7 @@ def write_encoders(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def workflow(checkout: Checkout) -> dict[str, dict[str, Any]]:
     """At a smaller size and in fewer steps, guided in all of them."""
-    nodes = json.loads((REPOSITORY / "workflows" / "api" / "flux_dev_sparse_guidance.json").read_text())
+    nodes = json.loads((REPOSITORY / "workflows" / "api" / "31 FLUX dev as it is.json").read_text())
     for node in nodes.values():
         kind, inputs = node["class_type"], node["inputs"]
         if kind == "DualCLIPLoader" or (kind == "UNETLoader" and version_key(checkout.version) < (0, 4)):

@@ -38,6 +38,7 @@ WAN_VAE = {
     "temperal_downsample": [False, True, True],
 }  # fmt: skip
 # both at full size, since 0.3 builds them so whatever the file holds
+SD3 = "SD3.5"
 PROMPT = "a fox moving quickly in a beautiful winter scenery nature trees mountains daytime tracking camera"
 
 
@@ -98,7 +99,7 @@ def sd3() -> Weights:
     """Without its T5, as it may be."""
     encoders = prefixed("clip_l.transformer.", clip()) | prefixed("clip_g.transformer.", clip())
     return {
-        **prefixed("model.diffusion_model.", network("SD3.5")),
+        **prefixed("model.diffusion_model.", network(SD3)),
         **prefixed("text_encoders.", {key: value.clone() for key, value in encoders.items()}),
         **prefixed("first_stage_model.", kl_f8()),
     }
@@ -119,7 +120,7 @@ def flux_lora() -> Weights:
 
 
 FILES: dict[str, Callable[[], Weights | None]] = {
-    **{f"diffusion_models/{file}": functools.partial(network, name) for file, name in NETWORKS.items()},
+    **{f"diffusion_models/{file}": functools.partial(network, name) for file, name in NETWORKS.items() if name != SD3},
     "checkpoints/sd3.5_large_fp8_scaled.safetensors": sd3,
     "loras/my_tread_lora.safetensors": flux_lora,
     "text_encoders/clip_l.safetensors": clip,

@@ -1,6 +1,6 @@
 """Runs inside a host's Python, without a server: python hosted_models.py CHECKOUT PACK [case ...], prints JSON;
-... neighbours: beside other nodes' patches; ... write FILE MODEL: a small one of zoo.FILES; ... motif PACK [PACK]:
-Motif-Video of its authors' pack, in GGUF too with the pack that loads it.
+... neighbours: beside other nodes' patches; ... motif PACK [PACK]: Motif-Video of its authors' pack, in GGUF too with
+the pack that loads it.
 
 Token routes through the host's own transformers, against a slow reference written differently: every token present,
 routed tokens put back after each block, and hidden from attention.
@@ -35,9 +35,8 @@ from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from hidden_tokens import NoRows, Reference, RowsInside, WithSound  # noqa: E402
 from probing import SEED, SIGMA, error, message, predictions, same  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
-from zoo import FILES, ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
+from zoo import ZOO, Animal, blocks_of, build, conditions, latent  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("/a/sparse-guidance", Path(pack) / "__init__.py",
                                               submodule_search_locations=[pack])  # fmt: skip
@@ -354,10 +353,6 @@ def neighbours() -> dict[str, Any]:
     }
 
 
-if wanted[:1] == ["write"]:
-    _, file, name = wanted
-    save_file(build(FILES[name]).model.diffusion_model.state_dict(), file)
-    sys.exit()
 if wanted[:1] == ["motif"]:
     import motif
 

@@ -1,18 +1,17 @@
 """Token Route and Sparse Guidance Report as nodes of a real host: on a small Wan, and on this pack's own models."""
 
 import json
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from graphs import SPEC, Graph, Scene, equal, latents, run, sampled_latents, write_checkpoint, write_models
 from host import Host
-from hosts import REPOSITORY
+from hosted_files import write_small
 from safetensors.torch import save_file
 
+WAN = "wan2.1_t2v_1.3B_fp16.safetensors"
 TREAD = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": -2}]}
 FIVE = {
     "routes": [
@@ -30,9 +29,7 @@ def models(host: Host) -> None:
     folder = host.directory / "models" / "diffusion_models"
     labels = replace(SPEC, config=replace(SPEC.config, num_classes=4096), labels=())
     write_checkpoint(folder / "labels.safetensors", labels)
-    command = [host.checkout.python, Path(__file__).with_name("hosted_models.py"), host.checkout.root, REPOSITORY]
-    command += ["write", folder / "small-wan.safetensors", "Wan 2.1"]
-    subprocess.run(command, env=host.checkout.environment, check=True, capture_output=True, timeout=300)
+    write_small(host.checkout, host.directory / "models", f"diffusion_models/{WAN}")
 
 
 class Video:
@@ -40,7 +37,7 @@ class Video:
 
     def __init__(self) -> None:
         self.graph = Graph()
-        self.model = self.graph.add("UNETLoader", unet_name="small-wan.safetensors", weight_dtype="default")
+        self.model = self.graph.add("UNETLoader", unet_name=WAN, weight_dtype="default")
         label = self.graph.model("labels.safetensors")
         self.positive, _ = self.graph.labels(label, "5, 7")
         self.negative, _ = self.graph.labels(label, "11")

@@ -1,11 +1,11 @@
 """The workflows that ship with the pack, in a real host: run from their API form, opened in the real editor."""
 
 import json
-from pathlib import Path
 
 import pytest
 from editor import Editor
 from host import Host
+from hosted_files import LOADERS, named_files
 from hosts import REPOSITORY
 from published import write_files
 from published_hdm import write_hdm, write_text_encoder
@@ -16,11 +16,6 @@ NAMES = [path.stem for path in API]
 BUNDLED = [path for path in API if "icons-32" in path.read_text()]
 HOSTED = [path for path in API if "TokenRoute" in path.read_text() or "SparseGuidanceSimple" in path.read_text()]
 PUBLISHED = [path for path in API if path not in BUNDLED + HOSTED]
-LOADERS = {
-    "unet_name": "diffusion_models", "clip_name": "text_encoders", "clip_name1": "text_encoders",
-    "clip_name2": "text_encoders", "vae_name": "vae", "lora_name": "loras", "ckpt_name": "checkpoints",
-}  # fmt: skip
-"""Inputs that name a file, and the folder it is in."""
 GUESTS = {"36 Motif-Video, video from text": "Motif"}
 """Workflows with nodes of another pack, and what their names hold."""
 
@@ -40,12 +35,6 @@ def files(host: Host) -> None:
         for name, value in named_files(path):
             (models / LOADERS[name]).mkdir(parents=True, exist_ok=True)
             (models / LOADERS[name] / value).touch()
-
-
-def named_files(path: Path) -> list[tuple[str, str]]:
-    """(input, file) of every loader of one of the host's own models."""
-    inputs = [node["inputs"] for node in json.loads(path.read_text()).values()]
-    return [(name, values[name]) for values in inputs for name in LOADERS if name in values]
 
 
 def test_every_workflow_has_both_forms_and_a_thumbnail():

@@ -310,8 +310,18 @@ FILES = {
             "vec_in_dim": 64, "depth": 1, "depth_single_blocks": 3,
         },
     ),
+    "SD3.5": replace(
+        ZOO["SD3"],
+        sizes={
+            **SD3, "num_blocks": 12, "adm_in_channels": 128,
+            "context_embedder_config": {
+                "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}
+            },
+        },
+    ),
+    "Z-Image": replace(ZOO["Z-Image"], sizes={**ZOO["Z-Image"].sizes, "cap_feat_dim": 64}),
 }  # fmt: skip
-"""Those that a host can recognise by the keys and shapes of a file."""
+"""Those of the published workflows. The host recognises Wan by the keys and shapes of a file, and FLUX.1 since 0.4."""
 
 
 def blocks_of(network: torch.nn.Module, path: str) -> list[torch.nn.Module]:

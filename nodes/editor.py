@@ -34,10 +34,11 @@ def add_routes() -> None:
 
 
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
-    """{"preset", "values", "model_name", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which inputs
-    count (`used`), or an `error` in one sentence. A drawn curve that is known only in a run is True. A `scale` above 0
-    is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the rule leaves cfg its own
-    meaning."""
+    """{"preset", "values", "model_name", "connected", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which
+    inputs count (`used`), the names of the `settings` that the model's file offers, or an `error` in one sentence.
+    `connected` says whether there is a model, if it is not known which. A drawn curve that is known only in a run is
+    True. A `scale` above 0 is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the
+    rule leaves cfg its own meaning."""
     preset, values = asked.get("preset"), asked.get("values") or {}
     answer: dict[str, Any] = {}
     try:
@@ -47,14 +48,18 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"The curve of {unknown[0]} is known in a run; the plan is shown here after it.")
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
+        answer["settings"] = [offered.name for offered in spec.settings] if spec else []
+        answer["used"] = used_widgets(preset, values, bool(spec.settings if spec else asked.get("connected")))
+        setting = (values.get("setting") or "").strip()
         if preset == CUSTOM:
             schedule = custom_schedule(values)
         else:
-            schedule = recommended(preset, spec) if name else preset_schedule(preset, None)
+            schedule = recommended(preset, spec, setting) if name else preset_schedule(preset, None)
         scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
         if scaled:
             schedule = schedule.with_scale(float(asked["scale"]))
-        return {**answer, **shown(schedule), "scaled": scaled, "steps": spec.steps if spec else None}
+        steps = (spec.setting(setting) if setting else spec).steps if spec else None
+        return {**answer, **shown(schedule), "scaled": scaled, "steps": steps}
     except ValueError as error:
         return {**answer, "error": printable(str(error))}
     except Exception:  # whatever else comes of values that no widget has

@@ -54,7 +54,8 @@ class SparseModelLoader(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model, with its token route."),
                 io.String.Output(
                     display_name="about",
-                    tooltip="Architecture, sizes, route, and the labels or text it reads; connect Preview as Text.",
+                    tooltip="Architecture, sizes, route, the names of its settings, and the labels or text it reads; "
+                    "connect Preview as Text.",
                 ),
                 io.Vae.Output(
                     display_name="vae",
@@ -106,6 +107,9 @@ def description(spec) -> str:
             f"Recommended: {spec.schedule.rule}, gamma strong {now.gamma_strong:g}, gamma weak {now.gamma_weak:g}, "
             f"omega {now.omega:g} at the start, {spec.steps} steps."
         )
+    if spec.settings:
+        names = ", ".join(f"{own.name} ({own.steps} steps)" for own in spec.settings)
+        lines.append(f"Settings for Sparsity Scheduler: {names}.")
     if spec.note:
         lines.append(f"{spec.note}.")
     if spec.labels:

@@ -98,6 +98,19 @@ def drawn_inputs() -> list[io.Input]:
     ]
 
 
+def setting_input() -> io.Input:
+    """One of the settings that a file offers by name: text, for the names are known only with the file."""
+    return io.String.Input(
+        "setting",
+        default="",
+        multiline=True,
+        optional=True,
+        placeholder="setting: the recommended one",
+        tooltip="The name of one of the settings that the model's file offers, such as 0.5 of CFG; empty takes what it "
+        "recommends (preset 'from the model'). Typing suggests the names, and the loader's output about lists them.",
+    )
+
+
 class SparsityScheduler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -114,8 +127,8 @@ class SparsityScheduler(io.ComfyNode):
                     "preset",
                     options=[CUSTOM, *PRESET_NAMES],
                     default=FROM_MODEL,
-                    tooltip=f"{PRESET_HELP} custom: everything below. Other presets use nothing of what is below, and "
-                    "the editor hides it; where you can see it, changing it changes nothing.",
+                    tooltip=f"{PRESET_HELP} custom: everything below but setting. Other presets use nothing of that, "
+                    "and the editor hides it; where you can see it, changing it changes nothing.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -154,6 +167,7 @@ class SparsityScheduler(io.ComfyNode):
                     "model", optional=True, tooltip="Only for the preset 'from the model': whose settings to take."
                 ),
                 *drawn_inputs(),
+                setting_input(),
             ],
             outputs=[
                 SparsitySocket.Output(
@@ -164,8 +178,8 @@ class SparsityScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, preset: str, model: object | None = None, **values: object) -> io.NodeOutput:
-        schedule = custom_schedule(values) if preset == CUSTOM else preset_schedule(preset, model)
+    def execute(cls, preset: str, model: object | None = None, setting: str = "", **values: object) -> io.NodeOutput:
+        schedule = custom_schedule(values) if preset == CUSTOM else preset_schedule(preset, model, setting)
         picture = np.asarray(schedule_plot(schedule), dtype=np.float32) / 255
         plot = torch.from_numpy(picture).unsqueeze(0)  # [1, H, W, 3]
         return io.NodeOutput(schedule, plot, ui={"plan": [shown(schedule)]})
@@ -196,10 +210,13 @@ def in_words(schedule: Schedule) -> str:
     return ", ".join(parts)
 
 
-def used_widgets(preset: str, values: dict) -> list[str]:
-    """The names of the inputs that decide something, given what the others say."""
+def used_widgets(preset: str, values: dict, offers: bool = False) -> list[str]:
+    """The names of the inputs that decide something, given what the others say, and whether the model may offer
+    settings by name."""
+    if preset == FROM_MODEL:
+        return ["preset", "model", *(["setting"] if offers or values.get("setting") else [])]
     if preset != CUSTOM:
-        return ["preset", *(["model"] if preset == FROM_MODEL else [])]
+        return ["preset"]
     used = ["preset", "rule", "start_percent", "end_percent"]
     dense = getattr(RULES.get(values.get("rule")), "dense", False)
     if not dense:

@@ -69,20 +69,23 @@ def mask_input() -> io.Input:
     )
 
 
-def preset_schedule(name: str, model: object | None) -> Schedule:
+def preset_schedule(name: str, model: object | None, setting: str = "") -> Schedule:
     """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
     if name == FROM_MODEL and model is None:
         raise ValueError(
             f"The preset '{FROM_MODEL}' cannot be used because no model is connected; connect one to the input 'model' "
             "or choose another preset."
         )
-    return recommended(name, None if model is None else spec_of(model))
+    return recommended(name, None if model is None else spec_of(model), setting)
 
 
-def recommended(name: str, spec: ModelSpec | None) -> Schedule:
-    """The schedule of a preset's name for a checkpoint; ValueError if it recommends none."""
+def recommended(name: str, spec: ModelSpec | None, setting: str = "") -> Schedule:
+    """The schedule of a preset's name for a checkpoint, which may offer several under the names of a `setting`;
+    ValueError if it recommends none, or none of that name."""
     if name != FROM_MODEL:
         return PRESETS[name]
+    if spec is not None and setting.strip():
+        return spec.setting(setting.strip()).schedule
     if spec is None or spec.schedule is None:
         raise ValueError(
             f"The preset '{FROM_MODEL}' cannot be used because this model's file recommends no settings; choose "

@@ -5,6 +5,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { complete } from "./completion.js";
 import { fold, grow } from "./fold.js";
 import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
 
@@ -75,11 +76,10 @@ function question(node) {
   for (const { name, link } of node.inputs ?? []) {
     if (link != null && name.endsWith(CURVE)) values[name] = widgetOf(source(node, name) ?? {}, "curve")?.value ?? true;
   }
-  const scale = scaleBehind(node);
+  const scale = scaleBehind(node), connected = source(node, "model") != null;
   return {
-    asked: { preset: values.preset, values, model_name: checkpointOf(node), scale: scale?.value ?? 0 },
+    asked: { preset: values.preset, values, model_name: checkpointOf(node), connected, scale: scale?.value ?? 0 },
     scale,
-    connected: source(node, "model") != null,
     linked: (node.inputs ?? []).filter((input) => input.link != null).map((input) => input.name),
   };
 }
@@ -109,7 +109,8 @@ async function look(node) {
     if (!response.ok) return;
     const plan = await response.json();
     state.key = key;
-    const elsewhere = plan.error && now.connected && !now.asked.model_name && now.asked.preset === "from the model";
+    state.settings = plan.settings ?? [];
+    const elsewhere = plan.error && now.asked.connected && !now.asked.model_name && now.asked.preset === "from the model";
     show(node, elsewhere ? { ...plan, error: "The model's own plan is shown here after a run." } : plan, now);
   } finally {
     state.asking = false;
@@ -126,6 +127,10 @@ function show(node, plan, now) {
   node.setDirtyCanvas?.(true, true);
 }
 
+complete({
+  comfyClass: CLASS, widget: "setting", choices: (node) => node.sparsePlan?.settings ?? [], span: (text) => [0, text.length], all: true,
+});
+
 app.registerExtension({
   name: "sparseguidance.sparsity_scheduler",
 
@@ -136,7 +141,7 @@ app.registerExtension({
     const size = { getMinHeight: () => HEIGHT, getMaxHeight: () => 2 * HEIGHT };
     const widget = node.addDOMWidget(PLOT, "sparse_guidance_plan", element, { serialize: false, hideOnZoom: false, ...size });
     widget.serialize = false;
-    node.sparsePlan = { element, key: null, asking: false, saved: null };
+    node.sparsePlan = { element, key: null, asking: false, saved: null, settings: [] };
     open.add(node);
 
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;

@@ -52,7 +52,8 @@ class ModelSpec:
                 return setting
         known = ", ".join(f"'{setting.name}'" for setting in self.settings)
         raise ValueError(
-            f"this model's file has no settings '{name}'; " + (f"it offers {known}." if known else "it names none.")
+            f"This model's file has no settings '{name}'; "
+            + (f"it offers {known}." if known else "it names none, so leave this empty.")
         )
 
     @property

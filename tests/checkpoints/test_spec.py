@@ -1,6 +1,7 @@
 """What a checkpoint says about itself, to metadata and back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_model.checkpoints.metadata import KEY, from_metadata, to_metadata
-from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.checkpoints.spec import ModelSpec, Setting
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, constant
 from sparse_model.method.sparsity import Route, Sparsity
@@ -52,6 +53,7 @@ specs = st.builds(
     lambda model, *rest, **named: ModelSpec(*model, *rest, **named),
     models, predictions, sparsities, labels=st.lists(st.text()).map(tuple), latent=st.sampled_from(["pixels", "sd"]),
     schedule=st.none() | schedules, steps=st.integers(1, 500), title=st.text(min_size=1), license=st.text(),
+    settings=st.lists(st.builds(Setting, st.text(), schedules, st.integers(1, 500)), max_size=2).map(tuple),
 )  # fmt: skip
 
 
@@ -67,6 +69,15 @@ def test_metadata_round_trip(spec):
 def test_recommended_schedules_survive(schedule):
     spec = ModelSpec("dit", DiTConfig(), Flow(), schedule=schedule, title="demo")
     assert from_metadata(to_metadata(spec)).schedule == schedule
+
+
+def test_a_setting_is_found_by_its_name():
+    spec = ModelSpec("dit", DiTConfig(), Flow(), settings=(Setting("half", PRESETS["SG_FLOPS"], 20),))
+    assert spec.setting("half").steps == 20
+    with pytest.raises(ValueError, match=r"^This model's file has no settings 'fast'; it offers 'half'\.$"):
+        spec.setting("fast")
+    with pytest.raises(ValueError, match=r"'fast'; it names none, so leave this empty\.$"):
+        replace(spec, settings=()).setting("fast")
 
 
 def test_metadata_follows_modelspec():

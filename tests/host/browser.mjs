@@ -174,7 +174,7 @@ async function build(page, { nodes, links, values, complete, drag, run }) {
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
   await field.pressSequentially(complete.typed, { delay: 40 });
-  await page.locator(".sparse-guidance-labels li", { hasText: complete.label }).first().click();
+  await page.locator(".sparse-guidance-choices li", { hasText: complete.label }).first().click();
 }
 
 /** Drops a link from a slot on the empty canvas; what the editor's menu offers. */

@@ -14,6 +14,8 @@ from hosts import version_key
 from PIL import Image
 
 from sparse_model.checkpoints.bundled import DEFAULT
+from sparse_model.checkpoints.spec import Setting
+from sparse_model.method.schedule import PRESETS
 
 FOX = Path(__file__).parents[1] / "fixtures" / "fox.png"
 """What the default model draws of its default labels with seed 0. When the default changes, look at the picture that
@@ -114,6 +116,23 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[s
     widgets = next(node for node in planned.prompt.values() if node["class_type"] == "SparsityScheduler")["inputs"]
     assert {f"SparsityScheduler.{name}" for name in widgets if name not in ("preset", "model")} == set(planned.hidden)
     assert planned.curves == 3
+
+
+@pytest.mark.slow
+def test_the_settings_of_a_file_are_suggested(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    """The scheduler asks for one as soon as the model before it has some."""
+    folder = editor.host.directory / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = (Setting("0.5 of CFG", PRESETS["SG_FLOPS"], 11), Setting("1 of CFG", PRESETS["HPSv3"], 12))
+    write_checkpoint(folder / "offering.safetensors", replace(SPEC, settings=own))
+    nodes = [{"type": kind, "pos": [450 * i, 60]} for i, kind in enumerate(("SparseModelLoader", "SparsityScheduler"))]
+    graph = {"nodes": nodes, "links": [[0, "model", 1, "model"]], "values": [[0, "model_name", "offering.safetensors"]]}
+    path = tmp_path / "setting.json"
+    path.write_text(json.dumps({**graph, "complete": {"typed": "0.5", "label": "0.5 of CFG"}}))
+    (report,) = editor.build([path], screenshots=tmp_path, **renderer)
+    assert report.problems == [] and "SparsityScheduler.setting" not in report.hidden
+    (inputs,) = [node["inputs"] for node in report.prompt.values() if node["class_type"] == "SparsityScheduler"]
+    assert inputs["setting"] == "0.5 of CFG"
 
 
 def fixed(prompt: Workflow) -> Workflow:

@@ -1,11 +1,15 @@
 """What the host answers the editor's scripts before a run: the plan of a Sparsity Scheduler, the labels of a model."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from graphs import SPEC, Graph, write_checkpoint
 from host import Host
 
 from sparse_model.checkpoints.bundled import DEFAULT, DEFAULT_LABELS
+from sparse_model.checkpoints.spec import Setting
 from sparse_model.method.schedule import PRESETS
 
 CUSTOM: dict[str, Any] = {
@@ -41,6 +45,63 @@ def test_the_models_own_plan_brings_its_steps(host: Host) -> None:
     assert answer["steps"] > 0 and max(answer["curves"]["omega"]) > 1
     assert "no model is connected" in plan(host, "from the model")["error"]
     assert "no checkpoint 'absent'" in plan(host, "from the model", model_name="absent")["error"]
+
+
+OFFERING = "offering.safetensors"
+"""A file that offers settings by name."""
+
+
+@pytest.fixture
+def offering(host: Host) -> str:
+    own = (Setting("0.5 of CFG", PRESETS["SG_FLOPS"], 11), Setting("1 of CFG", PRESETS["HPSv3"], 12))
+    folder = host.directory / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder / OFFERING, replace(SPEC, settings=own))
+    return OFFERING
+
+
+def test_a_setting_of_the_file_is_shown(host: Host, offering: str) -> None:
+    """Under "from the model" alone, with its own steps; the recommended one where no name is given."""
+    own = plan(host, "from the model", {"setting": ""}, model_name=offering)
+    assert own["used"] == ["preset", "model", "setting"] and own["settings"] == ["0.5 of CFG", "1 of CFG"]
+    assert own["curves"]["gamma_strong"][0] == 0.25
+    half = plan(host, "from the model", {"setting": " 0.5 of CFG\n"}, model_name=offering)
+    assert half["curves"] == plan(host, "SG_FLOPS")["curves"] and half["steps"] == 11
+    wrong = plan(host, "from the model", {"setting": "fast"}, model_name=offering)
+    assert wrong["error"] == "This model's file has no settings 'fast'; it offers '0.5 of CFG', '1 of CFG'."
+    assert wrong["settings"] == own["settings"], "they are suggested while the name is typed"
+    other = plan(host, "HPSv3", {"setting": "0.5 of CFG"}, model_name=offering)
+    assert other["used"] == ["preset"] and other["curves"] == plan(host, "HPSv3")["curves"]
+
+
+def test_a_setting_is_asked_for_where_there_may_be_one(host: Host) -> None:
+    assert "setting" not in plan(host, "from the model", model_name=DEFAULT.name)["used"]
+    assert "setting" in plan(host, "from the model", {"setting": "fast"}, model_name=DEFAULT.name)["used"]
+    assert "setting" in plan(host, "from the model", connected=True)["used"], "of a loader that is not known"
+    assert "setting" not in plan(host, "from the model")["used"]
+
+
+def test_a_setting_of_the_file_is_what_runs(host: Host, offering: str) -> None:
+    graph = Graph()
+    model = graph.model(offering)
+    about = graph.add("PreviewAny", source=[model[0], 1])
+    plots = [
+        graph.sparsity(preset="from the model", model=model),
+        graph.sparsity(preset="from the model", model=model, setting="0.5 of CFG\n"),
+        graph.sparsity(preset="SG_FLOPS"),
+    ]
+    shown = [graph.add("PreviewImage", images=[node[0], 1])[0] for node in plots]
+    result = host.run(graph.nodes)
+    recommended, half, flops = (result.pixels(node) for node in shown)
+    assert np.array_equal(half, flops) and not np.array_equal(half, recommended)
+    (said,) = result.outputs[about[0]]["text"]
+    assert "Settings for Sparsity Scheduler: 0.5 of CFG (11 steps), 1 of CFG (12 steps)." in said.splitlines()
+
+    graph = Graph()
+    wrong = graph.sparsity(preset="from the model", model=graph.model(offering), setting="fast")
+    graph.add("PreviewImage", images=[wrong[0], 1])
+    error = host.run(graph.nodes).error
+    assert error is not None and "'fast'; it offers '0.5 of CFG', '1 of CFG'." in error["exception_message"]
 
 
 def test_widgets_that_decide_nothing_are_not_used(host: Host) -> None:

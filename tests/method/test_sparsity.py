@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_model.method.sparsity import Route, Sparsity
+from sparse_model.method.sparsity import LAYERS, Route, Sparsity
 
 ratios = st.floats(0, 1, exclude_max=True)
+layers = st.integers(-LAYERS, LAYERS)
 ends = st.tuples(st.integers(-40, 40), st.integers(-40, 40))
 
 
@@ -92,7 +93,7 @@ def test_json_has_the_trainers_keys():
 
 
 @given(st.one_of(
-    st.builds(Sparsity, st.lists(st.builds(Route, st.integers(), st.integers(), ratios), max_size=4).map(tuple)),
+    st.builds(Sparsity, st.lists(st.builds(Route, layers, layers, ratios), max_size=4).map(tuple)),
     st.builds(Sparsity, mask=ratios),
 ))  # fmt: skip
 def test_json_round_trip(sparsity):

@@ -96,25 +96,32 @@ function note({ scale, linked }, plan) {
   return parts.join(", ") || "progress: noise to picture";
 }
 
-async function look(node) {
+/** Asks for the plan if anything has changed; one question at a time. */
+function look(node) {
   const state = node.sparsePlan;
+  state.asking ??= ask(node, state).finally(() => { state.asking = null; });
+  return state.asking;
+}
+
+async function ask(node, state) {
   const now = question(node);
   const key = JSON.stringify(now);
-  if (state.asking || key === state.key) return;
-  state.asking = true;
-  try {
-    const response = await api.fetchApi("/sparse_guidance/plan", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(now.asked),
-    });
-    if (!response.ok) return;
-    const plan = await response.json();
-    state.key = key;
-    state.settings = plan.settings ?? [];
-    const elsewhere = plan.error && now.asked.connected && !now.asked.model_name && now.asked.preset === "from the model";
-    show(node, elsewhere ? { ...plan, error: "The model's own plan is shown here after a run." } : plan, now);
-  } finally {
-    state.asking = false;
-  }
+  if (key === state.key) return;
+  const response = await api.fetchApi("/sparse_guidance/plan", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(now.asked),
+  });
+  if (!response.ok) return;
+  const plan = await response.json();
+  state.key = key;
+  state.settings = plan.settings ?? [];
+  const elsewhere = plan.error && now.asked.connected && !now.asked.model_name && now.asked.preset === "from the model";
+  show(node, elsewhere ? { ...plan, error: "The model's own plan is shown here after a run." } : plan, now);
+}
+
+/** The names of the settings that the connected model's file offers. */
+async function settingsOf(node) {
+  await look(node);
+  return node.sparsePlan.settings;
 }
 
 function show(node, plan, now) {
@@ -128,7 +135,7 @@ function show(node, plan, now) {
 }
 
 complete({
-  comfyClass: CLASS, widget: "setting", choices: (node) => node.sparsePlan?.settings ?? [], span: (text) => [0, text.length], all: true,
+  comfyClass: CLASS, widget: "setting", choices: settingsOf, span: (text) => [0, text.length], all: true,
 });
 
 app.registerExtension({
@@ -141,7 +148,7 @@ app.registerExtension({
     const size = { getMinHeight: () => HEIGHT, getMaxHeight: () => 2 * HEIGHT };
     const widget = node.addDOMWidget(PLOT, "sparse_guidance_plan", element, { serialize: false, hideOnZoom: false, ...size });
     widget.serialize = false;
-    node.sparsePlan = { element, key: null, asking: false, saved: null, settings: [] };
+    node.sparsePlan = { element, key: null, asking: null, saved: null, settings: [] };
     open.add(node);
 
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;

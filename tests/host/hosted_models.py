@@ -144,7 +144,7 @@ def check(case: Case) -> dict[str, Any] | None:
         masked = [(0.25, 0, positive, stays), (0.75, 1, positive, stays)]
     single = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x[:1], 2.0)
     after = predictions(patcher, positive, negative, x, 2.0)
-    seconds = unguided_seconds(patcher, positive, tuple(x.shape)) if x.is_nested else 1.0
+    seconds = unguided_seconds(patcher, conditions(animal, 1), tuple(x.shape)) if x.is_nested else 1.0
     expected = []
     plans = [(0.25, 0, positive), (0.75, 1, positive), (0.5, 1, negative), (1.0, 1, positive)]
     for gamma, branch, condition, *stay in plans + masked:

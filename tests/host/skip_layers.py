@@ -33,11 +33,13 @@ Curve, Schedule, constant = schedules.Curve, schedules.Schedule, schedules.const
 SCALE, START, END, CFG = 2.5, 0.2, 0.7, 4.0
 
 
-def sampled(guider: Any, x: Tensor, steps: int = 4) -> Tensor:
+def sampled(guider: Any, x: Any, steps: int = 4) -> Tensor:
+    """The picture of a run from the noise x, which may hold a sound as well."""
     sampling = guider.model_patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
     sampler = comfy.samplers.sampler_object("euler")
-    return guider.sample(x, torch.zeros_like(x), sampler, sigmas, disable_pbar=True, seed=9)
+    found = guider.sample(x, x * 0, sampler, sigmas, disable_pbar=True, seed=9)
+    return found.unbind()[0] if x.is_nested else found
 
 
 def stock(model: Any, positive: list, negative: list | None, cfg: float) -> Any:

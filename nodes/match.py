@@ -4,7 +4,17 @@ from comfy_api.latest import io
 
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.match import match
-from .sockets import CATEGORY, FROM_MODEL, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule
+from .sockets import (
+    CATEGORY,
+    FROM_MODEL,
+    PRESET_HELP,
+    PRESET_NAMES,
+    SparsitySocket,
+    found_by,
+    preset_schedule,
+    seed_input,
+    sparsity_input,
+)
 
 
 class SparseGuidanceMatch(io.ComfyNode):
@@ -39,14 +49,7 @@ class SparseGuidanceMatch(io.ComfyNode):
                     tooltip=f"Which gammas and interval to guide with. {PRESET_HELP} Not used when sparsity is "
                     "connected.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Decides the noise and which tokens are dropped.",
-                ),
+                seed_input(),
                 io.Int.Input(
                     "steps",
                     default=10,
@@ -60,9 +63,7 @@ class SparseGuidanceMatch(io.ComfyNode):
                     tooltip="What your CFG guides away from; left open it is the null condition of a model that has "
                     "one.",
                 ),
-                SparsitySocket.Input(
-                    "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
-                ),
+                sparsity_input(),
             ],
             outputs=[
                 SparsitySocket.Output(display_name="sparsity", tooltip="The plan with the omega that was found."),

@@ -12,12 +12,13 @@ from .sockets import (
     FROM_MODEL,
     PRESET_HELP,
     PRESET_NAMES,
-    SparsitySocket,
     cfg_input,
     found_by,
     mask_input,
     preset_schedule,
     sampler_inputs,
+    seed_input,
+    sparsity_input,
 )
 
 UNKNOWN_STEPS = 20
@@ -37,14 +38,7 @@ class SparseKSampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="A model with a token route, from Sparse Model Loader or Token Route."),
                 io.Conditioning.Input("positive", tooltip="What to draw, from Sparse Class Condition."),
                 io.Latent.Input("latent_image", tooltip="The latent to denoise, from Empty Sparse Latent or an image."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Decides the noise and which tokens are dropped.",
-                ),
+                seed_input(),
                 io.Int.Input(
                     "steps",
                     default=0,
@@ -88,9 +82,7 @@ class SparseKSampler(io.ComfyNode):
                     optional=True,
                     tooltip="An earlier checkpoint of the same training, for AG and AG + SG (the preset SG_FID).",
                 ),
-                SparsitySocket.Input(
-                    "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
-                ),
+                sparsity_input(),
                 cfg_input(),
                 mask_input(),
             ],

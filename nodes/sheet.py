@@ -15,7 +15,16 @@ from ..sparse_model.method.schedule import Curve, Schedule
 from ..sparse_model.pictures.image import Tile, fitted, labelled_sheet
 from .host.guide.checks import check_vae
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
-from .sockets import CATEGORY, PRESET_HELP, PRESET_NAMES, SparsitySocket, found_by, preset_schedule, sampler_inputs
+from .sockets import (
+    CATEGORY,
+    PRESET_HELP,
+    PRESET_NAMES,
+    found_by,
+    preset_schedule,
+    sampler_inputs,
+    seed_input,
+    sparsity_input,
+)
 
 NOTHING = "nothing"
 MOST_STEPS = 10_000
@@ -136,14 +145,7 @@ class SparseGuidanceSheet(io.ComfyNode):
                     tooltip="CFG's scale: of the picture of CFG that stands beside, and of the rule SG beside CFG. At "
                     "1 (distilled models) there is no CFG and no negative is needed.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same for all pictures.",
-                ),
+                seed_input("The same for all pictures."),
                 io.Int.Input("steps", default=20, min=1, max=MOST_STEPS, tooltip="Denoising steps of each picture."),
                 *sampler_inputs(),
                 io.Float.Input(
@@ -171,9 +173,7 @@ class SparseGuidanceSheet(io.ComfyNode):
                     tooltip="For CFG and the rules that use it; a class-conditional model of this pack needs none.",
                 ),
                 io.Model.Input("weak_model", optional=True, tooltip="For AG and AG + SG: an earlier checkpoint."),
-                SparsitySocket.Input(
-                    "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
-                ),
+                sparsity_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="The contact sheet."),

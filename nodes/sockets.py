@@ -69,6 +69,25 @@ def mask_input() -> io.Input:
     )
 
 
+def seed_input(tooltip: str = "Decides the noise and which tokens are dropped.") -> io.Input:
+    """What a picture depends on besides its settings."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip=tooltip,
+    )
+
+
+def sparsity_input() -> io.Input:
+    """A schedule for a node that has presets."""
+    return SparsitySocket.Input(
+        "sparsity", optional=True, tooltip="A schedule from Sparsity Scheduler, in place of the preset."
+    )
+
+
 def preset_schedule(name: str, model: object | None, setting: str = "") -> Schedule:
     """The schedule of a preset's name; ValueError if it should come from a model that recommends none."""
     if name == FROM_MODEL and model is None:

@@ -128,6 +128,11 @@ def test_two_scales_with_one_condition_guide_by_the_second(beside: Outcomes) -> 
     assert beside["one condition"]["error"] < 1e-5 < beside["one condition"]["guided"]
 
 
+def test_a_network_that_cannot_be_counted_keeps_its_picture(beside: Outcomes) -> None:
+    (said,) = [text for text in beside["uncounted"] if "s per step" in text]
+    assert "of CFG" not in said
+
+
 @pytest.mark.parametrize("node", ["FreeU", "FreeU_V2"])
 def test_nodes_for_u_nets(beside: Outcomes, node: str) -> None:
     assert "model channels of a U-Net" in beside["U-Net nodes"][node]

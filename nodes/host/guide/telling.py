@@ -41,7 +41,7 @@ def against_cfg(guider: Any, run: Run, schedule: Schedule, shape: tuple[int, ...
         stay = 0 if run.mask is None else adapter.staying(run.mask, shape).count
         cfg = guider.cfg if RULES[schedule.rule].beside_cfg else 1.0
         cost = Cost.mean(step.cost for step in step_costs(model, schedule, run.steps, shape, text, cfg, stay))
-    except (ValueError, KeyError, AttributeError, IndexError) as unknown:  # other nodes' guiders and conditions
+    except Exception as unknown:  # of other nodes' guiders and networks; a text must not cost a picture
         logging.debug("Sparse Guidance: the cost of this run is not known (%s).", unknown)
         return None
     return cost.total / cost.cfg

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_custom_sampler import Guider_Basic
 from probing import SEED, error, same
-from setting import MODELS, PLAN, SparseGuider, constant, guided, host, own, routed, sampled, warnings
+from setting import MODELS, PLAN, SparseGuider, constant, guided, host, own, part, routed, sampled, warnings
 from torch import Tensor
 
 
@@ -136,10 +137,23 @@ def one_condition() -> dict[str, Any]:
     }
 
 
+def uncounted() -> list[str]:
+    """What is said of a run whose network cannot be counted, which ends with its picture all the same."""
+
+    def uncountable(*_: Any) -> None:
+        raise RuntimeError("no such operation on shapes")
+
+    telling, model = part("nodes.host.guide.telling"), own()
+    with mock.patch.object(telling, "step_costs", uncountable), warnings(logging.INFO) as said:
+        sampled(guided(model[0], PLAN), model, 2.0)
+    return said
+
+
 CASES: dict[str, Callable[[], Any]] = {f"unconditional, {name}": partial(unconditional, name) for name in MODELS}
 CASES |= {
     "attention guidance": attention_guidance,
     "overridden": overridden,
     "unguided": unguided,
     "one condition": one_condition,
+    "uncounted": uncounted,
 }

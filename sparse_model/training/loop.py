@@ -137,6 +137,14 @@ class Run:
         if self.state.is_dir():
             self.step = read_state(self.state, self.networks, self.optimizers, self.accelerator.scaler)
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes it: one that stopped alone would leave the others waiting for its gradients."""
+        if self.accelerator.num_processes == 1:
+            return wish
+        if wish:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
     def checkpoint(self) -> None:
         """The whole state, replaced only once the new one is complete."""
         if self.accelerator.is_main_process:
@@ -247,7 +255,7 @@ def train(
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
     mean = math.nan
     with bar, stop_signals() as stopping:
-        while run.step < config.steps and not stopping and time.monotonic() - started < 60 * minutes:
+        while run.step < config.steps and not run.agreed(bool(stopping) or time.monotonic() - started >= 60 * minutes):
             loss = run.train_step()
             bar.update()
             if math.isfinite(loss):

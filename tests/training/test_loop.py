@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import time
 from dataclasses import replace
 
 import pytest
@@ -144,6 +146,40 @@ def test_a_stop_signal_saves(config, pictures, tmp_path, no_grid, monkeypatch, n
     assert json.loads((tmp_path / "state/step.json").read_text()) == 4
     assert (tmp_path / "model.safetensors").is_file()
     assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def told_to_stop(rank, config, pictures, out, port):
+    """One of two processes of a run, of which the second is told to stop."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    step, loop.save_grid = Run.train_step, lambda *_: None
+
+    def interrupted(run):
+        if run.step == 3 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run)
+
+    Run.train_step = interrupted
+    number = train(config, pictures, out, every=100)
+    (out / f"{rank}.json").write_text(json.dumps(number))
+
+
+@pytest.mark.slow
+def test_processes_stop_together(config, pictures, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = torch.multiprocessing.start_processes(
+        told_to_stop, (config, pictures, tmp_path, port), nprocs=2, join=False, start_method="spawn"
+    )
+    ended = time.monotonic() + 120
+    while not processes.join(timeout=5):
+        if time.monotonic() > ended:
+            for process in processes.processes:
+                process.kill()
+            pytest.fail("one process waits for the other")
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [None, signal.SIGTERM]
+    assert json.loads((tmp_path / "state/step.json").read_text()) == 4
 
 
 @pytest.mark.parametrize("moment", ["before the new state is in place", "before the old state is gone"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,8 +19,8 @@ from ..writing import whole_file
 from .checks import check_runs, check_sizes, limited
 from .clues import Clues
 from .families import ARCHITECTURES, recognise
-from .metadata import KEY, RECORD, from_metadata, from_tensor, to_metadata
-from .quantised import multiplied_out
+from .metadata import KEY, RECORD, from_metadata, from_tensor, to_metadata, to_tensor
+from .quantised import in_int8, multiplied_out
 from .source import find
 from .spec import ModelSpec
 
@@ -136,13 +137,29 @@ def build(spec: ModelSpec, backend: Backend = TORCH) -> nn.Module:
 
 
 def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a safetensors file with metadata; the file appears whole or not at all, then OSError says why."""
+    """Writes a safetensors file with metadata, in int8 with one scale for each row of a matrix; the file appears whole
+    or not at all, then OSError says why."""
+    if dtype is torch.int8:
+        state, dtype = in_int8(state), None
     tensors = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().cpu()
         for name, value in state.items()
     }
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=to_metadata(spec))
+
+
+def describe(path: Path, spec: ModelSpec) -> None:
+    """Writes into a safetensors file what it is, in place of what it said before. Its tensors stay as they are, in
+    whatever precision and beside whatever else; OSError if it cannot be written."""
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, of a file that is no dictionary
+        metadata = file.metadata() or {}
+    for key in tensors:
+        if key.endswith(RECORD):  # what a host saved says it here
+            tensors[key] = to_tensor(spec)
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata | to_metadata(spec))
 
 
 def _matching(tensors: Mapping[str, Stored], spec: ModelSpec, network: nn.Module) -> dict[str, Stored]:

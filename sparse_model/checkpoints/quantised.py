@@ -1,14 +1,17 @@
 """Weights that are stored as small numbers times a scale, in the forms that circulate.
 
-A tensor with one scale for all of it is multiplied out when it is read; everything finer is refused by name.
+A tensor with one scale for all of it, or one for each of its rows, is multiplied out when it is read; everything finer
+is refused by name.
 `X.scale_weight` beside a tensor `scaled_fp8` is ComfyUI's older form, `X.weight_scale` with `X.comfy_quant` (or the
 file's `_quantization_metadata`) its newer one; `__prx_internal__.fp8_scale.X.weight` is that of PRXPixel's fp8 files.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..files import FileError
 from ..tensors import Contents, Stored
@@ -51,6 +54,22 @@ def multiplied_out(contents: Contents) -> dict[str, Stored]:
     return tensors
 
 
+def in_int8(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every matrix of a state as whole numbers from -127 to 127 with one scale for each row, in ComfyUI's newer form;
+    what is no matrix in half precision."""
+    record = torch.tensor(list(json.dumps({"format": "int8_tensorwise"}).encode()), dtype=torch.uint8)
+    stored: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not (key.endswith(".weight") and value.ndim == 2 and value.is_floating_point()):
+            stored[key] = value.half() if value.is_floating_point() else value
+            continue
+        layer, value = key.removesuffix(".weight"), value.float()
+        scale = value.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        stored[key] = (value / scale).round().to(torch.int8)
+        stored |= {f"{layer}.weight_scale": scale, f"{layer}.comfy_quant": record.clone()}
+    return stored
+
+
 def _scaled_by(key: str) -> str | None:
     """The key of the tensor that a tensor of this key scales; None if it is no scale."""
     if key.startswith(PRX):
@@ -59,18 +78,20 @@ def _scaled_by(key: str) -> str | None:
 
 
 def _product(key: str, weight: Stored, scale: Stored, name: str | None) -> Stored:
-    if scale.count != 1:
+    by_row = len(weight.shape) == 2 and scale.shape in ((weight.shape[0],), (weight.shape[0], 1))
+    if scale.count != 1 and not by_row:
         raise FileError(
             f"{key} is quantised with {scale.count} scales, which are not read; use a file with one scale for each "
-            "tensor, or fp16 or bf16."
+            "tensor or row, or fp16 or bf16."
         )
     dtype = FORMATS[name] if name else weight.dtype
     fits = weight.dtype in (dtype, torch.uint8) and (name or weight.dtype.is_floating_point)
     if not fits or weight.dtype.itemsize != 1:
         raise FileError(f"{key} has a scale but holds numbers of the type {_name(weight.dtype)}.")
 
-    def get() -> torch.Tensor:
-        return weight.get().view(dtype).float() * scale.get().float().reshape(())
+    def get() -> Tensor:
+        factor = scale.get().float()
+        return weight.get().view(dtype).float() * (factor.reshape(()) if scale.count == 1 else factor.reshape(-1, 1))
 
     return Stored(weight.shape, WORKING, get)
 

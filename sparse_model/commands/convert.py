@@ -17,7 +17,11 @@ def add_parser(commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=Path, help=".pt, .pth, .ckpt, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="default: as in the source")
+    parser.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16", "int8"],
+        help="int8: matrices in 8 bits with a scale for each row; default: as in the source, 8 bits with scales as "
+        "bfloat16",
+    )  # fmt: skip
     parser.add_argument("--route", type=int, nargs=2, metavar=("START", "END"), help="the route it was trained with")
     parser.add_argument(
         "--ratio", type=float, default=0.5, help="sparsity rate of that route in training (%(default)s)"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checkpoints.checkpoint import read, save
+from ..checkpoints.checkpoint import describe, open_checkpoint
 from ..checkpoints.spec import Setting
 from ..cost import step_cost
 from ..method.guidance import RULES
@@ -57,9 +57,10 @@ def calibrate(sweep: Sweep, checkpoint: Path, budgets: Sequence[float]) -> Sched
     best, steps = plans[budgets[0]].schedule, sweep.sizes.steps
     won = winners(sweep, plans) if len(plans) > 1 else {}
     if sweep.bench.accelerator.is_main_process:
-        spec, state = read(checkpoint)
+        with open_checkpoint(checkpoint) as opened:
+            spec = opened.spec
         kept = tuple(Setting(f"{budget:g} of CFG", plan.schedule, steps) for budget, plan in won.items())
-        save(state, replace(spec, schedule=best, steps=steps, settings=kept or spec.settings), checkpoint)
+        describe(checkpoint, replace(spec, schedule=best, steps=steps, settings=kept or spec.settings))
         for budget, plan in plans.items():
             words = f"{budget:g} of CFG: {plan.schedule} at {relative_cost(sweep, plan):.3f} of CFG's cost"
             print(f"{checkpoint}: {words}{', offered by this name' * (budget in won)}")

@@ -1,12 +1,18 @@
-"""Weights with scales: read where one scale serves a tensor, refused by name where it is finer, never ignored."""
+"""Weights with scales: read where one scale serves a tensor or a row, refused by name where it is finer, never ignored;
+written with a scale for each row."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from sparse_model.checkpoints.checkpoint import CheckpointError, load, open_checkpoint, read
+from sparse_model.checkpoints.checkpoint import CheckpointError, describe, load, open_checkpoint, read, save
+from sparse_model.checkpoints.metadata import RECORD, to_tensor
+from sparse_model.checkpoints.quantised import in_int8
+from sparse_model.method.schedule import constant
 from sparse_model.networks.prx import PRX, PRXConfig
 
 CONFIG = PRXConfig(width=32, depth=8, heads=2, mlp_ratio=2.0, text_width=12)
@@ -18,13 +24,13 @@ def state():
     return {key: torch.randn_like(value) for key, value in PRX(CONFIG).state_dict().items()}
 
 
-def quantised(state: dict, layers: list[str], dtype: torch.dtype) -> tuple[dict, dict, dict]:
+def quantised(state: dict, layers: list[str], dtype: torch.dtype, by_row: bool = False) -> tuple[dict, dict, dict]:
     """The weights of `layers` as small numbers, their scales by layer, and what the file as a whole stands for."""
     small, scales, meant = dict(state), {}, dict(state)
     for layer in layers:
         weight = state[f"{layer}.weight"]
         largest = 127 if dtype is torch.int8 else torch.finfo(dtype).max
-        scales[layer] = weight.abs().max() / largest
+        scales[layer] = (weight.abs().amax(1, keepdim=True) if by_row else weight.abs().max()) / largest
         exact = weight / scales[layer]
         small[f"{layer}.weight"] = (exact.round() if dtype is torch.int8 else exact).to(dtype)
         meant[f"{layer}.weight"] = small[f"{layer}.weight"].float() * scales[layer]
@@ -72,12 +78,13 @@ def write(path, tensors, scales, form, prefix=""):
     save_file({prefix + key: value for key, value in tensors.items()}, path, metadata)
 
 
+@pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_scales_are_multiplied_out(tmp_path, state, form, prefix):
-    if prefix and form == "PRXPixel":
-        pytest.skip("its keys have no prefix")
-    small, scales, meant = quantised(state, LAYERS, FORMS[form][1])
+def test_scales_are_multiplied_out(tmp_path, state, form, prefix, by_row):
+    if (prefix or by_row) and form == "PRXPixel":
+        pytest.skip("its keys have no prefix, its tensors one scale each")
+    small, scales, meant = quantised(state, LAYERS, FORMS[form][1], by_row)
     path = tmp_path / "prx.safetensors"
     write(path, small, scales, form, prefix)
     network, spec = load(path)
@@ -86,6 +93,47 @@ def test_scales_are_multiplied_out(tmp_path, state, form, prefix):
     assert spec.text.width == 12
     with open_checkpoint(path) as checkpoint:  # in memory they take the precision that such files were made for
         assert checkpoint.tensors[f"{LAYERS[0]}.weight"].dtype is torch.bfloat16
+
+
+def test_written_in_int8(tmp_path, state):
+    state["blocks.0.gate_proj.weight"][3] = 0  # a row without a scale of its own
+    spec, _ = read(_saved(state, tmp_path / "prx.safetensors"))
+    save(state, spec, tmp_path / "small.safetensors", torch.int8)
+    again, values = read(tmp_path / "small.safetensors")
+    assert again == replace(spec, note="") and values.keys() == state.keys()
+    for key, value in state.items():
+        step = value.abs().amax(-1, keepdim=True) / 127 if value.ndim == 2 else value.abs().max() / 1024
+        assert ((values[key].float() - value).abs() <= 0.51 * step + value.abs() / 256).all(), key
+    assert not values["blocks.0.gate_proj.weight"][3].any()
+    stored = load_file(tmp_path / "small.safetensors")
+    matrices = [key for key, value in state.items() if value.ndim == 2 and key.endswith(".weight")]
+    assert len(matrices) > 20 and all(stored[key].dtype is torch.int8 for key in matrices)
+    assert stored["blocks.0.gate_proj.weight_scale"].shape == (64, 1)
+    record = bytes(stored["blocks.0.gate_proj.comfy_quant"].tolist())
+    assert json.loads(record) == {"format": "int8_tensorwise"}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_described_anew_the_tensors_stay_as_they_are(tmp_path, state, prefix):
+    """Calibration writes what it found into files of any precision, and beside whatever a host saved with them."""
+    path = tmp_path / "prx.safetensors"
+    spec, _ = read(_saved(state, path))
+    stored = {prefix + key: value for key, value in in_int8(state).items()}
+    if prefix:
+        stored |= {prefix + RECORD: to_tensor(spec), "first_stage_model.weight": torch.ones(2)}
+    save_file(stored, path, {"from": "elsewhere"})
+    described = replace(spec, steps=7, schedule=constant(0, 0.5, 2), note="")
+    describe(path, described)
+    after = load_file(path)
+    assert all(torch.equal(after[key], value) for key, value in stored.items() if not key.endswith(RECORD))
+    assert after.keys() == stored.keys() and read(path)[0] == described
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["from"] == "elsewhere"
+
+
+def _saved(state, path):
+    save_file(state, path)
+    return path
 
 
 def test_the_single_file_of_prxpixel_says_its_schedule(tmp_path, state):
@@ -103,8 +151,8 @@ def without_weight(small, scales):
     return {**small, **older(scales)}
 
 
-def per_channel(small, scales):
-    return {**small, **newer(scales), "blocks.0.gate_proj.weight_scale": torch.ones(64, 1)}
+def finer_than_rows(small, scales):
+    return {**small, **newer(scales), "blocks.0.gate_proj.weight_scale": torch.ones(64, 2)}
 
 
 def of_whole_weights(small, scales):
@@ -119,7 +167,7 @@ def without_scale(small, scales):
 
 REFUSED = {
     without_weight: "is a scale, but its tensor blocks.0.gate_proj.weight is not in the file",
-    per_channel: "blocks.0.gate_proj.weight is quantised with 64 scales, which are not read",
+    finer_than_rows: "blocks.0.gate_proj.weight is quantised with 128 scales, which are not read",
     of_whole_weights: "blocks.0.gate_proj.weight has a scale but holds numbers of the type float32",
     without_scale: r"blocks.0.gate_proj.weight is quantised \(float8_e4m3fn\) but lacks its scale",
     lambda small, scales: {**small, **newer(scales, "nvfp4")}: r"a form that is not read \(nvfp4\)",

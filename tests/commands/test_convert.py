@@ -34,6 +34,17 @@ def test_a_published_file_becomes_safetensors_with_its_record(tmp_path, name):
     load(target)
 
 
+def test_in_8_bits(tmp_path):
+    name = "sprint_XL_imagenet256.safetensors"
+    write_published(tmp_path / name, FILES[name])
+    for dtype in ("float16", "int8"):
+        assert main(["convert", str(tmp_path / name), str(tmp_path / f"{dtype}.safetensors"), "--dtype", dtype]) == 0
+    (spec, half), (other, small) = (read(tmp_path / f"{dtype}.safetensors") for dtype in ("float16", "int8"))
+    assert spec == other and small.keys() == half.keys()
+    for key, value in half.items():
+        assert (small[key].float() - value.float()).norm() <= 0.02 * value.float().norm(), key
+
+
 @pytest.mark.parametrize("form", ["ckpt", "compiled", "shards"])
 def test_other_forms(tmp_path, form):
     """A trainer's .ckpt, keys of a compiled network, and shards with an index give the same file."""

@@ -204,7 +204,7 @@ class Run:
         self.ema.update(self.accelerator.unwrap_model(self.network), self.step, self.config.ema)
         return loss.item() if self.step % 20 == 0 else math.nan
 
-    def report(self, record: dict[str, float]) -> None:
+    def report(self, record: dict[str, float | None]) -> None:
         """The record with the validation losses into log.jsonl, a sample grid, and the averaged weights so far."""
         if not self.accelerator.is_main_process:
             return
@@ -253,13 +253,13 @@ def train(
         temporary.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
-    mean = math.nan
+    mean = None
     with bar, stop_signals() as stopping:
         while run.step < config.steps and not run.agreed(bool(stopping) or time.monotonic() - started >= 60 * minutes):
             loss = run.train_step()
             bar.update()
             if math.isfinite(loss):
-                mean = loss if math.isnan(mean) else 0.9 * mean + 0.1 * loss
+                mean = loss if mean is None else 0.9 * mean + 0.1 * loss
                 bar.set_postfix(loss=f"{mean:.4f}")
             if run.step == config.early:
                 run.export(EARLY)

@@ -1,5 +1,6 @@
 """Calibration: the best schedule that a budget allows, written into the checkpoint that it was found for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,15 +87,15 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
 
     Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
     Optuna, from the same ranges for every rule. OverBudget if no schedule costs so little. Schedules whose
-    pictures show less of what was asked than without guidance are passed over: with a masked model the lowest distance
-    of all belongs to oversaturated pictures.
+    pictures show less of what was asked than without guidance, by more than chance, are passed over: with a masked
+    model the lowest distance of all belongs to oversaturated pictures.
     """
     try:
         import optuna
     except ImportError as error:
         raise ValueError("calibration needs the package optuna: pip install -r requirements-evaluate.txt") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    asked = sweep.search("unguided", UNGUIDED)["consistency"]
+    least = no_less_than(sweep.search("unguided", UNGUIDED)["consistency"], sweep.sizes.search)
     trials = sweep.sizes.trials
     # every process asks a study of its own, with the same seed and the same answers
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(trials // 3, 1)))
@@ -109,12 +110,18 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
             continue
         refused = 0
         row = found[plan] = sweep.search(rule, plan.schedule, PLAN, plan.cfg)
-        trial.set_constraint("shows less than no guidance", asked - row["consistency"])
+        trial.set_constraint("shows less than no guidance", least - row["consistency"])
         study.tell(trial, row["frechet"])
     if not found:
         raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
-    faithful = [plan for plan, row in found.items() if row["consistency"] >= asked]
+    faithful = [plan for plan, row in found.items() if row["consistency"] >= least]
     return min(faithful or found, key=lambda plan: found[plan]["frechet"])
+
+
+def no_less_than(consistency: float, samples: int) -> float:
+    """What a mean of so many samples may be by chance if it is truly this one: two standard errors of a difference,
+    of the widest distribution between 0 and 1 that has this mean."""
+    return consistency - 2 * math.sqrt(2 * consistency * (1 - consistency) / samples)
 
 
 def suggest(trial, rule: str, sparsity: Sparsity) -> Plan | None:

@@ -62,14 +62,14 @@ def run(options: argparse.Namespace) -> None:
     for part in parts:
         PLANS[part](seen)
         for sweep in list(sweeps.values())[1:]:
-            transfer(sweep, seen.results.rows)
+            transfer(sweep, seen.rows)
             if part == "moves":
                 PLANS[part](sweep)
     if seen.bench.accelerator.is_main_process:
         for name, sweep in sweeps.items():
-            write_plots(sweep.results.rows, options.out / name)
-            (options.out / name / "verdicts.md").write_text(report(sweep.results.rows) + "\n", encoding="utf-8")
-            print(f"\n{name} labels\n{report(sweep.results.rows)}")
+            write_plots(sweep.rows, options.out / name)
+            (options.out / name / "verdicts.md").write_text(report(sweep.rows) + "\n", encoding="utf-8")
+            print(f"\n{name} labels\n{report(sweep.rows)}")
 
 
 def _say(seconds: dict[str, tuple[float, float]], both: bool) -> None:

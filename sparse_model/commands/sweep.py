@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> None:
     if options.budget is not None:
         calibrate(sweep, options.checkpoint, options.budget)
     if options.plots and bench.accelerator.is_main_process:
-        for path in write_plots(sweep.results.rows, options.plots):
+        for path in write_plots(sweep.rows, options.plots):
             print(path)
-        rows = [row for row in sweep.results.rows if measured(row)]
+        rows = [row for row in sweep.rows if measured(row)]
         if any(row["plan"] == "compare" for row in rows):
             picture = picture_grid(bench, rows)
             with whole_file(options.plots / "pictures.png") as temporary:

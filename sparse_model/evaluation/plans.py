@@ -105,7 +105,7 @@ def methods(sweep: Sweep) -> dict[str, Callable[[float], Schedule]]:
 def operating_points(sweep: Sweep, cfg: float) -> dict[str, Callable[[float], Schedule]]:
     """SG's pairs of gamma by name, from the map; `cfg` is the Frechet distance of CFG's best."""
     maps(sweep)
-    rows = [row for row in sweep.results.rows if row["plan"] == "map"]
+    rows = [row for row in sweep.rows if row["plan"] == "map"]
     limits = {
         "best": rows,
         "equal cost": [row for row in rows if row["cost"] <= 0.5],  # one of CFG's two dense branches

@@ -222,6 +222,6 @@ def table(rows: list[Row], plan: str) -> str:
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
             f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
-            f"{first['cost']:.2f} |" + (f" {seconds[first['key']]:.3f} |" if timed else "")
+            f"{first['cost']:.2f} |" + (f" {seconds.get(first['key'], math.nan):.3f} |" if timed else "")
         )
     return "\n".join(lines)

@@ -42,7 +42,7 @@ def speed(sweep: Sweep) -> None:
 def seconds(sweep: Sweep) -> None:
     """The seconds per picture of every method of the plan SPEED, in turns, unless all of them have a row."""
     rows: dict[str, dict] = {}
-    for row in sweep.results.rows:
+    for row in sweep.rows:
         if row["plan"] == SPEED:
             rows.setdefault(row["method"], row)  # of the first seed, whose key tables look for
     if all(sweep.results.find(row["key"], SECONDS) for row in rows.values()):

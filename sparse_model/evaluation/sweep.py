@@ -31,16 +31,26 @@ class Sizes:
 class Sweep:
     """Measures cells, each once: one that the results have is not measured again."""
 
-    def __init__(self, bench: Bench, results: Results, sizes: Sizes = Sizes()):
+    def __init__(
+        self, bench: Bench, results: Results, sizes: Sizes = Sizes(), asked: dict[str, set[str]] | None = None
+    ):
         self.bench, self.results, self.sizes = bench, results, sizes
+        self.asked = {} if asked is None else asked  # the keys of every plan's cells so far
 
     def at(self, steps: int) -> "Sweep":
         """The same for pictures of so many steps."""
-        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps))
+        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps), self.asked)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows that count: of plans that were run, the cells that they asked for. What a search of another size
+        chose stays in the file and out of the tables."""
+        return [row for row in self.results.rows if row["key"] in self.asked.get(row["plan"], {row["key"]})]
 
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell, measured now or found; `plan` says what it is for."""
         key = self.bench.key(cell)
+        self.asked.setdefault(plan, set()).add(key)
         row = _complete(self.results.find(key, plan))
         if row is None:
             row = _complete(self.results.find(key)) or self.bench.measure(cell)

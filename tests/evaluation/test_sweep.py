@@ -185,6 +185,16 @@ def _plain(schedule):
     return schedule_to_dict(schedule)
 
 
+def test_what_an_earlier_search_chose_is_left_out(sweep):
+    """One method, settings of a longer search: the tables show those alone, and the file keeps both."""
+    sweep().final("rules", "SG", constant(0, 0.5, 2))
+    again = sweep()
+    assert len(again.rows) == TINY.seeds  # of plans that were not run here all rows count
+    again.at(3).final("rules", "SG", constant(0, 0.5, 3))
+    assert {plots.constant_of(row, "omega") for row in again.rows} == {3}
+    assert len(again.results.rows) == 2 * TINY.seeds
+
+
 def test_as_little_as_chance_may_show():
     """The bound is twice the standard error of a difference of two means of values that are 0 or 1."""
     values = (torch.rand(4000, 2, 500, generator=torch.Generator().manual_seed(0)) < 0.3).double().mean(2)

@@ -106,10 +106,10 @@ CONFIGS: dict[str, TrainConfig] = {
         word_drop=0.1,
         augmentation=Augmentation(mirror=0.5, scale=0.15, shift=0.1, hue=0.1, saturation=0.1),
         batch=64,
-        steps=2_400,
-        decay=800,
+        steps=12_000,
+        decay=3_000,
         ema=0.998,
-        early=150,
+        early=1_200,
         held_out=340,
     ),
     # 256 tokens, every emoji of the five sets: for one GPU with bfloat16

@@ -265,7 +265,7 @@ def train(
                 run.export(EARLY)
             if run.step % every == 0 or run.step == config.steps:
                 run.checkpoint()
-                speed = (run.step - first) * config.batch / (time.monotonic() - started)
+                speed = (run.step - first) * config.batch * run.accelerator.num_processes / (time.monotonic() - started)
                 run.report({"step": run.step, "loss": mean, "pictures/s": speed})
         run.checkpoint()
         run.export(EXPORT)

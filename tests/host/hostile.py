@@ -141,7 +141,7 @@ def plans() -> list[str]:
     with mock.patch.dict(sys.modules, {"server": types.SimpleNamespace(PromptServer=None)}):
         plan = part("nodes.editor").plan
     nonsense = [None, True, -1, 1e308, "x", "\ud800", [], {}, {"rule": []}, {"rule": "SG"}, "../../etc/passwd", "a\0b"]
-    known = {"preset": "from the model", "values": {}, "model_name": "icons-32.safetensors", "scale": 0}
+    known = {"preset": "from the model", "values": {}, "model_name": "icons-32-patch4.safetensors", "scale": 0}
     asked = [{**known, key: value} for key in known for value in [*nonsense, math.nan, math.inf]]
     values = {"preset": "custom", "rule": "SG", "start_percent": 0.0, "end_percent": 1.0, "selection": "exact"}
     for name in ("gamma_strong", "gamma_weak", "omega"):

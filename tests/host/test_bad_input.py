@@ -187,7 +187,7 @@ def auxiliary_on_a_stock_sampler() -> Graph:
 
 def foreign_condition() -> Graph:
     graph, model, _, latent = base()
-    other, _ = graph.labels(graph.model("icons-32.safetensors"), "")
+    other, _ = graph.labels(graph.model("icons-32-masked.safetensors"), "")
     return end(graph, model, other, latent)
 
 

@@ -13,7 +13,7 @@ from published_text import write_flux_vae, write_nitro, write_prx, write_prxpixe
 
 API = sorted((REPOSITORY / "workflows" / "api").glob("*.json"))
 NAMES = [path.stem for path in API]
-BUNDLED = [path for path in API if "icons-32" in path.read_text()]
+BUNDLED = [path for path in API if "icons-" in path.read_text()]
 HOSTED = [path for path in API if "TokenRoute" in path.read_text() or "SparseGuidanceSimple" in path.read_text()]
 PUBLISHED = [path for path in API if path not in BUNDLED + HOSTED]
 GUESTS = {"36 Motif-Video, video from text": "Motif"}

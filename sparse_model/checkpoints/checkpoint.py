@@ -137,8 +137,8 @@ def build(spec: ModelSpec, backend: Backend = TORCH) -> nn.Module:
 
 
 def save(state: Mapping[str, Tensor], spec: ModelSpec, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a safetensors file with metadata, in int8 with one scale for each row of a matrix; the file appears whole
-    or not at all, then OSError says why."""
+    """Writes a safetensors file with metadata, floating point in `dtype` if one is given (of int8, matrices alone, with
+    a scale for each row); the file appears whole or not at all, then OSError says why."""
     if dtype is torch.int8:
         state, dtype = in_int8(state), None
     tensors = {

@@ -64,7 +64,7 @@ def in_int8(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             stored[key] = value.half() if value.is_floating_point() else value
             continue
         layer, value = key.removesuffix(".weight"), value.float()
-        scale = value.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        scale = (value.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
         stored[key] = (value / scale).round().to(torch.int8)
         stored |= {f"{layer}.weight_scale": scale, f"{layer}.comfy_quant": record.clone()}
     return stored

@@ -26,15 +26,15 @@ def transfer(sweep: Sweep, rows: Iterable[dict[str, Any]]) -> None:
     """Measures the final cells of another label set under the same names: settings are chosen there, judged here. The
     seconds of a method are the same for any labels."""
     rows = list(rows)
-    keys = {}
+    keys = {}  # of the cells of SPEED there, and here
     for row in rows:
         if row["plan"] in TRANSFERRED:
             found = sweep.cell(row["plan"], cell_of(row))
             if row["plan"] == SPEED:
-                keys.setdefault(row["method"], found["key"])
+                keys[row["key"]] = found["key"]
     for row in rows:
-        if row["plan"] == SECONDS and row["method"] in keys and not sweep.results.find(keys[row["method"]], SECONDS):
-            sweep.results.add({**row, "key": keys[row["method"]]}, write=sweep.bench.accelerator.is_main_process)
+        if row["plan"] == SECONDS and (key := keys.get(row["key"])) and not sweep.results.find(key, SECONDS):
+            sweep.results.add({**row, "key": key}, write=sweep.bench.accelerator.is_main_process)
 
 
 class Forecast(Sweep):

@@ -204,6 +204,10 @@ PLOTS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
 }
 
 
+def _time(seconds: float | None) -> str:
+    return "n/a" if seconds is None else f"{seconds:.3f}"
+
+
 def table(rows: list[Row], plan: str) -> str:
     """A Markdown table of one plan's cells: mean and standard deviation over seeds; n/a for a figure that a row from
     before it was added lacks. Methods whose time was measured have a column for it."""
@@ -222,6 +226,6 @@ def table(rows: list[Row], plan: str) -> str:
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
             f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
-            f"{first['cost']:.2f} |" + (f" {seconds.get(first['key'], math.nan):.3f} |" if timed else "")
+            f"{first['cost']:.2f} |" + (f" {_time(seconds.get(first['key']))} |" if timed else "")
         )
     return "\n".join(lines)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from sparse_model.__main__ import main
-from sparse_model.evaluation.evidence import PARTS, Forecast
+from sparse_model.evaluation import plots
+from sparse_model.evaluation.evidence import PARTS, Forecast, transfer
 from sparse_model.evaluation.features import LITE0, LITE2
 from sparse_model.evaluation.measure import QUALITY, Bench
 from sparse_model.evaluation.plans import rules
@@ -13,6 +14,7 @@ from sparse_model.evaluation.results import Results
 from sparse_model.evaluation.speed import SECONDS, SPEED, THRESHOLDS, cell_of
 from sparse_model.evaluation.sweep import Sizes, Sweep
 from sparse_model.evaluation.verdicts import CLAIMS, FAILS, HOLDS, IN_PART, UNKNOWN, judge, verdicts
+from sparse_model.method.schedule import constant
 from sparse_model.training.config import CONFIGS
 
 
@@ -97,6 +99,19 @@ def test_a_forecast_measures_nothing_and_counts_what_is_missing(bench, tmp_path)
 def test_unknown_parts_are_refused(run, capsys):
     assert run("everything") == 2
     assert f"there is no part 'everything'; use {', '.join(PARTS)}." in capsys.readouterr().err
+
+
+def test_held_out_labels_take_the_seconds_of_the_cell_itself(bench, tmp_path):
+    """Not those of a schedule that an earlier search chose for the same method."""
+    found, sizes = bench(), Sizes(search=8, final=8, seeds=1, steps=2)
+    seen, held = (Sweep(found, Results(tmp_path / f"{name}.jsonl", found.digest), sizes) for name in ("a", "b"))
+    (row,) = seen.final(SPEED, "SG, 2 steps", constant(0, 0.5, 2))
+    for key, value in (("of another", 9.0), (row["key"], 1.0)):
+        seen.results.add({"key": key, "plan": SECONDS, "method": "SG, 2 steps", "seconds": value})
+    transfer(held, seen.rows)
+    assert [row["seconds"] for row in held.rows if row["plan"] == SECONDS] == [1.0]
+    held.results.add({**row, "key": "untimed", "method": "SG, 9 steps"})
+    assert plots.table(held.results.rows, SPEED).splitlines()[-1].endswith("| n/a |")
 
 
 def test_a_cell_comes_back_from_its_row(bench):

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sparse_model.__main__ import main
-from sparse_model.checkpoints.checkpoint import read
+from sparse_model.checkpoints.checkpoint import read, save
 from sparse_model.checkpoints.metadata import schedule_to_dict
 from sparse_model.evaluation import plots
 from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, no_less_than, relative_cost
@@ -141,9 +142,13 @@ def test_a_dense_model_is_compared_without_sparse_guidance(sweep, checkpoint, mo
 
 def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
     path = checkpoint()
+    spec, state = read(path)
+    save(state, spec, path, torch.int8)
+    stored = load_file(path)
     one = sweep(path=path)
     before, weights = read(path)
     best = calibrate(one, path, [0.5])
+    assert all(torch.equal(value, stored[name]) for name, value in load_file(path).items())  # 8 bits stay 8 bits
     rows = [row for row in one.results.rows if row["plan"] == "calibrate"]
     assert len(rows) == 3 and all(row["cost"] <= 0.5 for row in rows)
     assert relative_cost(one, Plan(best)) <= 0.5

@@ -30,14 +30,15 @@ class Augmentation:
 
 def augment(x: Tensor, mirrors: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """x [B, C, H, W] in [-1, 1], white 1; mirrors [B] bool, whether a picture may be mirrored -> like x."""
-    draws = torch.rand(7, len(x), generator=generator)  # always as many, so that settings do not disturb one another
+    draws = torch.rand(
+        7, len(x), generator=generator, device=x.device
+    )  # always as many, so that settings do not disturb one another
     mirrored = mirrors & (draws[0] < settings.mirror)
     if settings.mirror:
         x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
     if settings.scale:
-        smaller = draws[1] < 0.5
-        x = x.clone()
-        x[smaller] = shrink(x[smaller], 1 - settings.scale * draws[2, smaller])
+        smaller = (draws[1] < 0.5).view(-1, 1, 1, 1)
+        x = torch.where(smaller, shrink(x, 1 - settings.scale * draws[2]), x)
     if settings.shift:
         x = shift(x, 2 * draws[3:5] - 1, settings.shift)
     if (settings.hue or settings.saturation) and x.shape[1] == 3:
@@ -47,7 +48,7 @@ def augment(x: Tensor, mirrors: Tensor, settings: Augmentation, generator: torch
 
 def shrink(x: Tensor, size: Tensor) -> Tensor:
     """x [B, C, H, W] drawn `size` [B] <= 1 times as large in the middle of a white page."""
-    matrix = torch.zeros(len(x), 2, 3)
+    matrix = x.new_zeros(len(x), 2, 3)
     matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / size
     places = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return (F.grid_sample(x - 1, places, mode="bicubic", align_corners=False) + 1).clamp(-1, 1)
@@ -65,15 +66,15 @@ def shift(x: Tensor, fractions: Tensor, most: float) -> Tensor:
         room = torch.where(part < 0, before, after).clamp(max=math.floor(most * side))
         moved = (part.abs() * (room + 1)).floor().minimum(room) * part.sign()
         # what rolls out at one edge and in at the other is white
-        source = (torch.arange(side) - moved.long().unsqueeze(1)) % side  # [B, side]
+        source = (torch.arange(side, device=x.device) - moved.long().unsqueeze(1)) % side  # [B, side]
         x = x.gather(axis, source.view(len(x), 1, *((side, 1) if axis == 2 else (1, side))).expand_as(x))
     return x
 
 
 def recolour(x: Tensor, angle: Tensor, saturation: Tensor) -> Tensor:
     """Colours of x [B, 3, H, W] turned by angle [B] radians around the grey axis, away from it times saturation [B]."""
-    grey = torch.full((3, 3), 1 / 3)
     turn = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5  # cross product with grey
-    around = torch.cos(angle).view(-1, 1, 1) * (torch.eye(3) - grey) + torch.sin(angle).view(-1, 1, 1) * turn
+    grey, turn, one = (matrix.to(x.device) for matrix in (torch.full((3, 3), 1 / 3), turn, torch.eye(3)))
+    around = torch.cos(angle).view(-1, 1, 1) * (one - grey) + torch.sin(angle).view(-1, 1, 1) * turn
     matrix = grey + saturation.view(-1, 1, 1) * around  # [B, 3, 3]
     return (matrix @ x.flatten(2)).view_as(x).clamp(-1, 1)

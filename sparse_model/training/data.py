@@ -1,7 +1,8 @@
 """Training pictures in memory: a packed .npz, or any folder of images in class subfolders."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +42,37 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device) -> "Pictures":
+        """The same in the memory of a device."""
+        tensors = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **tensors)
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
     def pixels(self, index: Tensor) -> Tensor:
         """[B] -> [B, C, H, W] float in [-1, 1]."""
         return self.images[index].permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def weights(self, index: Tensor) -> Tensor:
         """[B] -> label weights [B, classes]: 1 for every label that the picture carries."""
-        first, count = self.offsets[index], self.offsets[index + 1] - self.offsets[index]
-        rows = torch.repeat_interleave(torch.arange(len(index)), count)
-        within = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
-        y = torch.zeros(len(index), len(self.label_names))
-        y[rows, self.labels[first[rows] + within].long()] = 1
-        return y
+        y = torch.zeros(len(index), len(self.label_names) + 1, device=self.device)
+        return y.scatter_(1, self._table[index], 1)[:, :-1]
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """The labels of every picture in a row, filled up with a number beyond them [N, most]."""
+        counts = self.offsets.diff()
+        place = torch.arange(int(counts.max()), device=self.device)
+        there = place < counts[:, None]
+        table = torch.full(there.shape, len(self.label_names), device=self.device)
+        table[there] = self.labels.long()  # row by row, as they lie
+        return table
 
     def mirrors(self, index: Tensor) -> Tensor:
         """[B] -> [B] bool: whether a picture may be mirrored."""
-        return torch.ones(len(index), dtype=torch.bool) if self.symmetric is None else self.symmetric[index]
+        return torch.ones_like(index, dtype=torch.bool) if self.symmetric is None else self.symmetric[index]
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Indices for (training, validation), fresh pictures first: a fixed random `held_out` of these are kept for

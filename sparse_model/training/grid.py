@@ -26,7 +26,7 @@ def save_grid(network: nn.Module, spec: ModelSpec, pictures: Pictures, index: to
     device = next(network.parameters()).device
     denoiser = Denoiser(network, spec.prediction)
     y, shape = pictures.weights(index).to(device), tuple(pictures.pixels(index[:1]).shape[1:])
-    rows = {"real": pictures.pixels(index)}
+    rows = {"real": pictures.pixels(index).cpu()}
     for name, schedule in ROWS.items():
         rows[name] = sample(denoiser, y, schedule, shape=shape, steps=25).float().cpu()
     with whole_file(path) as temporary:

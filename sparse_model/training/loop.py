@@ -90,8 +90,10 @@ class Run:
 
     def __init__(self, config: TrainConfig, pictures: Pictures, out: Path):
         self.accelerator = Accelerator(mixed_precision=config.precision)
-        self.config, self.pictures, self.out = config, pictures, out
-        self.train_index, self.held_out = pictures.split(config.held_out, config.seed)
+        self.config, self.out = config, out
+        self.pictures = pictures.to(self.accelerator.device) if self._fit(pictures) else pictures
+        split = pictures.split(config.held_out, config.seed)
+        self.train_index, self.held_out = (index.to(self.pictures.device) for index in split)
         self.spec = spec_of(config, pictures)
         torch.manual_seed(config.seed)
         on_cpu = self.accelerator.device.type == "cpu"
@@ -107,6 +109,12 @@ class Run:
                     module.compile(dynamic=False)
         self.network, *self.optimizers = self.accelerator.prepare(network, *optimizers(network, config))
         self.step = 0
+
+    def _fit(self, pictures: Pictures) -> bool:
+        """Whether they take no more than a quarter of what is free of the GPU's memory."""
+        if self.accelerator.device.type != "cuda":
+            return False
+        return 4 * pictures.images.nbytes <= torch.cuda.mem_get_info(self.accelerator.device)[0]
 
     @property
     def state(self) -> Path:
@@ -162,16 +170,18 @@ class Run:
             save(self.ema.network.state_dict(), self.spec, self.out / name, torch.float16)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(x, y, sigma, z) of a step: decided by (seed, step, process) alone, so a resumed run repeats it."""
-        config, rank = self.config, self.accelerator.process_index
-        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
-        chosen = self.train_index[torch.randint(len(self.train_index), (config.batch,), generator=generator)]
+        """(x, y, sigma, z) of a step: decided by (seed, step, process) and the device that the pictures are on, so a
+        resumed run repeats it."""
+        config, rank, device = self.config, self.accelerator.process_index, self.pictures.device
+        generator = torch.Generator(device).manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
+        drawn = {"generator": generator, "device": device}
+        chosen = self.train_index[torch.randint(len(self.train_index), (config.batch,), **drawn)]
         x, y = self.pictures.pixels(chosen), self.pictures.weights(chosen)
-        y *= torch.rand(config.batch, 1, generator=generator) >= config.label_drop
+        y *= torch.rand(config.batch, 1, **drawn) >= config.label_drop
         sigma = noise_levels(config.batch, config.noise_mean, config.noise_spread, generator)
-        z = torch.randn(x.shape, generator=generator)
+        z = torch.randn(x.shape, **drawn)
         if config.word_drop:
-            y *= torch.rand(y.shape, generator=generator) >= config.word_drop
+            y *= torch.rand(y.shape, **drawn) >= config.word_drop
         if config.augmentation != Augmentation():
             x = augment(x, self.pictures.mirrors(chosen), config.augmentation, generator)
         torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step

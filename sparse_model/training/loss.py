@@ -51,7 +51,7 @@ def masked_flow_loss(
 
 def noise_levels(batch: int, mean: float, spread: float, generator: torch.Generator) -> Tensor:
     """Logit-normal sigma [B] (arXiv 2403.03206): sigmoid of a normal of that mean and spread."""
-    return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
+    return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator, device=generator.device))
 
 
 def _noisy(x: Tensor, sigma: Tensor, z: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What all verbs share: parsing, and errors as one sentence."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -10,6 +11,8 @@ from .stopping import code_of, terminable
 
 LIMIT = 1000
 """Characters of an error: what files say of themselves, and what people type, has no end."""
+CLOSED_PIPE = 128 + 13
+"""The exit code that shells know from SIGPIPE."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +36,10 @@ def run_verb(verbs: Sequence[ModuleType], description: str, arguments: Sequence[
             options = parser.parse_args(arguments)
             parser.prog, left = f"{parser.prog} {options.command}", options.left
             options.run(options)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        return CLOSED_PIPE
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {printable(_sentence(error), LIMIT)}", file=sys.stderr)
         return 2

@@ -265,3 +265,12 @@ def test_the_module_runs_and_its_help_reads_well():
     assert result.returncode == 0
     for command in ("sample", "train", "convert", "inspect", "cost"):
         assert command in result.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error(checkpoint):
+    """As with `| head`: whoever reads the output closes it early."""
+    command = [sys.executable, "-m", "sparse_model", "inspect", str(checkpoint)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from ..checkpoints.spec import ModelSpec
 from ..training.config import CONFIGS
 from ..training.data import Pictures, load
-from .metrics import Real
+from .metrics import Real, exact
 
-BATCH = 50
+MOST = 8_000  # pictures; more would be compared for long and change figures little
+BATCHES = {"cpu": 50}  # pictures that a feature network takes at once
+BATCH = 500  # elsewhere
 
 
 @dataclass(frozen=True)
 class Reference:
-    """`real` has the features and labels, `second` those of another feature network; `digest` identifies the pictures
-    in results."""
+    """`real` has the features and labels, `second` those of another feature network, both where they are compared;
+    `digest` identifies the pictures in results."""
 
     real: Real
     second: Real
@@ -30,14 +32,14 @@ class Reference:
         over, so that samples have the labels that the reference has."""
         count = len(self.real.labels)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        return self.real.labels[order[index % count]]
+        return self.real.labels[order[index % count].to(self.real.labels.device)]
 
 
 def read_reference(
     path: Path, spec: ModelSpec, config: str, features: Sequence[nn.Module], held_out: bool = False
 ) -> Reference:
     """The pictures of a packed .npz that a training run of `config` sees (or those that it does not), or all of
-    FOLDER/class/*.
+    FOLDER/class/*; of more than MOST, that many, chosen at random and always the same.
 
     `features` are the two feature networks. Labels go by name. ValueError if the pictures' labels are not the model's.
     """
@@ -55,15 +57,20 @@ def read_reference(
             )
         pictures = load(path, spec.config.input_size, **CONFIGS[config].filters)
         index = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)[held_out]
+    if len(index) > MOST:
+        index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:MOST]]
     labels = _labels(pictures, index, spec, path)
     digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
-    return Reference(*(Real(extract(network, pictures, index), labels) for network in features), digest)
+    found = [extract(network, pictures, index) for network in features]
+    return Reference(*(Real(own, labels.to(own.device)) for own in found), digest)
 
 
 @torch.inference_mode()
 def extract(features: nn.Module, pictures: Pictures, index: Tensor) -> Tensor:
-    """Features [N, D] of pictures."""
-    return torch.cat([features(pictures.pixels(part)) for part in index.split(BATCH)])
+    """Features [N, D] of pictures, on the device of the network."""
+    device = next((parameter.device for parameter in features.parameters()), torch.device("cpu"))
+    batches = index.split(BATCHES.get(device.type, BATCH))
+    return torch.cat([features(pictures.pixels(part).to(device)) for part in batches]).to(exact(device))
 
 
 def _labels(pictures: Pictures, index: Tensor, spec: ModelSpec, path: Path) -> Tensor:

@@ -24,7 +24,7 @@ from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
 from ..method.tokens import TokenOrders
 from .caching import Cached
-from .features import LITE2, NAME, SIDE
+from .features import LITE2, NAME, SIDE, layout
 from .metrics import class_consistency, exact, frechet_distance, kernel_distance, neighbourhoods, relative_distance
 from .reference import Reference
 from .variants import Variant
@@ -108,7 +108,8 @@ class Bench:
         self.accelerator = Accelerator()
         torch.backends.cudnn.allow_tf32 = False  # features in the precision that a CPU has
         self.precision, self.batch = precision, batch
-        self.features = [network.to(self.accelerator.device) for network in features]
+        device = self.accelerator.device
+        self.features = [network.to(device, memory_format=layout(device)) for network in features]
         self.model, self.spec, self.digest = self._denoiser(checkpoint)
         if self.spec.latent != "pixels":
             raise CheckpointError(

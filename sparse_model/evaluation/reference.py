@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def read_reference(
             raise ValueError(
                 f"no training configuration is called '{config}'; name one by --config: {', '.join(CONFIGS)}."
             )
-        pictures = load(path, spec.config.input_size, **CONFIGS[config].filters)
+        pictures = _packed(path, spec.config.input_size, config)
         index = pictures.split(CONFIGS[config].held_out, CONFIGS[config].seed)[held_out]
     if len(index) > MOST:
         index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:MOST]]
@@ -63,6 +64,12 @@ def read_reference(
     digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
     found = [extract(network, pictures, index) for network in features]
     return Reference(*(Real(own, labels.to(own.device)) for own in found), digest)
+
+
+@lru_cache(maxsize=1)
+def _packed(path: Path, size: int, config: str) -> Pictures:
+    """Read once for the pictures that a training saw and for those that it did not."""
+    return load(path, size, **CONFIGS[config].filters)
 
 
 @torch.inference_mode()

@@ -29,7 +29,7 @@ from .metrics import class_consistency, exact, frechet_distance, kernel_distance
 from .reference import Reference
 from .variants import Variant
 
-UNGUIDED_KEPT, ORDERS_KEPT = 16, 16  # of so many seeds what many cells need is kept: 10 MB each
+KEPT = 16  # of so many seeds what many cells need is kept: 10 MB each
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
 LOOKS, LOOKED_AT = 10, 32  # steps and pictures of a path along which CFG and a schedule are compared
@@ -78,6 +78,9 @@ class Sampled(NamedTuple):
     ran: float
 
 
+_orders = lru_cache(maxsize=2 * KEPT)(TokenOrders)  # a batch of 500 takes longer to draw than a GPU to use
+
+
 def _identity(variant: Variant) -> dict[str, Any]:
     return {"name": type(variant).__name__, **asdict(variant)}
 
@@ -124,8 +127,7 @@ class Bench:
                     f"{auxiliary.name}: cannot guide {checkpoint.name} as its weaker checkpoint: {what}."
                 )
         self.reference = reference(self.spec)
-        self.unguided = lru_cache(maxsize=UNGUIDED_KEPT)(self._unguided)
-        self.orders = lru_cache(maxsize=ORDERS_KEPT)(TokenOrders)
+        self.unguided = lru_cache(maxsize=KEPT)(self._unguided)
 
     def _denoiser(self, path: Path) -> tuple[Denoiser, ModelSpec, str]:
         network, spec = load(path)
@@ -162,7 +164,7 @@ class Bench:
             steps=cell.steps,
             cfg=cell.cfg,
             seed=seed,
-            orders=self.orders(seed, cell.steps),
+            orders=_orders(seed, cell.steps),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
         return pictures, model.share if isinstance(model, Cached) else 1.0

@@ -63,8 +63,9 @@ def frechet_distance(real: Real, fake: Tensor) -> float:
     spread = centred.square().sum()
     if len(centred) > centred.shape[1]:
         centred = torch.linalg.qr(centred, mode="r").R  # X'X = R'R
-    values = torch.linalg.eigvalsh(centred @ covariance @ centred.T)
-    return ((mean - other).square().sum() + covariance.trace() + spread - 2 * values.clamp(min=0).sqrt().sum()).item()
+    values = torch.linalg.eigvalsh((centred @ covariance @ centred.T).cpu())  # small enough for a CPU
+    apart = (mean - other).square().sum() + covariance.trace() + spread
+    return apart.item() - 2 * values.clamp(min=0).sqrt().sum().item()
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ def add_parser(commands) -> argparse.ArgumentParser:
         "evidence",
         help="every table, curve and verdict of one model, on seen and on held-out labels",
         description="Searches settings for every rule, measures them on the labels of the training and on held-out "
-        "ones, times them, and judges the claims. On a CPU it says first how long each part will take. The same call "
-        "again goes on where it stopped. Over many GPUs: accelerate launch -m sparse_model evidence ...; over many "
-        "processes beside each other, on one GPU too: each with a --share, then a call without one.",
+        "ones, times them, and judges the claims. The same call again goes on where it stopped. Over many GPUs: "
+        "accelerate launch -m sparse_model evidence ...; over many processes beside each other, on one GPU too: each "
+        "with a --share, then a call without one.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     add_bench(parser)
@@ -29,7 +29,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--search-samples", type=whole(NEIGHBOURS + 1), default=Sizes.search, help="pictures of a trial (%(default)s)"
     )
-    parser.add_argument("--forecast", action="store_true", help="say how long it will take, and stop; on a CPU")
+    parser.add_argument("--forecast", action="store_true", help="say how long a CPU will take for it, and stop")
     parser.add_argument(
         "--share",
         type=share,
@@ -75,13 +75,12 @@ def run(options: argparse.Namespace) -> None:
 
     both = not options.reference.is_dir()  # of a folder nothing is held out
     seen = sweep_of("seen")
-    whole, on_cpu = seen.share.whole, seen.bench.accelerator.device.type == "cpu"
-    if options.forecast and not on_cpu:
-        raise ValueError("--forecast counts processor time; on a GPU there is none to tell.")
-    if on_cpu and (whole or options.forecast):
-        _say(forecast(seen, parts), both)
     if options.forecast:
+        if seen.bench.accelerator.device.type != "cpu":
+            raise ValueError("--forecast counts processor time; on a GPU there is none to tell.")
+        _say(forecast(seen, parts), both)
         return
+    whole = seen.share.whole
     sweeps = {"seen": seen} | ({"held-out": sweep_of("held-out")} if both else {})
     for part in parts:
         if part == SECONDS and not whole:

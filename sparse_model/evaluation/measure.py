@@ -223,7 +223,7 @@ class Bench:
         if cell.schedule != UNGUIDED or cell.variant is not None:
             found = self.sampled(cell)
         real, second, fake = self.reference.real, self.reference.second, found.features
-        asked = self.reference.conditions(torch.arange(cell.samples))
+        asked = self.reference.conditions(torch.arange(cell.samples)).to(fake.device)
         cost = self.cost(cell.schedule, cell.steps, cell.cfg)
         row = {"key": self.key(cell), **cell.describe()}
         if self.accelerator.is_main_process:

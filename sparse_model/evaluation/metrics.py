@@ -14,6 +14,12 @@ def exact(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def check_enough(pictures: int) -> None:
+    """ValueError if a reference has too few pictures."""
+    if pictures <= NEIGHBOURS:
+        raise ValueError(f"the reference has {pictures} pictures; the metrics need at least {NEIGHBOURS + 1}.")
+
+
 @dataclass(frozen=True)
 class Real:
     """The reference: features [N, D] and label weights [N, classes] of real pictures."""
@@ -22,10 +28,7 @@ class Real:
     labels: Tensor
 
     def __post_init__(self):
-        if len(self.features) <= NEIGHBOURS:
-            raise ValueError(
-                f"the reference has {len(self.features)} pictures; the metrics need at least {NEIGHBOURS + 1}."
-            )
+        check_enough(len(self.features))
 
     @cached_property
     def normal(self) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """The real pictures that samples are measured against."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..checkpoints.spec import ModelSpec
 from ..training.config import CONFIGS
 from ..training.data import Pictures, load
-from .metrics import Real, exact
+from .metrics import Real, check_enough, exact
 
 MOST = 8_000  # pictures; more would be compared for long and change figures little
 BATCHES = {"cpu": 50}  # pictures that a feature network takes at once
@@ -21,19 +21,32 @@ BATCH = 500  # elsewhere
 
 @dataclass(frozen=True)
 class Reference:
-    """`real` has the features and labels, `second` those of another feature network, both where they are compared;
-    `digest` identifies the pictures in results."""
+    """Label weights [N, classes] of real pictures, what gives their features in the two networks, and the `digest` that
+    identifies the pictures in results. Features are extracted when a cell is measured: rows that are found need none.
+    """
 
-    real: Real
-    second: Real
+    labels: Tensor
+    features: tuple[Callable[[], Tensor], Callable[[], Tensor]]
     digest: str
+
+    @cached_property
+    def real(self) -> Real:
+        return self._of(0)
+
+    @cached_property
+    def second(self) -> Real:
+        return self._of(1)
+
+    def _of(self, network: int) -> Real:
+        features = self.features[network]()
+        return Real(features, self.labels.to(features.device))
 
     def conditions(self, index: Tensor) -> Tensor:
         """Label weights [M, classes] of samples `index`: those of the real pictures in a fixed random order, over and
         over, so that samples have the labels that the reference has."""
-        count = len(self.real.labels)
+        count = len(self.labels)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        return self.real.labels[order[index % count].to(self.real.labels.device)]
+        return self.labels[order[index % count]]
 
 
 def read_reference(
@@ -62,8 +75,8 @@ def read_reference(
         index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:MOST]]
     labels = _labels(pictures, index, spec, path)
     digest = hashlib.sha256(pictures.images[index].numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:12]
-    found = [extract(network, pictures, index) for network in features]
-    return Reference(*(Real(own, labels.to(own.device)) for own in found), digest)
+    check_enough(len(index))
+    return Reference(labels, tuple(partial(extract, network, pictures, index) for network in features), digest)
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,7 @@
 """Multiply-adds against the paper's table 2, against PyTorch's own counter, and across sparsity rates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -8,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Text, TextSpec
-from sparse_model.cost import Cost, counter, step_cost
+from sparse_model.cost import Cost, _counted, counter, step_cost
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
@@ -184,3 +186,19 @@ def test_tokens_that_stay_and_factors_of_routes():
     ]
     both = counter(ModelSpec("dit", SMALL.config, Flow(), two))((Branch(0.5),))
     assert both == sum(halves) - counter(SMALL)((Branch(),))
+
+
+def test_rates_that_keep_as_many_tokens_are_counted_once():
+    count = counter(SMALL)
+    before = _counted.cache_info().misses
+    assert len({count((Branch(gamma, 0, "c"), Branch(0.75, 1, "c"))) for gamma in (0.29, 0.291, 0.292)}) == 1
+    assert _counted.cache_info().misses <= before + 1
+    assert count((Branch(0.001),)) == count((Branch(),))  # of 64 tokens all are kept
+
+
+def test_a_weaker_network_of_another_size_costs_what_it_costs():
+    weaker = replace(SMALL, config=replace(SMALL.config, width=32))
+    schedule = constant(0, 0, 2, "AG")
+    cost = step_cost(SMALL, schedule, 2, auxiliary=weaker)
+    assert cost.weak == step_cost(weaker, schedule, 2).strong < cost.strong
+    assert cost.total == cost.strong + cost.weak and step_cost(SMALL, schedule, 2).weak == cost.strong

@@ -56,6 +56,19 @@ class ModelSpec:
             + (f"it offers {known}." if known else "it names none, so leave this empty.")
         )
 
+    def unlike(self, weaker: "ModelSpec") -> str:
+        """What keeps the predictions of a weaker model from guiding this one, in a few words: its network may be of any
+        architecture and size (arXiv 2406.02507), but both have to predict the same of the same. "" if they do."""
+        for name in ("input_size", "in_channels"):
+            own, other = (getattr(spec.config, name) for spec in (self, weaker))
+            if own != other:
+                return f"its {name.replace('_', ' ')} is {other} instead of {own}"
+        for name in ("prediction", "latent", "text"):
+            own, other = (getattr(spec, name) for spec in (self, weaker))
+            if own != other:
+                return f"its {name} is {other} instead of {own}"
+        return "it has other labels" if self.labels != weaker.labels else ""
+
     @property
     def ratio(self) -> int:
         """Pixels of the picture, a side, per pixel of the network's input."""

@@ -102,10 +102,10 @@ def refuse_unfit(checkpoint: Path, spec: ModelSpec, schedule: Schedule) -> None:
 
 
 def weaker_denoiser(rule: str, path: Path | None, spec: ModelSpec) -> Denoiser:
-    """The weak branch of AG rules; ValueError if there is no second checkpoint, or it is of another network."""
+    """The weak branch of AG rules; ValueError if there is no second checkpoint, or it predicts something else."""
     if path is None:
         raise ValueError(f"{rule} needs a weaker second checkpoint of the same model; name it by --auxiliary.")
     network, other = load(path)
-    if (other.architecture, other.config, other.labels) != (spec.architecture, spec.config, spec.labels):
-        raise CheckpointError(f"{path.name}: is not a checkpoint of the same network, so it cannot be its weak branch.")
+    if what := spec.unlike(other):
+        raise CheckpointError(f"{path.name}: cannot be the weak branch of this model: {what}.")
     return Denoiser(network.float(), other.prediction)

@@ -24,13 +24,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
     parser.add_argument(
-        "--auxiliary", type=Path, help="weaker checkpoint for AG rules; default: CHECKPOINT-early, if there is one"
+        "--auxiliary",
+        type=Path,
+        help="weaker checkpoint for AG rules, of any size; default: CHECKPOINT-early, if there is one",
     )
     parser.add_argument(
         "--reference",
         type=Path,
         default=Path("icons-32.npz"),
-        help="real pictures: a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png (%(default)s)",
+        help="real pictures: a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png (%(default)s); "
+        "of more than 8,000, that many at random",
     )
     parser.add_argument(
         "--config", help="the training configuration whose pictures of an .npz count; default: CHECKPOINT's name"

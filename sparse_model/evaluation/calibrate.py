@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from ..checkpoints.checkpoint import describe, open_checkpoint
 from ..checkpoints.spec import Setting
-from ..cost import step_cost
 from ..method.guidance import RULES
 from ..method.schedule import Curve, Schedule
 from ..method.sparsity import Sparsity
@@ -155,5 +154,5 @@ def suggest(trial, rule: str, sparsity: Sparsity) -> Plan | None:
 
 
 def relative_cost(sweep: Sweep, plan: Plan) -> float:
-    cost = step_cost(sweep.bench.spec, plan.schedule, sweep.sizes.steps, cfg=plan.cfg)
+    cost = sweep.bench.cost(plan.schedule, sweep.sizes.steps, plan.cfg)
     return cost.total / cost.cfg

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ..checkpoints.metadata import schedule_to_dict
-from ..cost import step_cost
 from .measure import UNGUIDED, Bench, Cell
 from .metrics import NEIGHBOURS
 from .plans import PLANS
@@ -49,12 +48,12 @@ class Forecast(Sweep):
 
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         key, rates = self.bench.key(cell), self.work["rates"]
-        cost = step_cost(self.bench.spec, cell.schedule, cell.steps, cfg=cell.cfg)
+        cost = self.bench.cost(cell.schedule, cell.steps, cell.cfg)
         if key not in self.work["known"] and self.results.find(key) is None:
             reference = ("unguided", cell.seed, cell.samples, cell.steps)  # which `distance` is measured from
             if reference not in self.work["known"]:
                 self.work["known"].add(reference)
-                own = step_cost(self.bench.spec, UNGUIDED, cell.steps)
+                own = self.bench.cost(UNGUIDED, cell.steps)
                 self._count(plan, cell.samples * rates.picture(own.total * cell.steps))
             if cell.schedule != UNGUIDED:
                 self._count(plan, cell.samples * rates.picture(cost.total * cell.steps))
@@ -77,7 +76,7 @@ class _Rates:
     def __init__(self, bench: Bench):
         few = NEIGHBOURS + 1
         (drawn,) = seconds_per_picture(bench, [Cell(UNGUIDED, "", 0, PICTURES, 2)], rounds=2)
-        self.product = drawn / (2 * step_cost(bench.spec, UNGUIDED, 2).total)
+        self.product = drawn / (2 * bench.cost(UNGUIDED, 2).total)
         started = time.process_time()
         bench.measure(Cell(UNGUIDED, "", 0, few, 1))
         self.cell = time.process_time() - started

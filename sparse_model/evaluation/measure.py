@@ -17,17 +17,19 @@ from torch import Tensor, nn
 from ..checkpoints.checkpoint import CheckpointError, load
 from ..checkpoints.metadata import schedule_to_dict
 from ..checkpoints.spec import ModelSpec
-from ..cost import step_cost
+from ..cost import Cost, step_cost
 from ..method.guidance import RULES
 from ..method.matching import Looking, Matching
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
+from ..method.tokens import TokenOrders
 from .caching import Cached
-from .features import LITE2, NAME, SIDE
-from .metrics import class_consistency, frechet_distance, kernel_distance, neighbourhoods, relative_distance
+from .features import LITE2, NAME, SIDE, layout
+from .metrics import class_consistency, exact, frechet_distance, kernel_distance, neighbourhoods, relative_distance
 from .reference import Reference
 from .variants import Variant
 
+KEPT = 16  # of so many seeds what many cells need is kept: 10 MB each
 UNGUIDED = constant(0, 0, 1, "CFG")
 SEEDS_APART = 1_000_000  # sample i of seed s starts from noise s * SEEDS_APART + i
 LOOKS, LOOKED_AT = 10, 32  # steps and pictures of a path along which CFG and a schedule are compared
@@ -76,6 +78,9 @@ class Sampled(NamedTuple):
     ran: float
 
 
+_orders = lru_cache(maxsize=2 * KEPT)(TokenOrders)  # a batch of 500 takes longer to draw than a GPU to use
+
+
 def _identity(variant: Variant) -> dict[str, Any]:
     return {"name": type(variant).__name__, **asdict(variant)}
 
@@ -104,23 +109,25 @@ class Bench:
         from accelerate import Accelerator  # not needed, nor installed, where pictures are only sampled
 
         self.accelerator = Accelerator()
+        torch.backends.cudnn.allow_tf32 = False  # features in the precision that a CPU has
         self.precision, self.batch = precision, batch
-        self.features = [network.to(self.accelerator.device) for network in features]
+        device = self.accelerator.device
+        self.features = [network.to(device, memory_format=layout(device)) for network in features]
         self.model, self.spec, self.digest = self._denoiser(checkpoint)
         if self.spec.latent != "pixels":
             raise CheckpointError(
                 f"{checkpoint.name}: makes latents of the '{self.spec.latent}' VAE; only models that make pixels can "
                 "be evaluated here."
             )
-        self.auxiliary, self.auxiliary_digest = None, ""
+        self.auxiliary, self.auxiliary_spec, self.auxiliary_digest = None, None, ""
         if auxiliary is not None:
-            self.auxiliary, other, self.auxiliary_digest = self._denoiser(auxiliary)
-            if (other.config, other.labels) != (self.spec.config, self.spec.labels):
+            self.auxiliary, self.auxiliary_spec, self.auxiliary_digest = self._denoiser(auxiliary)
+            if what := self.spec.unlike(self.auxiliary_spec):
                 raise CheckpointError(
-                    f"{auxiliary.name}: is not a checkpoint of the same network as {checkpoint.name}."
+                    f"{auxiliary.name}: cannot guide {checkpoint.name} as its weaker checkpoint: {what}."
                 )
         self.reference = reference(self.spec)
-        self.unguided = lru_cache(maxsize=4)(self._unguided)
+        self.unguided = lru_cache(maxsize=KEPT)(self._unguided)
 
     def _denoiser(self, path: Path) -> tuple[Denoiser, ModelSpec, str]:
         network, spec = load(path)
@@ -137,6 +144,10 @@ class Bench:
         parts += cell.further().values()
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
+    def cost(self, schedule: Schedule, steps: int, cfg: float = 1.0) -> Cost:
+        """The mean cost of a step, the weaker checkpoint's branches counted at its own size."""
+        return step_cost(self.spec, schedule, steps, cfg=cfg, auxiliary=self.auxiliary_spec)
+
     def draw(self, cell: Cell, index: Tensor) -> Tensor:
         """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone."""
         return self._drawn(cell, index)[0]
@@ -144,6 +155,7 @@ class Bench:
     def _drawn(self, cell: Cell, index: Tensor) -> tuple[Tensor, float]:
         """(samples, of the evaluations that the sampler asked for the share that ran)"""
         config, model = self.spec.config, self.model if cell.variant is None else cell.variant(self.model)
+        seed = cell.seed * SEEDS_APART + int(index[0])
         pictures = sample(
             model,
             self.reference.conditions(index).to(self.accelerator.device),
@@ -151,7 +163,8 @@ class Bench:
             shape=(config.in_channels, config.input_size, config.input_size),
             steps=cell.steps,
             cfg=cell.cfg,
-            seed=cell.seed * SEEDS_APART + int(index[0]),
+            seed=seed,
+            orders=_orders(seed, cell.steps),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
         return pictures, model.share if isinstance(model, Cached) else 1.0
@@ -175,19 +188,24 @@ class Bench:
         from accelerate.utils import gather_object
 
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        device = self.accelerator.device
+        place = exact(device)
         mine, spent, ran = {}, 0.0, 0.0
         for number, index in enumerate(torch.arange(cell.samples).split(self.batch)):
             if number % count == rank:
                 started = time.perf_counter()
                 pictures, share = self._drawn(cell, index)
                 pictures = pictures.float()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
                 spent += time.perf_counter() - started
                 ran += share * len(index)
-                mine[number] = [network(pictures).cpu() for network in self.features]
+                found = (network(pictures) for network in self.features)
+                mine[number] = [own.to(place if count == 1 else "cpu") for own in found]
         # one entry per process: what it drew, for how long, and how much of it was run
         gathered = gather_object([(mine, spent, ran)])
         parts = {number: part for drawn, *_ in gathered for number, part in drawn.items()}
-        features = (torch.cat(own) for own in zip(*(parts[number] for number in sorted(parts)), strict=True))
+        features = (torch.cat(own).to(place) for own in zip(*(parts[number] for number in sorted(parts)), strict=True))
         return Sampled(
             *features, cell.samples / max(t for _, t, _ in gathered), sum(r for *_, r in gathered) / cell.samples
         )
@@ -205,17 +223,17 @@ class Bench:
         if cell.schedule != UNGUIDED or cell.variant is not None:
             found = self.sampled(cell)
         real, second, fake = self.reference.real, self.reference.second, found.features
-        asked = self.reference.conditions(torch.arange(cell.samples))
-        cost = step_cost(self.spec, cell.schedule, cell.steps, cfg=cell.cfg)
+        asked = self.reference.conditions(torch.arange(cell.samples)).to(fake.device)
+        cost = self.cost(cell.schedule, cell.steps, cell.cfg)
         row = {"key": self.key(cell), **cell.describe()}
         if self.accelerator.is_main_process:
             row |= {
-                "frechet": frechet_distance(real.features, fake),
+                "frechet": frechet_distance(real, fake),
                 **neighbourhoods(real, fake),
                 "consistency": class_consistency(real, fake, asked),
                 "distance": relative_distance(real, fake, unguided.features),
                 "kernel": kernel_distance(real, fake),
-                "frechet_lite2": frechet_distance(second.features, found.second),
+                "frechet_lite2": frechet_distance(second, found.second),
                 "kernel_lite2": kernel_distance(second, found.second),
             }
         row |= {

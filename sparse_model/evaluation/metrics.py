@@ -4,20 +4,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NEIGHBOURS = 5
 
 
-class Identity(nn.Module):
-    """The feature module that torchmetrics is given where features are computed already: hands them on."""
+def exact(device: torch.device) -> torch.device:
+    """Where the features of a network on `device` are compared: there, but MPS has no double precision."""
+    return torch.device("cpu") if device.type == "mps" else device
 
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features
+def check_enough(pictures: int) -> None:
+    """ValueError if a reference has too few pictures."""
+    if pictures <= NEIGHBOURS:
+        raise ValueError(f"the reference has {pictures} pictures; the metrics need at least {NEIGHBOURS + 1}.")
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,13 @@ class Real:
     labels: Tensor
 
     def __post_init__(self):
-        if len(self.features) <= NEIGHBOURS:
-            raise ValueError(
-                f"the reference has {len(self.features)} pictures; the metrics need at least {NEIGHBOURS + 1}."
-            )
+        check_enough(len(self.features))
+
+    @cached_property
+    def normal(self) -> tuple[Tensor, Tensor]:
+        """Mean [D] and covariance [D, D] of the features, in double precision."""
+        mean, centred = _centred(self.features)
+        return mean, centred.T @ centred
 
     @cached_property
     def radii(self) -> Tensor:
@@ -53,23 +56,25 @@ class Real:
         return torch.cdist(self.features.double(), self.features.double())
 
 
-def frechet_distance(real: Tensor, fake: Tensor) -> float:
+def frechet_distance(real: Real, fake: Tensor) -> float:
     """Frechet distance of two feature sets [N, D], [M, D] as normal distributions, in double precision.
 
-    What FID is with Inception's features (arXiv 1706.08500); computed by torchmetrics.
+    What FID is with Inception's features (arXiv 1706.08500). The trace of the root of a product of covariances S and
+    X'X is the sum of the roots of the eigenvalues of X S X', which is symmetric and, for few samples, small.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError as error:
-        raise ValueError(
-            "the Fr\u00e9chet distance needs the package torchmetrics, which is not installed: "
-            "pip install -r requirements-evaluate.txt"
-        ) from error
-    # one process computes it from everybody's features, so torchmetrics must not wait for the others
-    metric = FrechetInceptionDistance(Identity(real.shape[1]), sync_on_compute=False)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
-    return metric.compute().item()
+    (mean, covariance), (other, centred) = real.normal, _centred(fake)
+    spread = centred.square().sum()
+    if len(centred) > centred.shape[1]:
+        centred = torch.linalg.qr(centred, mode="r").R  # X'X = R'R
+    values = torch.linalg.eigvalsh((centred @ covariance @ centred.T).cpu())  # small enough for a CPU
+    apart = (mean - other).square().sum() + covariance.trace() + spread
+    return apart.item() - 2 * values.clamp(min=0).sqrt().sum().item()
+
+
+def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, D] -> their mean [D], and X [N, D] with the covariance X'X."""
+    mean = features.double().mean(dim=0)
+    return mean, (features.double() - mean) / (len(features) - 1) ** 0.5
 
 
 def kernel_distance(real: Real, fake: Tensor) -> float:

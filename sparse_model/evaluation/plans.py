@@ -35,7 +35,7 @@ BY_NORM = {  # as the trainer does, and halfway to chance
 
 def naive(sweep: Sweep) -> None:
     """Dropping tokens without guidance (arXiv 2601.01608, fig. 4)."""
-    for gamma in NAIVE:
+    for gamma in sweep.share.deal(NAIVE):
         sweep.final("naive", f"naive {gamma:g}", constant(gamma, 1, 1), sweep.sizes.search)
 
 
@@ -53,15 +53,16 @@ def map_points(sweep: Sweep) -> list[tuple[float, float]]:
 
 def moves(sweep: Sweep) -> None:
     """The map at its lowest and its highest omega, from several noises: whether the good region moves (figs. 6, 8)."""
-    for seed in range(SEARCH_SEED, SEARCH_SEED + sweep.sizes.seeds):
-        for omega, (strong, weak) in itertools.product((MAP_OMEGAS[0], MAP_OMEGAS[-1]), map_points(sweep)):
+    seeds = range(SEARCH_SEED, SEARCH_SEED + sweep.sizes.seeds)
+    for seed, omega in sweep.share.deal(itertools.product(seeds, (MAP_OMEGAS[0], MAP_OMEGAS[-1]))):
+        for strong, weak in map_points(sweep):
             cell = Cell(constant(strong, weak, omega), f"SG ({strong:g}, {weak:g})", seed, sweep.sizes.search)
             sweep.cell("moves", replace(cell, steps=sweep.sizes.steps))
 
 
 def nearness(sweep: Sweep) -> None:
     """How far CFG and SG move a sample at one omega (fig. 7): SG at the paper's rates, and at the best of the map."""
-    for omega in MAP_OMEGAS:
+    for omega in sweep.share.deal(MAP_OMEGAS):
         found = {
             (strong, weak): sweep.search(f"SG ({strong:g}, {weak:g})", constant(strong, weak, omega), "map")
             for strong, weak in map_points(sweep)
@@ -78,7 +79,7 @@ def recipes(sweep: Sweep) -> None:
     found = {"SG_FLOPS": _sparse_guidance(*PAPER)}
     if sweep.bench.auxiliary is not None:
         found |= {"AG": lambda omega: constant(0, 0, omega, "AG"), "AG + SG, cosine": PRESETS["SG_FID"].with_scale}
-    for method, family in found.items():
+    for method, family in sweep.share.deal(found.items()):
         omega, _ = sweep.best_omega(method, family)
         sweep.final("recipes", method, family(omega))
 
@@ -204,11 +205,10 @@ def match(sweep: Sweep) -> None:
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
     CFG's cost; and SG within smaller budgets."""
-    for rule, budget in SEARCHED:
-        if _possible(sweep, rule):
-            with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
-                best, cfg = best_plan(sweep, rule, budget)
-                sweep.final("rules", f"{rule} {in_words(best, cfg)}", best, cfg=cfg)
+    for rule, budget in sweep.share.deal(searched for searched in SEARCHED if _possible(sweep, searched[0])):
+        with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
+            best, cfg = best_plan(sweep, rule, budget)
+            sweep.final("rules", f"{rule} {in_words(best, cfg)}", best, cfg=cfg)
 
 
 def _possible(sweep: Sweep, rule: str) -> bool:

@@ -53,23 +53,33 @@ class Results:
         """The row that was measured under `key`, for `plan` if given."""
         return next((row for row in self.rows if row["key"] == key and plan in (None, row["plan"])), None)
 
-    def add(self, row: Row, write: bool = True) -> None:
-        """Takes a row and appends it to the file, unless another process does or has done.
+    def add(self, row: Row, write: bool = True, shared: bool = False) -> Row:
+        """Takes a row, appends it to the file, unless another process does or has done, and returns it. In a `shared`
+        file the row of whoever was first counts, so that all go on from the same figures, and what others have added
+        meanwhile is taken, too.
 
         Where that fails (disk full), the file is left as it was and OSError says so.
         """
         row = json.loads(json.dumps({"model": self.model, **row}))  # as it will be read from the file
         if write:
-            self._append(row)
+            found = self._append(row)
+            if shared:
+                self._rows |= found
+                row = found.get((row["key"], row["plan"]), row)
         self._rows[row["key"], row["plan"]] = row
+        return row
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: Row) -> dict[tuple[str, str], Row]:
+        """Writes a row that is not there yet; the rows that were."""
         with open(self.path, "a+b") as file, _locked(file):
             file.seek(0)
             text = file.read()
-            there = self._read(text).get((row["key"], row["plan"]))
-            if there is not None and there.keys() >= row.keys():
-                return  # another sweep into this file was faster
+            rows = self._read(text)
+            there = rows.get((row["key"], row["plan"]))
+            if there is not None:
+                if there.keys() >= row.keys():
+                    return rows  # another sweep into this file was faster
+                del rows[row["key"], row["plan"]]  # from before a figure was added
             start = len(_whole_lines(text))
             file.truncate(start)
             try:
@@ -81,6 +91,7 @@ class Results:
                     f"'{self.path}' could not be written ({error.strerror}); make room and call the same again: it "
                     "continues from there."
                 ) from error
+        return rows
 
 
 def _whole_lines(text: bytes) -> bytes:

@@ -22,7 +22,7 @@ def speed(sweep: Sweep) -> None:
 
     A method's name is what it is, a comma, and what varies: its steps, or EasyCache's threshold.
     """
-    for steps in STEPS:
+    for steps in sweep.share.deal(STEPS):
         at = sweep.at(steps)
         at.final(SPEED, f"no guidance, {steps} steps", UNGUIDED)
         if sweep.bench.spec.sparsity:
@@ -31,12 +31,12 @@ def speed(sweep: Sweep) -> None:
             except OverBudget:  # a masked model
                 schedule = best_plan(at, "SG", 1.0).schedule
             at.final(SPEED, f"SG, {steps} steps", schedule)
-    for steps in CFG_STEPS:
+    for steps in sweep.share.deal(CFG_STEPS):
         at = sweep.at(steps)
         schedule = best_plan(at, "CFG", 1.0).schedule
         at.final(SPEED, f"CFG, {steps} steps", schedule)
-    for threshold in THRESHOLDS:  # `at` and `schedule` are those of the most steps
-        at.final(SPEED, f"CFG with EasyCache, {threshold:g}", schedule, variant=EasyCache(threshold))
+        for threshold in THRESHOLDS if steps == max(CFG_STEPS) else ():
+            at.final(SPEED, f"CFG with EasyCache, {threshold:g}", schedule, variant=EasyCache(threshold))
 
 
 def seconds(sweep: Sweep) -> None:

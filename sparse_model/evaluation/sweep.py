@@ -1,9 +1,9 @@
 """The engine of a sweep: measures cells, each once, into a results file that a killed sweep goes on from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -28,24 +28,58 @@ class Sizes:
     trials: int = 30
 
 
+T = TypeVar("T")
+
+
+@dataclass
+class Share:
+    """A part of the work: of the units that plans are made of, number `which`, `which` + `of`, and so on."""
+
+    which: int = 1
+    of: int = 1
+    dealt: int = 0
+
+    @property
+    def whole(self) -> bool:
+        return self.of == 1
+
+    def deal(self, units: Iterable[T]) -> Iterator[T]:
+        """Those of the units that are in the share; the next ones that are dealt follow on these."""
+        for unit in list(units):
+            self.dealt += 1
+            if (self.dealt - self.which) % self.of == 0:
+                yield unit
+
+
 class Sweep:
-    """Measures cells, each once: one that the results have is not measured again."""
+    """Measures cells, each once: one that the results have is not measured again. Of the units of a plan, which do not
+    depend on each other, those in its share."""
 
     def __init__(
-        self, bench: Bench, results: Results, sizes: Sizes = Sizes(), asked: dict[str, set[str]] | None = None
+        self,
+        bench: Bench,
+        results: Results,
+        sizes: Sizes = Sizes(),
+        share: Share | None = None,
+        asked: dict[str, set[str]] | None = None,
     ):
         self.bench, self.results, self.sizes = bench, results, sizes
+        self.share = share or Share()
         self.asked = {} if asked is None else asked  # the keys of every plan's cells so far
 
     def at(self, steps: int) -> "Sweep":
         """The same for pictures of so many steps."""
-        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps), self.asked)
+        return type(self)(self.bench, self.results, replace(self.sizes, steps=steps), self.share, self.asked)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows that count: of plans that were run, the cells that they asked for. What a search of another size
-        chose stays in the file and out of the tables."""
-        return [row for row in self.results.rows if row["key"] in self.asked.get(row["plan"], {row["key"]})]
+        """The rows that count: of plans that were run, the cells that they asked for, and if all is in the share those
+        of the others. What a search of another size chose stays in the file and out of the tables."""
+        return [
+            row
+            for row in self.results.rows
+            if row["key"] in self.asked.get(row["plan"], {row["key"]} if self.share.whole else ())
+        ]
 
     def cell(self, plan: str, cell: Cell) -> dict[str, Any]:
         """The row of a cell, measured now or found; `plan` says what it is for."""
@@ -55,7 +89,8 @@ class Sweep:
         if row is None:
             row = _complete(self.results.find(key)) or self.bench.measure(cell)
             row = {**row, "plan": plan, "method": cell.method}
-            self.results.add(row, write=self.bench.accelerator.is_main_process)
+            writes = self.bench.accelerator.is_main_process
+            row = self.results.add(row, write=writes, shared=not self.share.whole)
             if self.bench.accelerator.is_main_process:
                 tqdm.write(describe(row))
         return row

@@ -12,7 +12,7 @@ from .branches import Branch, Evaluation
 from .guidance import NULL, POSITIVE, RANDOM, RULES
 from .prediction import Prediction
 from .schedule import Schedule
-from .tokens import Subsets, subsets
+from .tokens import Subsets, TokenOrders
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ def sample(
     cfg: float = 1.0,
     null: Condition | None = None,
     auxiliary: Denoiser | None = None,
+    orders: TokenOrders | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Guided Euler sampling from noise: a condition of B samples -> clean [B, *shape] in the network's own range.
 
     `cfg` is the second scale of the rule SG beside CFG. `null` is the null condition of rules that have one; for labels
-    it need not be given. `auxiliary` is the weaker checkpoint of AG rules. `callback(step, D)` is called once per step.
+    it need not be given. `auxiliary` is the weaker checkpoint of AG rules. `orders` are the token orders of
+    this seed, where many runs of it draw them once. `callback(step, D)` is called once per step.
     """
     rule = RULES[schedule.rule]
     if rule.auxiliary != (auxiliary is not None):
@@ -81,7 +83,7 @@ def sample(
         RANDOM: lambda: independent_condition(condition, seed),
     }
     conditions = {name: make[name]() for name in rule.conditions}
-    kept = subsets(seed, selection=schedule.selection, ahead=steps)
+    kept = Subsets(orders or TokenOrders(seed, steps), selection=schedule.selection)
     for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         now = schedule.at(step / steps, cfg)
         predictions = predict((model, auxiliary), x, sigma, rule.branches(now), conditions, kept.at(step))

@@ -24,9 +24,9 @@ from .data import load as load_pictures
 def nearest(samples: Tensor, pictures: Pictures, index: Tensor, chunk: int = 512) -> tuple[Tensor, Tensor]:
     """samples [B, C, H, W] -> the nearest of the pictures `index` [B, C, H, W], mirrored where that is nearer, and the
     root mean square difference of their pixels [B], of the range [-1, 1]."""
-    best, found = torch.full((len(samples),), torch.inf), torch.empty_like(samples)
+    best, found = torch.full((len(samples),), torch.inf, device=samples.device), torch.empty_like(samples)
     for part in index.split(chunk):
-        plain = pictures.pixels(part)
+        plain = pictures.pixels(part).to(samples)
         candidates = torch.cat([plain, plain.flip(3)])
         distances, rows = (torch.cdist(samples.flatten(1), candidates.flatten(1)) / samples[0].numel() ** 0.5).min(
             dim=1
@@ -55,10 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     shape = (spec.config.in_channels, spec.config.input_size, spec.config.input_size)
     condition = torch.stack([label_weights(text, spec.labels) for text in options.labels for _ in range(options.each)])
     schedule = spec.schedule or constant(0, 0.9, 2)
-    samples = sample(
-        Denoiser(network.float(), spec.prediction), condition, schedule, shape=shape, steps=options.steps or spec.steps
-    ).clamp(-1, 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    denoiser = Denoiser(network.to(device, torch.float32), spec.prediction)
+    steps = options.steps or spec.steps
+    samples = sample(denoiser, condition.to(device), schedule, shape=shape, steps=steps).clamp(-1, 1)
     found, distances = nearest(samples, pictures, training)
+    samples, found, distances = samples.cpu(), found.cpu(), distances.cpu()
     rows = {
         f"{label}   (differences {', '.join(f'{d:.2f}' for d in apart)})": torch.cat([own, near])
         for label, own, near, apart in zip(

@@ -43,8 +43,8 @@ def folder(tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    def make(name="tiny", seed=0, labels=("cat", "dog"), sparsity=Sparsity((Route(1, -2),))):
-        config = DiTConfig(8, 2, 3, 32, 6, 1, num_classes=len(labels))
+    def make(name="tiny", seed=0, labels=("cat", "dog"), sparsity=Sparsity((Route(1, -2),)), width=32):
+        config = DiTConfig(8, 2, 3, width, 6, 1, num_classes=len(labels))
         network = DiT(config)
         generator = torch.Generator().manual_seed(seed)
         for parameter in network.parameters():

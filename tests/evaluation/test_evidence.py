@@ -12,7 +12,7 @@ from sparse_model.evaluation.measure import QUALITY, Bench
 from sparse_model.evaluation.plans import rules
 from sparse_model.evaluation.results import Results
 from sparse_model.evaluation.speed import SECONDS, SPEED, THRESHOLDS, cell_of
-from sparse_model.evaluation.sweep import Sizes, Sweep
+from sparse_model.evaluation.sweep import Share, Sizes, Sweep
 from sparse_model.evaluation.verdicts import CLAIMS, FAILS, HOLDS, IN_PART, UNKNOWN, judge, verdicts
 from sparse_model.method.schedule import constant
 from sparse_model.training.config import CONFIGS
@@ -52,9 +52,10 @@ def run(checkpoint, packed, tmp_path, monkeypatch, features):
 
 @pytest.mark.slow
 def test_all_evidence_by_one_command(run, tmp_path, capsys, monkeypatch):
+    assert run("--forecast") == 0 and "minutes, on held-out labels" in capsys.readouterr().out
     assert run() == 0
     told = capsys.readouterr().out
-    assert "minutes, on held-out labels" in told and told.count("| claim | verdict | figures |") == 2
+    assert told.count("| claim | verdict | figures |") == 2
     assert UNKNOWN not in told
     rows = {
         name: [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
@@ -77,8 +78,6 @@ def test_all_evidence_by_one_command(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Bench, "measure", lambda *_: measured.append(1))
     assert run("--forecast", "rules") == 0
     size = (tmp_path / "out" / "seen.jsonl").stat().st_size
-    monkeypatch.setattr("sparse_model.commands.evidence._say", lambda *_: None)
-    monkeypatch.setattr("sparse_model.evaluation.evidence.forecast", lambda *_: {})
     measured.clear()
     assert run() == 0 and not measured and (tmp_path / "out" / "seen.jsonl").stat().st_size == size
 
@@ -94,6 +93,50 @@ def test_a_forecast_measures_nothing_and_counts_what_is_missing(bench, tmp_path)
     after = Forecast(found, results, sizes)
     rules(after)
     assert sum(after.work["seconds"].values()) < sum(before.work["seconds"].values())
+
+
+def rows_of_file(path):
+    """What was measured, by plan, method and seed, without what the machine decides."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {
+        (row["plan"], row["method"], row["seed"], row["key"]): {
+            name: value for name, value in row.items() if name not in ("images_per_second", "date")
+        }
+        for row in rows
+        if row["plan"] != SECONDS
+    }
+
+
+@pytest.mark.slow
+def test_shares_and_a_last_call_measure_what_one_call_does(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sparse_model.evaluation.plans.SEARCHED", (("unguided", 1.0), ("CFG", 1.0), ("SG", 1.0)))
+    parts = "rules", SPEED, "nearness", "moves", "naive"
+    out = tmp_path / "out"
+    assert run(*parts) == 0
+    whole = {name: rows_of_file(out / f"{name}.jsonl") for name in ("seen", "held-out")}
+    out.rename(tmp_path / "whole")
+    capsys.readouterr()
+    for which in (1, 2):
+        assert run(*parts, SECONDS, "--share", f"{which}/2") == 0
+        found = rows_of_file(out / "seen.jsonl")
+        assert (len(found) < len(whole["seen"])) == (which == 1)
+    assert not (out / "seen").exists() and f'"plan": "{SECONDS}"' not in (out / "seen.jsonl").read_text()
+    measure, measured = Bench.measure, []
+    monkeypatch.setattr(Bench, "measure", lambda bench, cell: measured.append(cell) or measure(bench, cell))
+    monkeypatch.setattr("sparse_model.evaluation.reference.extract", lambda *_: pytest.fail("nothing needs features"))
+    assert run(*parts) == 0 and not measured and (out / "held-out" / "verdicts.md").is_file()
+    for name, expected in whole.items():
+        assert rows_of_file(out / f"{name}.jsonl") == expected
+
+
+def test_a_share_is_one_of_several(run, capsys):
+    for text in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(SystemExit):
+            run("--share", text)
+        assert f"'{text}' is not a share; write K/N, such as 1/4." in capsys.readouterr().err
+    units = list(range(7)), list("abcde")
+    dealt = [[list(share.deal(some)) for some in units] for share in (Share(which, 3) for which in (1, 2, 3))]
+    assert dealt == [[[0, 3, 6], ["c"]], [[1, 4], ["a", "d"]], [[2, 5], ["b", "e"]]]
 
 
 def test_unknown_parts_are_refused(run, capsys):

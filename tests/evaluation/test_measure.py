@@ -60,8 +60,16 @@ def test_guidance_with_a_weaker_checkpoint(bench, checkpoint):
     assert rows[0]["frechet"] != rows[1]["frechet"] and rows[0]["key"] != rows[1]["key"]
     with pytest.raises(ValueError, match="AG needs a weaker second checkpoint; name it by --auxiliary"):
         bench(auxiliary=None).measure(Cell(constant(0, 0, 2, "AG"), "AG", 0, 12, 2))
-    with pytest.raises(CheckpointError, match=r"other.safetensors: is not a checkpoint of the same network"):
+    other = r"other.safetensors: cannot guide tiny.safetensors as its weaker checkpoint: it has other labels"
+    with pytest.raises(CheckpointError, match=other):
         bench(auxiliary=checkpoint("other", labels=("cat", "dog", "cow")))
+
+
+def test_a_weaker_checkpoint_may_be_of_another_size(bench, checkpoint):
+    cell = Cell(constant(0, 0, 2, "AG"), "AG", 0, 12, 2)
+    same, narrow = (bench(auxiliary=checkpoint(f"of {width}", seed=1, width=width)).measure(cell) for width in (32, 16))
+    assert same["cost"] == 1.0 > narrow["cost"] > 0.5 and same["frechet"] != narrow["frechet"]
+    assert bench(auxiliary=checkpoint("of 16", seed=1, width=16)).measure(SG)["cost"] == bench().measure(SG)["cost"]
 
 
 def test_weights_decide_the_digest_not_the_metadata(checkpoint, tmp_path):
@@ -102,6 +110,17 @@ def test_two_processes_measure_what_one_does(folder, checkpoint, tmp_path):
     for name in ("machine", "images_per_second"):
         del one[name], two[name]
     assert one == two
+
+
+def test_a_large_reference_is_a_random_part_of_it(folder, checkpoint, features, monkeypatch):
+    spec, _ = read(checkpoint())
+    whole = read_reference(folder, spec, "icons-32", features)
+    monkeypatch.setattr("sparse_model.evaluation.reference.MOST", 20)
+    assert read_reference(folder, spec, "icons-32", features).digest == whole.digest
+    monkeypatch.setattr("sparse_model.evaluation.reference.MOST", 12)
+    part, again = (read_reference(folder, spec, "icons-32", features) for _ in range(2))
+    assert len(part.real.labels) == len(part.second.features) == 12 and part.digest == again.digest != whole.digest
+    assert 0 < part.real.labels[:, 0].sum() < 10  # of both classes, though files are read one class after another
 
 
 def test_the_reference_lends_its_labels(folder, checkpoint, features):

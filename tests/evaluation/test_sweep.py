@@ -46,10 +46,10 @@ def measured(monkeypatch):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(sweep, measured, monkeypatch):
-    def killed(self, row, write=True):
+    def killed(self, row, **more):
         if len(self.rows) == 5:
             raise KeyboardInterrupt
-        add(self, row, write)
+        return add(self, row, **more)
 
     add = Results.add
     monkeypatch.setattr(Results, "add", killed)

@@ -41,6 +41,8 @@ def files(host: Host) -> Path:
     write_checkpoint(folder / "no-route.safetensors", replace(SPEC, sparsity=Sparsity(), schedule=None))
     write_checkpoint(folder / "edm.safetensors", replace(SPEC, prediction=EDM()))
     write_checkpoint(folder / "wide.safetensors", replace(SPEC, config=replace(SPEC.config, width=64)))
+    write_checkpoint(folder / "older.safetensors", seed=3)
+    write_checkpoint(folder / "large.safetensors", replace(SPEC, config=replace(SPEC.config, input_size=32)))
     return folder
 
 
@@ -202,7 +204,7 @@ CASES: dict[str, tuple[Callable[[], Graph], str]] = {
     "weak model missing": (lambda: weak_model(None), "connect an earlier checkpoint"),
     "weak model unwanted": (lambda: weak_model("wide.safetensors", "SG"), "takes no weak model"),
     "weak model is the model": (lambda: weak_model("itself"), "same loaded checkpoint"),
-    "weak model of another size": (lambda: weak_model("wide.safetensors"), "its width is 64 instead of 32"),
+    "weak model of larger pictures": (lambda: weak_model("large.safetensors"), "its input size is 32 instead of 16"),
     "weak model of another kind": (lambda: weak_model("edm.safetensors"), "its prediction is EDM"),
     "auxiliary rule on a patch": (auxiliary_on_a_stock_sampler, "Sparse Guider"),
     "condition of another model": (foreign_condition, "labels"),
@@ -230,6 +232,13 @@ def test_gamma_outside_its_range_is_refused_by_the_widget(host: Host) -> None:
     result = host.run(end(graph, *parts, sparsity=graph.sparsity(gamma_weak_start=1.5)).nodes)
     assert result.error is not None
     assert "gamma_weak_start" in json.dumps(result.error)
+
+
+def test_a_weak_model_may_be_of_another_size(host: Host) -> None:
+    latents = [
+        list(sampled_latents(host, weak_model(name)).values()) for name in ("wide.safetensors", "older.safetensors")
+    ]
+    assert torch.isfinite(latents[0][0]).all() and not torch.equal(latents[0][0], latents[1][0])
 
 
 @pytest.mark.parametrize("kind", ["patch", "all in one", "weak model"])

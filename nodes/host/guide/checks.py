@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -99,13 +99,11 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
                 f"({type(model.model).__name__}); connect an earlier checkpoint of the same training."
             )
         return
-    for name in ("architecture", "config", "prediction", "latent", "labels", "text"):
-        theirs, ours = getattr(weak, name), getattr(main, name)
-        if theirs != ours:
-            raise ValueError(
-                f"The weak model does not fit the model: {_difference(name, theirs, ours)}; "
-                "connect an earlier checkpoint of the same training."
-            )
+    if what := main.unlike(weak):
+        raise ValueError(
+            f"The weak model does not fit the model: {what}; connect an earlier checkpoint of the same training, or a "
+            "smaller model of the same pictures."
+        )
 
 
 def check_vae(model: Any, vae: Any) -> None:
@@ -120,13 +118,3 @@ def check_vae(model: Any, vae: Any) -> None:
     raise ValueError(
         f"The VAE decodes latents of {decoded} channels, but this model makes {made}: connect {fits} instead."
     )
-
-
-def _difference(name: str, weak: Any, main: Any) -> str:
-    """What differs, in a few words: of two sets of sizes only the first one that does."""
-    if name == "config" and type(weak) is type(main):
-        name = next(field.name for field in fields(main) if getattr(weak, field.name) != getattr(main, field.name))
-        weak, main = getattr(weak, name), getattr(main, name)
-    if name == "labels":
-        return "it has other labels"
-    return f"its {name.replace('_', ' ')} is {weak} instead of {main}"

@@ -63,8 +63,8 @@ run() {
 
 gather() { tar -czf "$out/results.tar.gz" -C "$work" results; }
 
-# beside run|bench|host ...: the same at once with others, each on one core; `wait` for all, then `gather`
-beside() { (export OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4 together=yes; "$@") & }
+# beside run|bench|host ...: the same at once with others; `wait` for all, then `gather`
+beside() { (together=yes; "$@") & }
 
 bench() { # bench NAME SECONDS FILE OPTION ...
     local name=$1 most=$2 file=$3
@@ -84,6 +84,7 @@ modes=("${small[@]}" "${rounds[@]}") both=(--models SiT-XL/2 TR-DiT-2.5B)
 # Nothing is timed here, so all of it runs at once. What the tables of `speed` will need compiled is compiled beside it:
 # they find it in the cache of inductor.
 correctness() {
+    local -x OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4
     local networks=(trdit xut microdit dit prx maskdit sprint srdit) network
     [ -n "$rehearsal" ] && networks=(dit xut)
     host_cases
@@ -136,6 +137,7 @@ ahead() { # ahead MODEL BATCH: compiled as for the tables; the times that are me
 }
 
 speed() {
+    local -x OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4 # as it was compiled ahead: the cache tells threads apart
     # what was aimed at comes first, so that it is there if the time runs out
     bench steps_trdit 120 steps "${blocks[@]}" --models TR-DiT-2.5B --batches "${two[@]}" --name steps_trdit
     bench steps_xl 120 steps "${blocks[@]}" --models SiT-XL/2 --batches "${more[@]}" --name steps_xl

@@ -3,7 +3,7 @@
 python benchmarks/correctness.py --device cuda
 
 Ends with an error if a sample is further off than the precision explains, other tokens were kept, gamma 0 is not dense
-to the bit, one pass is not what two calls give, or compiled blocks differ.
+to the bit (but for experts on a GPU), one pass is not what two calls give, or compiled blocks differ.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from sparse_model.method.schedule import Schedule, constant
 from sparse_model.method.sparsity import Sparsity
 from sparse_model.method.tokens import subsets
 from sparse_model.networks.maskdit import MaskDiTConfig
-from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.microdit import Experts, MicroDiTConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.srdit import SRDiTConfig
 
@@ -149,11 +149,13 @@ def passes(name: str, device: str) -> list[dict[str, Any]]:
         # a CPU only rehearses: traced, but run as it is
         compile_in_place(network, "blocks", dynamic=False, backend="eager" if device == "cpu" else "inductor")
         compiled = network(*twice, Evaluation((strong, weak), kept))
+    # a GPU adds what several experts say of one token in any order
+    unordered = device != "cpu" and any(isinstance(module, Experts) for module in network.modules())
     same = all(torch.equal(a.cpu(), b) for one, other in zip(there, here, strict=True)
                for a, b in zip(one, other, strict=True))  # fmt: skip
     checks = {
         "kept tokens": (0.0 if same else 1.0, 0.0),
-        "gamma 0 is dense": (0.0 if torch.equal(dense, zero) else 1.0, 0.0),
+        "gamma 0 is dense": (far(zero, dense), TOLERANCES["float32"] if unordered else 0.0),
         "one pass or two calls": (far(together, apart), TOLERANCES["float32"]),
         "compiled blocks": (far(compiled, together), TOLERANCES["float32"]),
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, on a machine that has one, PyTorch and no network:
 #
-#   bash benchmarks/gpu.sh [MINUTES [PART ...]]        whole minutes, 9; parts: correctness speed training
+#   bash benchmarks/gpu.sh [MINUTES [PART ...]]        9; parts: correctness speed training
 #   GPU_REHEARSAL=1 bash benchmarks/gpu.sh 3           the same on a CPU at toy sizes
 #
 # OUT      folder of what comes out: summary.txt, results.tar.gz, and training.00, ... (benchmarks/results/gpu)
@@ -58,8 +58,13 @@ run() {
     124 | 137) say "  $name: stopped after $most s" ;;
     *) say "  $name: FAILED ($code): $(tail -n 1 "$work/results/$name.log")" ;;
     esac
-    tar -czf "$out/results.tar.gz" -C "$work" results
+    [ -n "${together:-}" ] || gather
 }
+
+gather() { tar -czf "$out/results.tar.gz" -C "$work" results; }
+
+# beside run|bench|host ...: the same at once with others; `wait` for all, then `gather`
+beside() { (together=yes; "$@") & }
 
 bench() { # bench NAME SECONDS FILE OPTION ...
     local name=$1 most=$2 file=$3
@@ -67,56 +72,81 @@ bench() { # bench NAME SECONDS FILE OPTION ...
     run "$name" "$most" "$python" "benchmarks/$file.py" --device "$device" "$@"
 }
 
+# few "1 8 64": all of it, or the first for a rehearsal
+few() { if [ -n "$rehearsal" ]; then echo "${1%% *}"; else echo "$1"; fi; }
+read -ra two <<<"$(few "1 8")"
+read -ra four <<<"$(few "1 4")"
+read -ra more <<<"$(few "1 8 64")"
+read -ra sides <<<"$(few "32 64 128")"
+blocks=(--compile blocks "${small[@]}" "${rounds[@]}" --dtypes bfloat16)
+modes=("${small[@]}" "${rounds[@]}") both=(--models SiT-XL/2 TR-DiT-2.5B)
+
+# Nothing is timed here, so all of it runs at once. What the tables of `speed` will need compiled is compiled beside it:
+# they find it in the cache of inductor.
 correctness() {
-    if [ -n "$rehearsal" ]; then
-        bench correctness 120 correctness --networks dit xut
-        run core 120 "$python" -m pytest -q -p no:cacheprovider tests/method/test_branches.py -k "gamma or subset"
-    else
-        bench correctness 180 correctness
-        run core 120 "$python" -m pytest -q -p no:cacheprovider --continue-on-collection-errors -m "not slow" tests/method tests/networks tests/test_cost.py
-    fi
+    local -x OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4
+    local networks=(trdit xut microdit dit prx maskdit sprint srdit) network
+    [ -n "$rehearsal" ] && networks=(dit xut)
     host_cases
+    [[ " ${parts[*]} " == *" speed "* ]] && compile_ahead
+    for network in "${networks[@]}"; do
+        beside bench "correctness_$network" 150 correctness --networks "$network" --name "correctness_$network"
+    done
+    wait
+    gather
 }
 
 host_cases() {
     [ -n "${COMFYUI_PATH:-}" ] || { say "  host: left out, COMFYUI_PATH names no checkout"; return; }
-    local flags way cases=(SG "CFG + SG" ICG foreign error)
+    local flags way all=(SG "CFG + SG" "SG beside CFG") rules
     run checkpoint 60 "$python" -c 'import sys; from pathlib import Path
 sys.path[:0] = [".", "tests/host", "tests/helpers"]
 from graphs import write_checkpoint
 write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
     for flags in --normalvram --lowvram --novram; do
         [ -n "$rehearsal" ] && flags=--cpu
-        COMFYUI_FLAGS=$flags run "host$flags" 60 "${COMFYUI_PYTHON:-$python}" tests/host/inside.py \
-            "$COMFYUI_PATH" "$PWD" "$work/hosted.safetensors" "${cases[@]}"
-        grep -q '"error":' "$work/results/host$flags.log" && say "  host$flags: a case ended with an error, see its log"
+        beside host "$flags"
         [ -n "$rehearsal" ] && break
     done
-    for way in plain fp8 streams compiled; do
-        run "host_$way" 60 "${COMFYUI_PYTHON:-$python}" benchmarks/host_ways.py "$COMFYUI_PATH" --way "$way" --device "$device"
+    for way in plain fp8 streams dynamic compiled; do
+        rules=("${all[@]}")
+        [ "$way" = compiled ] && rules=(SG) # every rule and count of kept tokens is compiled for itself
+        beside run "host_$way" 150 "${COMFYUI_PYTHON:-$python}" benchmarks/host_ways.py "$COMFYUI_PATH" --way "$way" \
+            --device "$device" --rules "${rules[@]}"
     done
 }
 
-# few "1 8 64": all of it, or the first for a rehearsal
-few() { if [ -n "$rehearsal" ]; then echo "${1%% *}"; else echo "$1"; fi; }
+host() { # host FLAG: the cases that a server cannot be made to do on demand, in one of its memory modes
+    COMFYUI_FLAGS=$1 run "host$1" 150 "${COMFYUI_PYTHON:-$python}" tests/host/inside.py \
+        "$COMFYUI_PATH" "$PWD" "$work/hosted.safetensors" SG "CFG + SG" ICG foreign error
+    grep -q '"error":' "$work/results/host$1.log" && say "  host$1: a case ended with an error, see its log"
+}
+
+compile_ahead() {
+    local batch model
+    for batch in "${two[@]}"; do ahead TR-DiT-2.5B "$batch"; done
+    for batch in "${more[@]}"; do ahead SiT-XL/2 "$batch"; done
+    for model in HDM PRX; do
+        for batch in "${four[@]}"; do ahead "$model" "$batch"; done
+    done
+}
+
+ahead() { # ahead MODEL BATCH: compiled as for the tables; the times that are measured beside others are thrown away
+    local name=compile_${1//\//-}_$2
+    beside bench "$name" 150 steps "${blocks[@]}" --rounds 1 --models "$1" --batches "$2" --name "../$name"
+}
 
 speed() {
+    local -x OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4 # as it was compiled ahead: the cache tells threads apart
     # what was aimed at comes first, so that it is there if the time runs out
-    local blocks=(--compile blocks "${small[@]}" "${rounds[@]}" --dtypes bfloat16)
-    local modes=("${small[@]}" "${rounds[@]}") both=(--models SiT-XL/2 TR-DiT-2.5B)
-    local two four more sides
-    read -ra two <<<"$(few "1 8")"
-    read -ra four <<<"$(few "1 4")"
-    read -ra more <<<"$(few "1 8 64")"
-    read -ra sides <<<"$(few "32 64 128")"
     bench steps_trdit 120 steps "${blocks[@]}" --models TR-DiT-2.5B --batches "${two[@]}" --name steps_trdit
     bench steps_xl 120 steps "${blocks[@]}" --models SiT-XL/2 --batches "${more[@]}" --name steps_xl
     bench overhead 60 overhead "${small[@]}" "${both[@]}"
-    bench modes_trdit 120 modes "${modes[@]}" --model TR-DiT-2.5B --name modes_trdit \
-        --modes eager "eager, CUDA graph" blocks "blocks, CUDA graph"
+    bench steps_families 100 steps "${blocks[@]}" --models HDM PRX --batches "${four[@]}" --name steps_families
     bench profile 60 profile_step "${small[@]}" --steps 5 "${both[@]}" --batches "${two[@]}"
     bench launches 60 profile_step "${small[@]}" --steps 5 "${both[@]}" --compile blocks --name launches
-    bench steps_families 100 steps "${blocks[@]}" --models HDM PRX --batches "${four[@]}" --name steps_families
+    bench modes_trdit 120 modes "${modes[@]}" --model TR-DiT-2.5B --batches "${two[@]}" --name modes_trdit \
+        --modes "eager, CUDA graph" "blocks, CUDA graph" eager
     [ -n "${COMFYUI_PATH:-}" ] && host_models
     bench modes_xl 150 modes "${modes[@]}" --model SiT-XL/2 --batches "${more[@]}" --name modes_xl
     bench throughput_map 120 throughput_map "${modes[@]}" --model TR-DiT-2.5B --every "$every"
@@ -158,7 +188,8 @@ for i in range(24):
     [ -f "$folder/log.jsonl" ] && tail -n 1 "$folder/log.jsonl" | tee -a "$out/summary.txt"
 }
 
-declare -A share=([correctness]=2 [speed]=4 [training]=3)
+declare -A share=([correctness]=2 [speed]=3 [training]=3)
+seconds=$("$python" -c "print(round(60 * $minutes))")
 total=0
 for part in "${parts[@]}"; do
     [ -n "${share[$part]:-}" ] || { echo "There is no part '$part'; use correctness, speed, training."; exit 2; }
@@ -168,7 +199,7 @@ done
 say "$("$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")'), $(date -u +%F)"
 deadline=$(now)
 for part in "${parts[@]}"; do # what a part does not need, the next ones may have
-    deadline=$((deadline + 60 * minutes * share[$part] / total))
+    deadline=$((deadline + seconds * share[$part] / total))
     say "$part, within $((deadline - $(now))) s"
     "$part"
 done

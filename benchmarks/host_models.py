@@ -85,9 +85,9 @@ def flux(dtype: torch.dtype) -> comfy.model_patcher.ModelPatcher:
     config = comfy.supported_models.Flux({**sizes, "image_model": "flux", "dtype": dtype})
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "")
-    generator = torch.Generator().manual_seed(0)
+    like = {"device": options.device, "generator": torch.Generator(options.device).manual_seed(0)}
     for value in model.diffusion_model.state_dict().values():
-        value.copy_(torch.randn(value.shape, generator=generator) / value.shape[-1] ** 0.5)
+        value.copy_((torch.randn(value.shape, **like) / value.shape[-1] ** 0.5).to(dtype))
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
@@ -135,7 +135,7 @@ class Counter:
 def main() -> None:
     patcher = flux(getattr(torch, options.dtype))
     if options.device == "cuda":
-        patcher.load_device = torch.device("cuda")
+        patcher.load_device = comfy.model_management.get_torch_device()
     route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
     routed = part("nodes.host.adapters").adapter_of(patcher).routed(route.Sparsity((route.Route(*options.route, 0.5),)))
     guided = part("nodes.host.guide.patch").guided

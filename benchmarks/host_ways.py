@@ -1,6 +1,6 @@
 # ruff: noqa: E402 (the host decides what can be imported, and when)
 """The ways a host can run a model on a GPU, each beside the CPU in float32: fp8 storage, weights that stay in main
-memory and come over two streams, blocks compiled by the host.
+memory and come over two streams, weights that the host's dynamic offloading fetches, the network compiled by the host.
 
 Run by the host's own Python, one way per process, because the host decides how it handles memory when it starts:
 
@@ -24,6 +24,7 @@ WAYS = {
     "plain": "--normalvram",
     "fp8": "--normalvram",
     "streams": "--novram --async-offload 2",
+    "dynamic": "--normalvram",
     "compiled": "--normalvram",
 }
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -33,8 +34,13 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("checkout", type=Path)
 parser.add_argument("--way", default="plain", choices=list(WAYS))
 parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+parser.add_argument("--rules", nargs="+", default=["SG", "CFG + SG", "SG beside CFG"])
 options, command = parser.parse_args(), sys.argv
 
+if options.way == "dynamic" and options.device == "cuda":  # as main.py does it, before torch is imported
+    import comfy_aimdo.control
+
+    comfy_aimdo.control.init(nvml_pressure=True)
 os.environ["COMFYUI_FLAGS"] = WAYS[options.way] if options.device == "cuda" else "--cpu"
 part = load_pack(str(options.checkout.expanduser()), str(PACK), "--use-pytorch-cross-attention")
 
@@ -48,7 +54,6 @@ sys.path.append(str(PACK))  # behind the host, which has a top-level module node
 from benchmarks.timing import keep
 
 MODEL = part("sparse_model.checkpoints.bundled").DEFAULT
-RULES = ("SG", "CFG + SG", "SG beside CFG")
 
 
 def load(*how: str) -> Any:
@@ -57,7 +62,7 @@ def load(*how: str) -> Any:
 
 def on_the_cpu(state: dict[str, Tensor]) -> Any:
     """A MODEL with these weights that runs in float32 on the CPU, in the same host."""
-    patcher = load()
+    patcher = load("default", True)
     model = patcher.model
     model.diffusion_model.to("cpu", torch.float32).load_state_dict({name: v.float() for name, v in state.items()})
     model.diffusion_model.dtype, model.manual_cast_dtype = torch.float32, None
@@ -68,9 +73,10 @@ def on_the_cpu(state: dict[str, Tensor]) -> Any:
 def sample(patcher: Any, rule: str) -> Tensor:
     """Four Euler steps at cfg 2, from the same noise and tokens."""
     about, schedule = patcher.model.spec, part("sparse_model.method.schedule")
+    end = 0.5 if options.way == "compiled" else 0.75  # each count of kept tokens would be compiled for itself
     label = torch.zeros(1, 1, about.config.num_classes)
     label[..., :2] = 1
-    plan = schedule.Schedule(schedule.Curve.constant(0.25), schedule.Curve.linear(0.5, 0.75),
+    plan = schedule.Schedule(schedule.Curve.constant(0.25), schedule.Curve.linear(0.5, end),
                              schedule.Curve.constant(2.0), rule)  # fmt: skip
     guider = comfy.samplers.CFGGuider(part("nodes.host.guide.patch").guided(patcher, plan))
     guider.set_conds([[label, {}]], [[torch.zeros_like(label), {}]])
@@ -99,6 +105,20 @@ def streams(patcher: Any) -> tuple[Any, Callable[[], bool]]:
     return patcher, taken
 
 
+def dynamic(patcher: Any) -> tuple[Any, Callable[[], bool]]:
+    """As the host's main.py does it where the card can: the patcher is another one."""
+    if options.device == "cuda":
+        import comfy.memory_management
+        import comfy.model_patcher
+
+        devices = [(device.index, 0) for device in management.get_all_torch_devices()]
+        if comfy_aimdo.control.init_devices(devices):
+            comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+            comfy.memory_management.aimdo_enabled = True
+            patcher = load()
+    return patcher, lambda: type(patcher).__name__ == "ModelPatcherDynamic"
+
+
 def compiled(patcher: Any) -> tuple[Any, Callable[[], bool]]:
     """As the host's TorchCompileModel node does it."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -112,12 +132,14 @@ def compiled(patcher: Any) -> tuple[Any, Callable[[], bool]]:
 
 
 def main() -> None:
-    patcher, taken = {"plain": plain, "fp8": fp8, "streams": streams, "compiled": compiled}[options.way](load())
+    patcher, taken = {
+        "plain": plain, "fp8": fp8, "streams": streams, "dynamic": dynamic, "compiled": compiled
+    }[options.way](load())  # fmt: skip
     model = patcher.model
     state = {name: value.detach().cpu() for name, value in model.diffusion_model.state_dict().items()}
     computes = str(model.manual_cast_dtype or model.diffusion_model.dtype).removeprefix("torch.")
     reference, rows = on_the_cpu(state), []
-    for rule in RULES:
+    for rule in options.rules:
         expected, found = sample(reference, rule), sample(patcher, rule)
         error = float((found - expected).norm() / expected.norm()) if found.isfinite().all() else float("inf")
         rows.append({"rule": rule, "error": error, "right": error <= TOLERANCES[computes]})

@@ -55,7 +55,8 @@ def loaded(folder: Path) -> Any:
     if options.model:
         spec_class, sparsity = part("sparse_model.checkpoints.spec").ModelSpec, part("sparse_model.method.sparsity")
         spec = spec_class.published(options.model, sparsity.Sparsity((sparsity.Route(2, -4),)))
-        network = part("sparse_model.checkpoints.checkpoint").build(spec)
+        place = part("sparse_model.networks.layers").Backend(device=options.device, dtype=torch.bfloat16)
+        network = part("sparse_model.checkpoints.checkpoint").build(spec, place)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         path = folder / "model.safetensors"

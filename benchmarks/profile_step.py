@@ -39,12 +39,17 @@ def profiled(step: Step, steps: int) -> dict[str, Any]:
     own, whole = (
         ("self_device_time_total", "device_time_total") if on_gpu else ("self_cpu_time_total", "cpu_time_total")
     )
-    total = sum(getattr(event, own) for event in found if not on_gpu or event.device_type.name == "CUDA")
+    total = sum(getattr(event, own) for event in found if not on_gpu or _is_kernel(event))
     row = {"kernels, ms" if on_gpu else "operators, ms": round(total / 1e3 / steps, 3)}
     for share, names in SHARES.items():
         row[share] = round(sum(getattr(event, whole) for event in found if event.key in names) / total, 4)
     launches = sum(event.count for event in found if event.key.startswith(LAUNCHES))
     return row | {"launches": launches / steps if on_gpu else None}
+
+
+def _is_kernel(event: Any) -> bool:
+    """Whether an event is one of the GPU's own, and not a span of several that somebody named."""
+    return event.device_type.name == "CUDA" and not event.is_user_annotation
 
 
 def main() -> None:

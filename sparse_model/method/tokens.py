@@ -123,8 +123,15 @@ class TokenOrders:
             if made is not None:
                 scores = scores[: 2 * len(made) if made.shape[2] == count else 1]
             found = _lowest(scores.flatten(0, 1), count).unflatten(0, scores.shape[:2])
-            first, made = self._made[key] = evaluation, found.to(device)
+            first, made = self._made[key] = evaluation, _moved(found, device)
         return made[evaluation - first]
+
+
+def _moved(index: Tensor, device: torch.device | str | None) -> Tensor:
+    """On a device; what a GPU is doing meanwhile is not waited for, which takes pinned memory."""
+    if device is not None and torch.device(device).type == "cuda":
+        return index.pin_memory().to(device, non_blocking=True)
+    return index.to(device)
 
 
 def _lowest(scores: Tensor, count: int) -> Tensor:

@@ -11,6 +11,9 @@ from .host.own.loading import WEIGHT_TYPES, checkpoint_names, listed_name, load
 from .host.own.model import spec_of
 from .sockets import CATEGORY, found_by
 
+SHOWN = 300
+"""Labels of a model that its text lists."""
+
 
 class SparseModelLoader(io.ComfyNode):
     @classmethod
@@ -113,7 +116,8 @@ def description(spec) -> str:
     if spec.note:
         lines.append(f"{spec.note}.")
     if spec.labels:
-        lines.append(f"Labels: {', '.join(spec.labels)}")
+        more = f", \u2026 ({len(spec.labels):,}; the label box suggests the others)" * (len(spec.labels) > SHOWN)
+        lines.append(f"Labels: {', '.join(spec.labels[:SHOWN])}{more}")
     if spec.license:
         lines.append(f"License: {spec.license}")
     return "\n".join(lines)

@@ -23,10 +23,19 @@ class Step:
 
 
 def step_costs(
-    model: Any, schedule: Schedule, steps: int, shape: tuple[int, ...], text: int, cfg: float = 1.0, stay: int = 0
+    model: Any,
+    schedule: Schedule,
+    steps: int,
+    shape: tuple[int, ...],
+    text: int,
+    cfg: float = 1.0,
+    stay: int = 0,
+    weak_model: Any | None = None,
 ) -> list[Step]:
-    """Every step over a latent [B, C, ...] with `text` text tokens, where `stay` image tokens are kept at any rate."""
+    """Every step over a latent [B, C, ...] with `text` text tokens, where `stay` image tokens are kept at any rate.
+    Branches of a weaker model count at its size, or at the model's own where none is given."""
     adapter = adapter_of(model)
+    weak = None if weak_model is None else adapter_of(weak_model).counter(shape, text, stay)
     tokens, count, factors = adapter.tokens(shape), adapter.counter(shape, text, stay), adapter.sparsity.factors
     subset = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
     routes = range(max(len(factors), 1))
@@ -40,7 +49,7 @@ def step_costs(
             else tokens
             for branch in branches
         )
-        return Step(now, branches, kept, cost_of(count, schedule.rule, now))
+        return Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
 
     moments = (schedule.at(number / steps, cfg) for number in range(steps))
     return [made.get(now) or made.setdefault(now, step(now)) for now in moments]

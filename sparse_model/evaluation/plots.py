@@ -135,11 +135,13 @@ def _seconds(rows: list[Row]):
             points = sorted(points, key=lambda point: point[0])
             distances = [spread([row[name] for row in group]) for _, group in points]
             places, errors = zip(*distances, strict=True)
-            line = axes.errorbar([x for x, _ in points], places, yerr=errors, fmt="o-", capsize=3, label=kind)
+            line = axes.errorbar([1000 * x for x, _ in points], places, yerr=errors, fmt="o-", capsize=3, label=kind)
             for (x, group), y in zip(points, places, strict=True):
                 number = group[0]["method"].rpartition(", ")[2].removesuffix(" steps")
-                axes.annotate(number, (x, y), (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
-        axes.set_xlabel("seconds per picture")
+                axes.annotate(
+                    number, (1000 * x, y), (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color()
+                )
+        axes.set_xlabel("milliseconds per picture")
         axes.set_title(f"Fr\u00e9chet distance, {network}", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("lower is better")
@@ -205,7 +207,7 @@ PLOTS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
 
 
 def _time(seconds: float | None) -> str:
-    return "n/a" if seconds is None else f"{seconds:.3f}"
+    return "n/a" if seconds is None else f"{seconds:.3g}"
 
 
 def table(rows: list[Row], plan: str) -> str:

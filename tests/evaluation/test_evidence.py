@@ -225,6 +225,17 @@ def test_verdicts_follow_the_figures():
     assert outcome(moved, "The good region") == HOLDS
 
 
+def test_the_recipe_is_compared_at_no_more_multiply_adds_of_a_picture():
+    claim = "Calibrated SG is better than SG_FLOPS"
+    paper = rows_of("recipes", "SG_FLOPS", 50, gmacs=1.0, steps=20)
+    dear = rows_of("rules", "SG dear", 10, gmacs=1.2, steps=20)
+    assert outcome(paper + dear, claim) == UNKNOWN
+    assert outcome(paper + dear + rows_of("rules", "SG cheap", 60, gmacs=0.9, steps=20), claim) == FAILS
+    assert outcome(paper + dear + rows_of(SPEED, "SG, 14 steps", 40, gmacs=1.2, steps=14), claim) == HOLDS
+    cfg = rows_of(SPEED, "CFG, 5 steps", 40, gmacs=1.2, steps=5, schedule={"rule": "CFG"})
+    assert outcome(paper + cfg, claim) == UNKNOWN
+
+
 def test_equal_seconds_compares_with_what_is_as_fast():
     def curve(kind, *points):
         return [

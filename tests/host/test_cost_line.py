@@ -1,9 +1,10 @@
 """What a run cost is told to the editor once, for the node that sampled, and is what the report says before it."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from graphs import Scene, write_models
+from graphs import SPEC, Scene, write_checkpoint, write_models
 from host import Host
 
 EVENT = "sparse_guidance.cost"
@@ -12,6 +13,8 @@ EVENT = "sparse_guidance.cost"
 @pytest.fixture(scope="module", autouse=True)
 def models(host: Host) -> None:
     write_models(host)
+    flat = replace(SPEC, config=replace(SPEC.config, width=SPEC.config.width // 2))
+    write_checkpoint(host.directory / "models" / "diffusion_models" / "narrow.safetensors", flat)
 
 
 def test_the_cost_of_a_run(host: Host) -> None:
@@ -31,6 +34,22 @@ def test_the_cost_of_a_run(host: Host) -> None:
     share = re.search(r"(\d+%) of CFG", result.outputs[report]["text"][0])[1]
     for text in told.values():
         assert re.fullmatch(rf"{share} of the work of CFG, [\d.]+ s per step, 4 steps", text)
+
+
+def test_a_smaller_weak_model_costs_less(host: Host) -> None:
+    shares = []
+    for name in ("tiny-early.safetensors", "narrow.safetensors"):
+        scene = Scene()
+        plan, weak = scene.graph.sparsity(rule="AG"), scene.graph.model(name)
+        scene.graph.save(
+            scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, sparsity=plan, weak_model=weak)
+        )
+        result = host.run(scene.graph.nodes)
+        assert result.error is None
+        (event,) = result.named(EVENT)
+        shares.append(int(re.match(r"\d+", event["data"]["text"])[0]))
+    same, smaller = shares
+    assert same == 100 and 50 < smaller < 80
 
 
 def test_a_run_without_guidance_tells_nothing(host: Host) -> None:

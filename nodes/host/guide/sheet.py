@@ -116,7 +116,8 @@ class Sheet:
             text = adapter_of(model).text_tokens(self.positive)
         except ValueError:
             return None
-        steps = step_costs(model, setting.schedule, setting.steps, self._shape, text, setting.cfg)
+        weak = self.weak_model if RULES[setting.schedule.rule].auxiliary else None
+        steps = step_costs(model, setting.schedule, setting.steps, self._shape, text, setting.cfg, weak_model=weak)
         mean = Cost.mean(step.cost for step in steps)
         return mean.total / mean.unguided
 

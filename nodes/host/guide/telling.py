@@ -40,7 +40,9 @@ def against_cfg(guider: Any, run: Run, schedule: Schedule, shape: tuple[int, ...
         text = adapter.text_tokens([[each["cross_attn"], each] for each in positive])
         stay = 0 if run.mask is None else adapter.staying(run.mask, shape).count
         cfg = guider.cfg if RULES[schedule.rule].beside_cfg else 1.0
-        cost = Cost.mean(step.cost for step in step_costs(model, schedule, run.steps, shape, text, cfg, stay))
+        weak = getattr(guider.auxiliary, "patcher", None) if RULES[schedule.rule].auxiliary else None
+        steps = step_costs(model, schedule, run.steps, shape, text, cfg, stay, weak)
+        cost = Cost.mean(step.cost for step in steps)
     except Exception as unknown:  # of other nodes' guiders and networks; a text must not cost a picture
         logging.debug("Sparse Guidance: the cost of this run is not known (%s).", unknown)
         return None

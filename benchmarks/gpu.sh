@@ -6,7 +6,7 @@
 #
 # OUT      folder of what comes out: summary.txt, results.tar.gz, and training.00, ... (benchmarks/results/gpu)
 # PYTHON   (python3)     COMFYUI_PATH, COMFYUI_PYTHON   a ComfyUI checkout and its Python, if there is one
-# DATA     pictures to train on (icons-64.npz; benchmarks/carry.py pictures makes a small one)     CONFIG   (icons-64-patch8)     TRAIN_SET   KEY=VALUE ... of `train --set`
+# DATA     pictures to train on (icons-64.npz; benchmarks/carry.py pictures makes a small one)     CONFIG   (icons-64)     TRAIN_SET   KEY=VALUE ... of `train --set`
 # CARRIED  folder with an earlier call's training.00, ...: the run goes on from there (OUT)
 #
 # A command that the time does not suffice for is left out or stopped, and summary.txt says so; what is done is kept.
@@ -19,7 +19,7 @@ out=${OUT:-benchmarks/results/gpu}
 carried=${CARRIED:-$out}
 python=${PYTHON:-python3}
 data=${DATA:-icons-64.npz}
-config=${CONFIG:-icons-64-patch8}
+config=${CONFIG:-icons-64}
 rehearsal=${GPU_REHEARSAL:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

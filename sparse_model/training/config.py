@@ -9,16 +9,14 @@ from .augment import Augmentation
 from .limits import check, parsed
 
 EMOJI = ("twemoji", "noto", "noto-v1", "fluent-emoji-flat", "emojione")
-ALL_EMOJI = (*EMOJI, "fluent-emoji", "fxemoji", "streamline-emojis")
 SUBJECTS = (  # without the sets of logos, whose subjects nobody else draws
-    *ALL_EMOJI, "circle-flags", "cif", "flag", "flagpack", "flat-color-icons", "flat-ui", "fluent-color", "glyphs-poly",
+    *EMOJI, "fluent-emoji", "fxemoji", "streamline-emojis", "circle-flags", "cif", "flag", "flagpack",
+    "flat-color-icons", "flat-ui", "fluent-color", "glyphs-poly",
     "icon-park", "marketeq", "meteocons", "streamline-color", "streamline-cyber-color", "streamline-flex-color",
     "streamline-freehand-color", "streamline-kameleon-color", "streamline-plump-color", "streamline-sharp-color",
     "streamline-stickies-color", "streamline-ultimate-color",
 )  # fmt: skip
 PICTURES = ("Animals & Nature", "Food & Drink", "Travel & Places", "Smileys & Emotion")
-SEEN = {"sets": EMOJI, "categories": PICTURES}  # what the 32 pixel models were trained on is among these
-MORE_PICTURES = (*PICTURES, "Smileys & People", "Objects", "Activities")
 
 PARTS = ("network", "augmentation")  # settings that have settings of their own
 
@@ -119,28 +117,7 @@ CONFIGS: dict[str, TrainConfig] = {
         rate=2e-3,
         mae=0.1,
     ),
-    # 64 tokens again, of 64 pixel pictures, 2.4 times as many, changed on the fly: for CPUs
-    "icons-64-patch8": TrainConfig(
-        network=DiTConfig(input_size=64, patch_size=8, in_channels=3, width=192, depth=12, heads=3),
-        sparsity=Sparsity((Route(1, -2, 0.5),)),
-        filters={"sets": ALL_EMOJI, "categories": MORE_PICTURES, "min_count": 6, "seen": SEEN},
-        title="Icons 64 px, 64 tokens, token-routed DiT",
-        time_scale=1000.0,
-        noise_mean=0.5,
-        rate=1.5e-3,
-        warmup=100,
-        start="icons-32-patch4.safetensors",
-        weight_decay=0.1,
-        word_drop=0.1,
-        augmentation=Augmentation(mirror=0.5, scale=0.15, shift=0.1, hue=0.1, saturation=0.1),
-        batch=64,
-        steps=12_000,
-        decay=3_000,
-        ema=0.998,
-        early=1_200,
-        held_out=340,
-    ),
-    # every set that draws subjects, for one GPU with bfloat16: what it learns in a few minutes
+    # 64 pixels, every set that draws subjects: for a GPU with bfloat16
     "icons-64": ICONS_64,
     # the weak model of AutoGuidance: smaller, and a short run (arXiv 2406.02507)
     "icons-64-early": replace(

@@ -1,6 +1,6 @@
 """Training pictures in memory: a packed .npz, or any folder of images in class subfolders."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,7 @@ HANDED_WORDS = frozenset(
 class Pictures:
     """images [N, H, W, C] uint8; picture i carries labels[offsets[i]:offsets[i + 1]], ids into label_names.
 
-    `symmetric` [N] bool says which pictures mean the same in a mirror, `fresh` [N] bool which ones an earlier training
-    that this one starts from did not have; all of them if not given.
+    `symmetric` [N] bool says which pictures mean the same in a mirror; all of them if not given.
     """
 
     images: Tensor
@@ -37,7 +36,6 @@ class Pictures:
     offsets: Tensor
     label_names: tuple[str, ...]
     symmetric: Tensor | None = None
-    fresh: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -75,11 +73,8 @@ class Pictures:
         return torch.ones_like(index, dtype=torch.bool) if self.symmetric is None else self.symmetric[index]
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Indices for (training, validation), fresh pictures first: a fixed random `held_out` of these are kept for
-        validation, and the first training pictures are of the same kind, to be compared with them."""
+        """Indices for (training, validation): a fixed random `held_out` are kept for validation."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        if self.fresh is not None:
-            order = torch.cat([order[self.fresh[order]], order[~self.fresh[order]]])
         return order[held_out:], order[:held_out]
 
 
@@ -102,17 +97,18 @@ def load_packed(
     categories: Iterable[str] = (),
     min_sets: int = 1,
     min_count: int = 1,
-    seen: Mapping[str, Iterable[str]] | None = None,
 ) -> Pictures:
     """A packed .npz, filtered.
 
     `sets` and `categories` name what to keep (all if empty), `min_sets` asks that as many of the kept sets draw the
-    same subject, `min_count` drops labels with fewer pictures. `seen`, with `sets` and `categories` of its own, says
-    what an earlier training may have had: those pictures are not fresh.
+    same subject, `min_count` drops labels with fewer pictures.
     """
     data = read_packed(path)
     sources, subjects = np.array([name.split(":", 1) for name in data["names"]]).T
-    keep = _among(sources, data["categories"], sets, categories)
+    keep = np.ones(len(sources), dtype=bool)
+    for values, wanted in ((sources, list(sets)), (data["categories"], list(categories))):
+        if wanted:
+            keep &= np.isin(values, wanted)
     kept_subjects, counts = np.unique(subjects[keep], return_counts=True)
     keep &= np.isin(subjects, kept_subjects[counts >= min_sets])
     chosen = np.flatnonzero(keep)
@@ -129,18 +125,7 @@ def load_packed(
         torch.from_numpy(np.cumsum([0] + [len(row) for row in rows])),
         tuple(str(name) for name in data["label_names"][ids]),
         torch.tensor([means_the_same_mirrored(subjects[i], data["categories"][i]) for i in chosen]),
-        None if seen is None else torch.from_numpy(~_among(sources, data["categories"], **seen)[chosen]),
     )
-
-
-def _among(sources: np.ndarray, named: np.ndarray, sets: Iterable[str], categories: Iterable[str]) -> np.ndarray:
-    """[N] bool: which pictures are of these sets and of these categories; an empty list takes all."""
-    keep = np.ones(len(sources), dtype=bool)
-    if sets := list(sets):
-        keep &= np.isin(sources, sets)
-    if categories := list(categories):
-        keep &= np.isin(named, categories)
-    return keep
 
 
 def means_the_same_mirrored(subject: str, category: str) -> bool:

@@ -1,6 +1,6 @@
 """Whether a model copies: several samples of each label beside the nearest training pictures.
 
-    python -m sparse_model.training.nearest models/icons-64-patch8.safetensors icons-64.npz --config icons-64-patch8 \
+    python -m sparse_model.training.nearest models/icons-64.safetensors icons-64.npz --config icons-64 \
         --labels "twemoji, fox" "noto, rocket" --out pictures.png
 """
 

@@ -54,16 +54,6 @@ def test_filters(packed, filters, expected):
     assert set(pictures.label_names) == set().union(*expected)
 
 
-def test_held_out_pictures_are_fresh_and_so_are_the_first_training_pictures(packed):
-    assert data.load(packed, 4).fresh is None
-    pictures = data.load(packed, 4, seen={"sets": ["one"], "categories": ["Animals"]})
-    assert pictures.fresh.tolist() == [False, True, False, True]
-    train, held = pictures.split(1, seed=3)
-    assert sorted([*held.tolist(), train[0].item()]) == [1, 3]
-    assert sorted(train[1:].tolist()) == [0, 2]
-    assert torch.equal(held, pictures.split(1, seed=3)[1])
-
-
 def test_pictures_know_whether_they_may_be_mirrored(packed):
     assert data.load(packed, 4).mirrors(torch.tensor([0, 3])).tolist() == [True, True]
     assert data.means_the_same_mirrored("red-fox", "Animals & Nature")

@@ -253,10 +253,10 @@ def test_training_losses_are_those_of_training_pictures(config, pictures, tmp_pa
 
 
 def test_parts_of_a_configuration_can_be_set():
-    config = changed("icons-64-patch8", ["augmentation.hue=0.5", "network.width=96", "word_drop=0"])
+    config = changed("icons-64", ["augmentation.hue=0.5", "network.width=96", "word_drop=0"])
     assert (config.augmentation.hue, config.network.width, config.word_drop) == (0.5, 96, 0)
     with pytest.raises(ValueError, match="'augmentation.blur' is not a setting"):
-        changed("icons-64-patch8", ["augmentation.blur=1"])
+        changed("icons-64", ["augmentation.blur=1"])
 
 
 def test_only_masked_training_reconstructs(config, pictures, tmp_path):

@@ -98,16 +98,18 @@ correctness() {
 
 host_cases() {
     [ -n "${COMFYUI_PATH:-}" ] || { say "  host: left out, COMFYUI_PATH names no checkout"; return; }
-    local flags way all=(SG "CFG + SG" "SG beside CFG") rules
+    local way all=(SG "CFG + SG" "SG beside CFG") rules
     run checkpoint 60 "$python" -c 'import sys; from pathlib import Path
 sys.path[:0] = [".", "tests/host", "tests/helpers"]
 from graphs import write_checkpoint
 write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
-    for flags in --normalvram --lowvram --novram; do
-        [ -n "$rehearsal" ] && flags=--cpu
-        beside host "$flags"
-        [ -n "$rehearsal" ] && break
-    done
+    if [ -n "$rehearsal" ]; then
+        beside host cpu --cpu
+    else
+        beside host normal # which has no flag
+        beside host low --lowvram
+        beside host no --novram
+    fi
     for way in plain fp8 streams dynamic compiled; do
         rules=("${all[@]}")
         [ "$way" = compiled ] && rules=(SG) # every rule and count of kept tokens is compiled for itself
@@ -116,10 +118,11 @@ write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
     done
 }
 
-host() { # host FLAG: the cases that a server cannot be made to do on demand, in one of its memory modes
-    COMFYUI_FLAGS=$1 run "host$1" 150 "${COMFYUI_PYTHON:-$python}" tests/host/inside.py \
+host() { # host NAME [FLAG]: the cases that a server cannot be made to do on demand, in one of its memory modes
+    local name=host_memory_$1
+    COMFYUI_FLAGS=${2:-} run "$name" 150 "${COMFYUI_PYTHON:-$python}" tests/host/inside.py \
         "$COMFYUI_PATH" "$PWD" "$work/hosted.safetensors" SG "CFG + SG" ICG foreign error
-    grep -q '"error":' "$work/results/host$1.log" && say "  host$1: a case ended with an error, see its log"
+    grep -q '"error":' "$work/results/$name.log" && say "  $name: a case ended with an error, see its log"
 }
 
 compile_ahead() {

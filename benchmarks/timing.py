@@ -6,10 +6,11 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -94,8 +95,27 @@ def compile_in_place(network: nn.Module, what: str | None, **options: Any) -> No
     """Compiles a network as one of COMPILED says, None: not at all. Blocks of one kind share one compiled function, so
     they take seconds where the whole network takes minutes."""
     torch._dynamo.reset()
-    for module in {"network": [network], "blocks": layers_of(network), None: []}[what]:
+    modules = {"network": [network], "blocks": list(layers_of(network)), None: []}[what]
+    forwards: dict[Hashable, FunctionType] = {}
+    for module in modules:
+        # torch.compile counts the graphs of a function's code and stops at eight: layers of other sizes have their own
+        kind = type(module), tuple((name, value.shape) for name, value in module.named_parameters())
+        own = forwards.setdefault(kind, _copied(type(module).forward))
+        module.forward = MethodType(own, module)
         module.compile(**options)
+
+
+def _copied(function: FunctionType) -> FunctionType:
+    """The same function with code of its own."""
+    copy = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 class Step:

@@ -47,7 +47,8 @@ class Flow:
         return self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
     def time(self, sigma: Tensor) -> Tensor:
-        return (sigma if self.clean_time == 0 else 1 - sigma) * self.time_scale
+        time = sigma if self.clean_time == 0 else 1 - sigma
+        return time if self.time_scale == 1 else time * self.time_scale
 
     def velocity(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The network's output as noise - data, for x [N, ...] at sigma [N]."""
@@ -57,6 +58,8 @@ class Flow:
 
     def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
         output = network(x, self.time(sigma), *inputs)
+        if self.output == "velocity" and self.clean_time:  # a sum, to spare the sign an operation of its own
+            return x + column(sigma, x) * output
         return x - column(sigma, x) * self.velocity(output, x, sigma)
 
 

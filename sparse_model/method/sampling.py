@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,24 @@ class Denoiser:
 
     network: nn.Module
     prediction: Prediction
+    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __call__(
         self, x: Tensor, sigma: float, conditions: Sequence[Condition], evaluation: Evaluation
     ) -> list[Tensor]:
         """x [B, C, H, W] and one condition of B samples per branch -> one D [B, C, H, W] per branch."""
         count = len(conditions)
-        batch = x.repeat(count, 1, 1, 1)
+        batch = x if count == 1 else x.repeat(count, 1, 1, 1)
         level = torch.full((len(batch),), float(sigma), device=x.device, dtype=x.dtype)
-        return list(
-            self.prediction.denoise(self.network, batch, level, concatenate(conditions), evaluation).chunk(count)
-        )
+        given = self._joined(conditions)
+        return list(self.prediction.denoise(self.network, batch, level, given, evaluation).chunk(count))
+
+    def _joined(self, conditions: Sequence[Condition]) -> Condition:
+        """The conditions as one batch, which is made once for steps of the same ones."""
+        last = self._last
+        if not last or list(map(id, conditions)) != list(map(id, last[0])):
+            last[:] = tuple(conditions), concatenate(conditions)
+        return last[1]
 
 
 class Compiled(nn.Module):
@@ -88,7 +95,7 @@ def sample(
         now = schedule.at(step / steps, cfg)
         predictions = predict((model, auxiliary), x, sigma, rule.branches(now), conditions, kept.at(step))
         clean = rule.combine(predictions, now)
-        x = x + (x - clean) / sigma * (following - sigma)
+        x = (x - clean).div_(sigma).mul_(following - sigma).add_(x)
         if callback:
             callback(step, clean)
     return x

@@ -79,6 +79,7 @@ class TokenOrders:
         blocks = -(-ahead // self.BLOCK)
         self._block = -(-ahead // blocks)
         self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
+        self._all: dict[tuple, Tensor] = {}
         self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on
 
     def scores_from(
@@ -112,6 +113,13 @@ class TokenOrders:
             self._drawn[key] = first, drawn
         return drawn[evaluation - first :]
 
+    def every(self, batch: int, tokens: int, device: torch.device | str | None = None) -> Tensor:
+        """[batch, tokens] int64: all of them, made once."""
+        key = batch, tokens, str(device)
+        if key not in self._all:
+            self._all[key] = torch.arange(tokens, device=device).repeat(batch, 1)
+        return self._all[key]
+
     def lowest(self, count: int, evaluation: int, *drawn: Any, device: torch.device | str | None = None) -> Tensor:
         """[batch, count] int64, ascending: the tokens of the lowest scores, of all that `scores_from` has to be told
         about an evaluation. A size that changes is first made for one evaluation, then for twice as many, and so on.
@@ -141,7 +149,8 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
     for row in np.flatnonzero(chosen.sum(axis=1) != count):  # equal scores, and not all of them are among the lowest
         chosen[row] = False
         chosen[row, scores[row].argsort()[:count].numpy()] = True
-    return torch.from_numpy(np.flatnonzero(chosen) % values.shape[1]).reshape(len(values), count)
+    places = np.flatnonzero(chosen).reshape(len(values), count)
+    return torch.from_numpy(places - values.shape[1] * np.arange(len(values))[:, None])
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,7 @@ class Subsets:
         """The kept tokens of one branch in one route, ascending: [batch, K] int64."""
         count = self.count(tokens, gamma, route)
         if count == tokens:
-            return torch.arange(tokens, device=device).repeat(batch, 1)
+            return self.orders.every(batch, tokens, device)
         if count == 0:
             return torch.empty(batch, 0, dtype=torch.int64, device=device)
         even = self.selection == STRUCTURED and self.grid is not None and self.grid.tokens == tokens

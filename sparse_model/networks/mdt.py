@@ -94,7 +94,7 @@ class MDT(nn.Module):
         skips = []
         for block in self.en_inblocks:
             x = block(x, c, cells, packing)
-            skips.append(x)
+            skips.append(x.view_as(x))  # x itself twice would be compiled as a case of its own
         for block in self.en_outblocks:
             x = block(x, c, cells, packing, skip=skips.pop())
         return x

@@ -112,7 +112,7 @@ class CrossU(nn.Module):
             nn.ModuleList(Block(backend, config) for _ in range(config.encoder)) for _ in range(config.levels)
         )
         self.dec_blocks = nn.ModuleList(
-            nn.ModuleList(Block(backend, config, crossing=i == 0) for i in range(config.decoder))
+            nn.ModuleList((Block if i else CrossingBlock)(backend, config) for i in range(config.decoder))
             for _ in range(config.levels)
         )
 
@@ -120,9 +120,11 @@ class CrossU(nn.Module):
         for level in self.enc_blocks:
             for block in level:
                 x = block(x, c, *attending)
-        encoded = x
+        encoded = x.view_as(
+            x
+        )  # another object: blocks that are compiled would tell a crossing to their own input apart
         for first, *others in self.dec_blocks:
-            x = first(x, c, *attending, encoded=encoded)
+            x = first(x, c, encoded, *attending)
             for block in others:
                 x = block(x, c, *attending)
         return x
@@ -135,32 +137,44 @@ class Blocks(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, attention to the encoder if `crossing`, MLP.
+    """Self-attention and MLP. What they add, they add to the modulated norm of their input, by a gate around 1: that
+    norm is the residual."""
 
-    What they add, they add to the modulated norm of their input, by a gate around 1: that norm is the residual.
-    """
-
-    def __init__(self, backend: Backend, config: XUTConfig, crossing: bool = False):
+    def __init__(self, backend: Backend, config: XUTConfig):
         super().__init__()
         width = config.width
         self.attn_pre_norm = Norm(backend, width)
         self.attn = SelfAttention(backend, width, config.heads)
-        if crossing:
-            self.xattn_pre_norm = Norm(backend, width)
-            self.xattn = CrossAttention(backend, width, config.heads)
         self.mlp_pre_norm = Norm(backend, width)
         self.mlp = Mlp(backend, width, config.hidden)
 
-    def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing, encoded: Tensor | None = None) -> Tensor:
-        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], what attention takes besides (`Attention.look`), the encoder's
-        output [B, K, D] -> [B, K, D]."""
+    def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing) -> Tensor:
+        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], what attention takes besides (`Attention.look`) -> [B, K, D]."""
+        attention, _, mlp = c.unbind(2)
+        packing = attending[-1]
+        x, gate = self.attn_pre_norm(x, attention, packing)
+        x = torch.addcmul(x, gate, self.attn(x, *attending))
+        x, gate = self.mlp_pre_norm(x, mlp, packing)
+        return torch.addcmul(x, gate, self.mlp(x))
+
+
+class CrossingBlock(Block):
+    """A block with attention to the encoder in its middle. It has a `forward` of its own because torch.compile allows
+    each function eight graphs."""
+
+    def __init__(self, backend: Backend, config: XUTConfig):
+        super().__init__(backend, config)
+        self.xattn_pre_norm = Norm(backend, config.width)
+        self.xattn = CrossAttention(backend, config.width, config.heads)
+
+    def forward(self, x: Tensor, c: Tensor, encoded: Tensor, *attending: Tensor | Packing) -> Tensor:
+        """As `Block.forward`, with the encoder's output [B, K, D]."""
         attention, crossing, mlp = c.unbind(2)
         packing = attending[-1]
         x, gate = self.attn_pre_norm(x, attention, packing)
         x = torch.addcmul(x, gate, self.attn(x, *attending))
-        if encoded is not None:
-            x, gate = self.xattn_pre_norm(x, crossing, packing)
-            x = torch.addcmul(x, gate, self.xattn(x, encoded, *attending))
+        x, gate = self.xattn_pre_norm(x, crossing, packing)
+        x = torch.addcmul(x, gate, self.xattn(x, encoded, *attending))
         x, gate = self.mlp_pre_norm(x, mlp, packing)
         return torch.addcmul(x, gate, self.mlp(x))
 

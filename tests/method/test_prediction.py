@@ -130,3 +130,11 @@ def test_sigmas_fall_to_zero(prediction):
 
 def test_kinds_have_the_names_in_files():
     assert {"flow": Flow, "eps": Epsilon, "edm": EDM} == KINDS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_velocity_along_growing_time_is_the_other_one_of_opposite_sign_to_the_bit(dtype):
+    x, output, sigma = torch.randn(2, 4, 8, 8).to(dtype), torch.randn(2, 4, 8, 8).to(dtype), torch.tensor([0.3, 0.9])
+    sigma = sigma.to(dtype)
+    found = Flow(clean_time=1).denoise(lambda x, t: output, x, sigma)
+    assert torch.equal(found, Flow().denoise(lambda x, t: -output, x, sigma))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from sparse_model.conditions.text import concatenate
+from sparse_model.method import sampling
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.sampling import Compiled, Denoiser, independent_condition, noise, sample
@@ -250,3 +252,20 @@ def test_a_compiled_network_compiles_once_per_count_of_tokens(model):
         inputs = {"shape": SHAPE, "steps": 8, "seed": seed}
         torch.testing.assert_close(sample(compiled, LABELS, plan, **inputs), sample(model, LABELS, plan, **inputs))
         assert counter.frame_count == len(counts)
+
+
+def test_the_conditions_of_a_run_are_joined_once_and_anew_when_others_come(model, monkeypatch):
+    joined = []
+
+    def counted(conditions):
+        joined.append(len(conditions))
+        return concatenate(conditions)
+
+    monkeypatch.setattr(sampling, "concatenate", counted)
+    plan = replace(constant(0.25, 0.75, 1.8), start=0.5)
+    first = sample(model, LABELS, plan, shape=SHAPE, steps=STEPS, seed=SEED)
+    assert joined == [1, 2]  # one branch, then two
+    other = sample(model, LABELS.flip(0), plan, shape=SHAPE, steps=STEPS, seed=SEED)
+    monkeypatch.undo()
+    assert torch.equal(sample(model, LABELS, plan, shape=SHAPE, steps=STEPS, seed=SEED), first)
+    assert not torch.allclose(other, first, atol=1e-2)

@@ -35,10 +35,11 @@ class Denoiser:
 
     def _joined(self, conditions: Sequence[Condition]) -> Condition:
         """The conditions as one batch, which is made once for steps of the same ones."""
-        last = self._last
-        if not last or list(map(id, conditions)) != list(map(id, last[0])):
-            last[:] = tuple(conditions), concatenate(conditions)
-        return last[1]
+        given, joined = self._last[0] if self._last else ((), None)
+        if len(given) != len(conditions) or any(a is not b for a, b in zip(given, conditions, strict=True)):
+            joined = concatenate(conditions)
+            self._last[:] = [(tuple(conditions), joined)]
+        return joined
 
 
 class Compiled(nn.Module):

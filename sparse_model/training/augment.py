@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +74,15 @@ def shift(x: Tensor, fractions: Tensor, most: float) -> Tensor:
 
 def recolour(x: Tensor, angle: Tensor, saturation: Tensor) -> Tensor:
     """Colours of x [B, 3, H, W] turned by angle [B] radians around the grey axis, away from it times saturation [B]."""
-    turn = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5  # cross product with grey
-    grey, turn, one = (matrix.to(x.device) for matrix in (torch.full((3, 3), 1 / 3), turn, torch.eye(3)))
+    grey, turn, one = _grey_axis(x.device)
     around = torch.cos(angle).view(-1, 1, 1) * (one - grey) + torch.sin(angle).view(-1, 1, 1) * turn
     matrix = grey + saturation.view(-1, 1, 1) * around  # [B, 3, 3]
     return (matrix @ x.flatten(2)).view_as(x).clamp(-1, 1)
+
+
+@cache
+def _grey_axis(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """[3, 3] each: what is grey of a colour, its cross product with grey, and all of it. Uploaded once: an upload in a
+    step waits for the step before."""
+    turn = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    return torch.full((3, 3), 1 / 3).to(device), turn.to(device), torch.eye(3).to(device)

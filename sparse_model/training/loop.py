@@ -58,7 +58,7 @@ def optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Opti
     others = [p for _, p in named if id(p) not in chosen]
     orthogonalised = torch.bfloat16 if config.precision == "bf16" else torch.float32
     muon = Muon(hidden, lr=config.rate, weight_decay=config.weight_decay, dtype=orthogonalised)
-    return [muon, torch.optim.AdamW(others, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0)]
+    return [muon, torch.optim.AdamW(others, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)]
 
 
 def rate_factor(step: int, config: TrainConfig) -> float:

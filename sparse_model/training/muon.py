@@ -18,7 +18,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
@@ -35,16 +35,18 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure=None) -> None:
         for group in self.param_groups:
             momentum, rate = group["momentum"], group["lr"]
+            params = [p for p in group["params"] if p.grad is not None]
+            for p in params:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            means, grads = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params]
+            torch._foreach_lerp_(means, grads, 1 - momentum)
+            updates = torch._foreach_lerp(grads, means, momentum)
+            torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
             by_shape = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape[p.shape].append(p)
-            for (rows, columns), params in by_shape.items():
-                updates = []
-                for p in params:
-                    mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                    mean.lerp_(p.grad, 1 - momentum)
-                    updates.append(p.grad.lerp(mean, momentum))
-                scale = 0.2 * max(rows, columns) ** 0.5
-                for p, update in zip(params, orthogonalise(torch.stack(updates).to(group["dtype"])), strict=True):
-                    p.mul_(1 - rate * group["weight_decay"]).add_(update, alpha=-rate * scale)
+            for p, update in zip(params, updates, strict=True):
+                by_shape[p.shape].append((p, update))
+            for (rows, columns), pairs in by_shape.items():
+                alike, updates = zip(*pairs, strict=True)
+                found = orthogonalise(torch.stack(updates).to(group["dtype"])).to(alike[0].dtype)
+                torch._foreach_add_(alike, found.unbind(), alpha=-rate * 0.2 * max(rows, columns) ** 0.5)

@@ -89,3 +89,14 @@ def test_the_same_generator_gives_the_same_pictures_and_another_others():
 def test_pictures_of_one_channel_have_no_hue():
     x = page((3, 9, 4, 12))[:, :1]
     assert torch.equal(run(x, Augmentation(hue=1.0, saturation=0.5)), x)
+
+
+def test_colours_upload_nothing_once_they_were_turned(monkeypatch):
+    given = torch.rand(2, 3, 4, 4), torch.tensor([0.5, -2.0]), torch.tensor([1.5, 0.2])
+    before = recolour(*given)
+
+    def upload(*_, **__):
+        raise AssertionError("this waits for a GPU")
+
+    monkeypatch.setattr(torch, "tensor", upload)
+    assert torch.equal(recolour(*given), before)

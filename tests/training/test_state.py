@@ -152,3 +152,24 @@ def test_what_a_killed_run_left_is_gone_after_the_next_start(run):
     left.write_bytes(b"half")
     run()
     assert not left.exists() and not (run.folder / "state.new").exists()
+
+
+def test_a_state_of_adamw_in_many_operations_goes_on_in_one(pictures, tmp_path, monkeypatch):
+    """As runs saved it before: the count of steps as a number on the CPU."""
+    monkeypatch.setattr(loop, "save_grid", lambda *_: None)
+    made, found = loop.optimizers, {}
+
+    def in_many(network, config):
+        muon, adamw = made(network, config)
+        others = adamw.param_groups[0]["params"]
+        return [muon, torch.optim.AdamW(others, lr=config.rate, betas=(0.9, 0.99), weight_decay=0.0)]
+
+    for name, second in (("many", in_many), ("one", made)):
+        monkeypatch.setattr(loop, "optimizers", in_many)
+        train(replace(CONFIG, steps=2), pictures, tmp_path / name, every=2)
+        monkeypatch.setattr(loop, "optimizers", second)
+        train(CONFIG, pictures, tmp_path / name, every=2)
+        found[name] = load_file(tmp_path / name / "state" / "network.safetensors")
+    assert json.loads((tmp_path / "one" / "state" / "step.json").read_text()) == 4
+    for name, value in found["many"].items():
+        torch.testing.assert_close(found["one"][name], value, rtol=1e-4, atol=1e-5)

@@ -140,8 +140,13 @@ class _Counting(TorchDispatchMode):
         kwargs = kwargs or {}
         key = func, _shapes(args), _shapes(tuple(kwargs.items()))
         if (found := self._known.get(key)) is None:
-            out = func(*args, **kwargs)
             formula = flop_registry.get(func.overloadpacket)
+            if formula is None:  # in inference mode, as in ComfyUI, operations come here before they fall into others
+                with self:
+                    out = func.decompose(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
+            out = func(*args, **kwargs)
             found = out, formula(*args, **kwargs, out_val=out) if formula else 0
             tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
             if tensors and all(value.is_meta for value in tensors):  # others have data: which tokens are kept

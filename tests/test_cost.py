@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Text, TextSpec
-from sparse_model.cost import Cost, _counted, counter, step_cost
+from sparse_model.cost import Cost, _counted, _on_shapes, counter, step_cost
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
@@ -186,6 +186,20 @@ def test_tokens_that_stay_and_factors_of_routes():
     ]
     both = counter(ModelSpec("dit", SMALL.config, Flow(), two))((Branch(0.5),))
     assert both == sum(halves) - counter(SMALL)((Branch(),))
+
+
+@pytest.mark.parametrize(
+    "spec", [SMALL, SPRINT, SRDIT, MICRODIT, MDT, NITRO_DIT, NITRO_MMDIT], ids=lambda spec: spec.architecture
+)
+def test_costs_are_the_same_in_inference_mode(spec):
+    """As ComfyUI runs everything: operations reach a counter there before they fall into those that have a count."""
+    found = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        _counted.cache_clear()
+        _on_shapes.cache_clear()
+        with mode():
+            found.append(counter(spec, attention=True)((Branch(0.5),)))
+    assert found[0] == found[1] > 0
 
 
 def test_rates_that_keep_as_many_tokens_are_counted_once():

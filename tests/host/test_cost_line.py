@@ -7,6 +7,9 @@ import pytest
 from graphs import SPEC, Scene, write_checkpoint, write_models
 from host import Host
 
+from sparse_model.cost import step_cost
+from sparse_model.method.schedule import constant
+
 EVENT = "sparse_guidance.cost"
 
 
@@ -32,6 +35,8 @@ def test_the_cost_of_a_run(host: Host) -> None:
     told = {event["data"]["node"]: event["data"]["text"] for event in result.named(EVENT)}
     assert set(told) == {ours[0], stock[0]} and len(result.named(EVENT)) == 2
     share = re.search(r"(\d+%) of CFG", result.outputs[report]["text"][0])[1]
+    cost = step_cost(SPEC, replace(constant(0.25, 0.75, 2.0), start=0.25), 4, attention=True)
+    assert share == f"{cost.total / cost.cfg:.0%}"
     for text in told.values():
         assert re.fullmatch(rf"{share} of the work of CFG, [\d.]+ s per step, 4 steps", text)
 

@@ -77,9 +77,8 @@ def counter(spec: ModelSpec, attention: bool = False, size: tuple[int, int] | No
     """Counts passes of a network of this pack: matrix products and convolutions; with `attention` its two products as
     well (the paper leaves them out). `size` is (height, width) of the network's input, its own if not given; `stay`
     tokens are kept at any rate."""
-    shown = replace(
-        spec, labels=(), title="", note="", license="", schedule=None, settings=()
-    )  # the rest decides nothing here
+    # the rest decides nothing here
+    shown = replace(spec, labels=(), title="", note="", license="", schedule=None, settings=())
     size = size or (spec.config.input_size,) * 2
     tokens, kept = spec.config.tokens(*size), replace(subsets(), factors=spec.sparsity.factors)
     if stay:

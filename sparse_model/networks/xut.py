@@ -120,9 +120,8 @@ class CrossU(nn.Module):
         for level in self.enc_blocks:
             for block in level:
                 x = block(x, c, *attending)
-        encoded = x.view_as(
-            x
-        )  # another object: blocks that are compiled would tell a crossing to their own input apart
+        # another object: compiled blocks would tell a crossing to their own input apart
+        encoded = x.view_as(x)
         for first, *others in self.dec_blocks:
             x = first(x, c, encoded, *attending)
             for block in others:

@@ -31,9 +31,8 @@ class Augmentation:
 
 def augment(x: Tensor, mirrors: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """x [B, C, H, W] in [-1, 1], white 1; mirrors [B] bool, whether a picture may be mirrored -> like x."""
-    draws = torch.rand(
-        7, len(x), generator=generator, device=x.device
-    )  # always as many, so that settings do not disturb one another
+    # always as many, so that settings do not disturb one another
+    draws = torch.rand(7, len(x), generator=generator, device=x.device)
     mirrored = mirrors & (draws[0] < settings.mirror)
     if settings.mirror:
         x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)

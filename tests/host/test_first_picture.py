@@ -151,6 +151,16 @@ def test_the_best_model_is_offered_first_and_helpers_last(host: Host) -> None:
     assert any(helpers) and helpers == sorted(helpers)
 
 
+def test_a_model_of_many_labels_lists_the_first_ones(host: Host) -> None:
+    graph = Graph()
+    model = graph.model("icons-64.safetensors")
+    graph.save(graph.add("EmptySparseLatent", model=model, batch_size=1, width=0, height=0))
+    result = host.run(graph.nodes)
+    assert result.error is None
+    (labels,) = (line for line in result.outputs[model[0]]["text"][0].splitlines() if line.startswith("Labels: "))
+    assert labels.count(",") < 310 and labels.endswith("\u2026 (1,997; the label box suggests the others)")
+
+
 def test_only_our_nodes_offer_the_bundled_models(host: Host) -> None:
     """The host's loaders could not read them."""
     offering = {name for name, schema in host.object_info().items() if DEFAULT.name in json.dumps(schema["input"])}

@@ -19,7 +19,7 @@ from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("checkout", type=Path)
-parser.add_argument("--model", default="", help="SiT by its published name, random weights; default: icons-32-patch4")
+parser.add_argument("--model", default="", help="SiT by its published name, random weights; default: the bundled one")
 parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
 parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--steps", type=int, default=20)
@@ -51,7 +51,7 @@ def part(name: str) -> Any:
 
 def loaded(folder: Path) -> Any:
     """The model, as Sparse Model Loader gives it."""
-    path = PACK / "models" / "icons-32-patch4.safetensors"
+    path = part("sparse_model.checkpoints.bundled").DEFAULT
     if options.model:
         spec_class, sparsity = part("sparse_model.checkpoints.spec").ModelSpec, part("sparse_model.method.sparsity")
         spec = spec_class.published(options.model, sparsity.Sparsity((sparsity.Route(2, -4),)))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 BUNDLED = Path(__file__).parents[2] / "models"
-DEFAULT = BUNDLED / "icons-32-patch4.safetensors"
+DEFAULT = BUNDLED / "icons-64.safetensors"
 DEFAULT_LABELS = "twemoji, fox"
 """What the default draws unless somebody says otherwise."""
 HELPER = "-early"

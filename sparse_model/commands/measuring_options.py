@@ -31,7 +31,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         type=Path,
-        default=Path("icons-32.npz"),
+        default=Path("icons-64.npz"),
         help="real pictures: a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png (%(default)s); "
         "of more than 8,000, that many at random",
     )
@@ -51,8 +51,7 @@ def bench_of(options: argparse.Namespace) -> "Bench":
     if not options.reference.exists():
         raise ValueError(
             f"--reference '{options.reference}' does not exist; name a folder of class subfolders, or make the packed "
-            "pictures: python -m sparse_model.training.icons --size 32 --out icons-32.npz --sets twemoji noto noto-v1 "
-            "fluent-emoji-flat emojione"
+            "pictures: python -m sparse_model.training.icons --size 64 --out icons-64.npz"
         )
     try:
         import accelerate  # noqa: F401

@@ -24,7 +24,11 @@ NAIVE = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 CFG_SCALES = (1.125, 1.25, 1.5)
 BUDGETS = (0.4, 0.5, 0.75, 1.0)  # of CFG's cost, that Sparse Guidance is calibrated for
 MATCHED_SCALES = (1.5, 3.0, 2.0)
-SEARCHED = (*((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)), *(("SG", budget) for budget in BUDGETS[:-1]))
+SEARCHED = (
+    *((rule, 1.0) for rule in (NO_GUIDANCE, *RULES)),
+    *(("SG", budget) for budget in BUDGETS[:-1]),
+    ("CFG + SG", 0.5),
+)
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
     "small norm or chance": ByNorm(0.5),
@@ -204,7 +208,7 @@ def match(sweep: Sweep) -> None:
 
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
-    CFG's cost; and SG within smaller budgets."""
+    CFG's cost; SG within smaller budgets, and CFG + SG within half."""
     for rule, budget in sweep.share.deal(searched for searched in SEARCHED if _possible(sweep, searched[0])):
         with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
             best, cfg = best_plan(sweep, rule, budget)

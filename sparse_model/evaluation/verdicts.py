@@ -215,6 +215,9 @@ CLAIMS: dict[str, Callable[[list[Row]], tuple[str, str] | None]] = {
     "Calibrated SG is better than CFG after an equal search, whatever both cost": lambda rows: _better(
         _best(rows, "SG"), _best(rows, "CFG")
     ),
+    "CFG + SG at no more than half of CFG's cost is better than CFG at its best": lambda rows: _better(
+        _best(rows, "CFG + SG", 0.5), _best(rows, "CFG")
+    ),
     "At equal seconds SG is better than CFG with fewer steps": at_equal_seconds("CFG"),
     "At equal seconds SG is better than no guidance with fewer steps": at_equal_seconds("no guidance"),
     "At equal seconds SG is better than CFG with EasyCache": at_equal_seconds("CFG with EasyCache"),

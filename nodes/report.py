@@ -9,7 +9,7 @@ from ..sparse_model.method.schedule import Schedule
 from ..sparse_model.pictures.cost_plot import cost_plot
 from .host.adapters import adapter_of
 from .host.cost import Step, step_costs
-from .host.guide.checks import check_plan, mask_over
+from .host.guide.checks import check_plan, check_weak_model, mask_over
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
 from .sockets import CATEGORY, SparsitySocket, cfg_input, found_by, mask_input
@@ -46,6 +46,12 @@ class SparseGuidanceReport(io.ComfyNode):
                 ),
                 cfg_input(),
                 mask_input(),
+                io.Model.Input(
+                    "weak_model",
+                    optional=True,
+                    tooltip="For AG and AG + SG: its branch counts at the size of this model. Without it, at the size "
+                    "of the model itself.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, as text."),
@@ -64,14 +70,17 @@ class SparseGuidanceReport(io.ComfyNode):
         time_a_step: bool = False,
         cfg: float = 1.0,
         mask: torch.Tensor | None = None,
+        weak_model: object | None = None,
     ) -> io.NodeOutput:
         check_plan(model, sparsity)
+        if weak_model is not None:
+            check_weak_model(model, weak_model, sparsity.rule)
         shape = tuple(fitting(model, latent).shape)
         adapter = adapter_of(model)
         text = adapter.text_tokens(positive)
         placed = mask_over(model, sparsity, mask, shape)
         stay = 0 if placed is None else adapter.staying(placed, shape).count
-        found = step_costs(model, sparsity, steps, shape, text, cfg, stay)
+        found = step_costs(model, sparsity, steps, shape, text, cfg, stay, weak_model)
         lines = table(sparsity, found, text)
         if stay:
             lines.insert(5, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")

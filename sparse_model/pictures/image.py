@@ -1,5 +1,6 @@
 """From network outputs to pictures that people look at."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,9 @@ def contact_sheet(rows: Mapping[str, Tensor], scale: int = 4, columns: list[str]
     font = ImageFont.load_default(13)
     headers = [text.split(", ") for text in columns or ()]
     header = line * max(map(len, headers), default=0)
-    sheet = Image.new("RGB", (gap + batch * (width + gap), header + len(rows) * (line + height + gap)), "white")
+    longest = math.ceil(max(map(font.getlength, rows)))  # a title may be wider than its pictures
+    across = gap + max(batch * (width + gap), longest + gap)
+    sheet = Image.new("RGB", (across, header + len(rows) * (line + height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, parts in enumerate(headers):
         draw.text((gap + column * (width + gap), 2), "\n".join(parts), "black", font)

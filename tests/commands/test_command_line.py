@@ -216,7 +216,7 @@ BAD = {
     "sample --omega wavy": "'wavy' is not a curve",
     "sample --rule XYZ": "--rule 'XYZ' is unknown",
     "sample --cfg 2": "--cfg 2: the rule CFG + SG has no CFG scale of its own; use --omega.",
-    "cost --cfg 2": "--cfg 2: the rule CFG + SG has no CFG scale of its own; use --omega.",
+    "cost --cfg 2": "--cfg 2: the rule SG has no CFG scale of its own; use --omega.",
     "sample --cfg -1": "--cfg: -1 is too small",
     "sample --from 0.6 --until 0.4": "the active interval 0.6 to 0.4 must rise",
     "sample --until 1.5": "--until: 1.5 is too large; at most 1.",

@@ -46,13 +46,14 @@ def test_a_smaller_weak_model_costs_less(host: Host) -> None:
     for name in ("tiny-early.safetensors", "narrow.safetensors"):
         scene = Scene()
         plan, weak = scene.graph.sparsity(rule="AG"), scene.graph.model(name)
-        scene.graph.save(
-            scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, sparsity=plan, weak_model=weak)
-        )
+        guided = {"sparsity": plan, "weak_model": weak}
+        scene.graph.save(scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, **guided))
+        report = scene.graph.add("SparseGuidanceReport", model=scene.model, latent=scene.latent, steps=4, **guided)[0]
         result = host.run(scene.graph.nodes)
         assert result.error is None
         (event,) = result.named(EVENT)
         shares.append(int(re.match(r"\d+", event["data"]["text"])[0]))
+        assert f"{shares[-1]}% of CFG" in result.outputs[report]["text"][0]
     same, smaller = shares
     assert same == 100 and 50 < smaller < 80
 

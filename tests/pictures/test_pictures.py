@@ -39,6 +39,14 @@ def test_headers_take_a_line_for_each_part():
     assert headed.height - plain.height == 3 * 18
 
 
+def test_a_title_wider_than_its_pictures_is_shown_whole():
+    title = "CFG + SG omega 3.8, gamma 0.15 / 0.75: 648 MMAC per step"
+    narrow, wide = (np.asarray(contact_sheet({title: torch.ones(count, 3, 8, 8)})) for count in (1, 20))
+    edge = np.argwhere(wide[:18] < 128)[:, 1].max()  # where the title ends
+    assert edge < narrow.shape[1] < wide.shape[1]
+    assert (narrow[:18, : edge + 1] == wide[:18, : edge + 1]).all()
+
+
 def colour(code: str) -> list[int]:
     return [int(code[i : i + 2], 16) for i in (1, 3, 5)]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -118,6 +118,29 @@ def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
     return plot
 
 
+class _Point(NamedTuple):
+    """A method on the curve: milliseconds, a figure's mean and spread, and what its name says that varies."""
+
+    x: float
+    y: float
+    error: float
+    varies: str
+    by_steps: bool
+
+
+def _point(seconds: float, group: list[Row], figure: str) -> _Point:
+    varies = group[0]["method"].rpartition(", ")[2]
+    number = varies.removesuffix(" steps")
+    return _Point(1000 * seconds, *spread([row[figure] for row in group]), number, number != varies)
+
+
+def _top(points: list[_Point]) -> float:
+    """The upper edge that shows every point that varies by its steps."""
+    low = min(point.y for point in points)
+    high = max((point.y for point in points if point.by_steps), default=max(point.y for point in points))
+    return high + 0.1 * (high - low)
+
+
 def _seconds(rows: list[Row]):
     """Frechet distances in both feature networks against seconds per picture: a curve for every kind of method."""
     from matplotlib import pyplot
@@ -131,21 +154,29 @@ def _seconds(rows: list[Row]):
     for axes, (name, network) in zip(
         panels, {"frechet": "EfficientNet-Lite0", "frechet_lite2": "EfficientNet-Lite2"}.items(), strict=True
     ):
-        for kind, points in curves.items():
-            points = sorted(points, key=lambda point: point[0])
-            distances = [spread([row[name] for row in group]) for _, group in points]
-            places, errors = zip(*distances, strict=True)
-            line = axes.errorbar([1000 * x for x, _ in points], places, yerr=errors, fmt="o-", capsize=3, label=kind)
-            for (x, group), y in zip(points, places, strict=True):
-                number = group[0]["method"].rpartition(", ")[2].removesuffix(" steps")
-                axes.annotate(
-                    number, (1000 * x, y), (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color()
-                )
+        kinds = {
+            kind: [_point(x, group, name) for x, group in sorted(points, key=lambda p: p[0])]
+            for kind, points in curves.items()
+        }
+        top = _top([point for points in kinds.values() for point in points])
+        for kind, points in kinds.items():
+            line = axes.errorbar(
+                [point.x for point in points],
+                [min(point.y, top) for point in points],  # what is far off stands at the edge, with its value
+                yerr=[point.error for point in points],
+                fmt="o-" if points[0].by_steps else "o",  # between two settings of another kind lies nothing
+                capsize=3,
+                label=kind,
+            )
+            for point in points:
+                text = point.varies + (f": {point.y:.0f}" if point.y > top else "")
+                place = (point.x, min(point.y, top))
+                axes.annotate(text, place, (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
         axes.set_xlabel("milliseconds per picture")
         axes.set_title(f"Fr\u00e9chet distance, {network}", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("lower is better")
-    panels[1].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=8)
     return figure
 
 

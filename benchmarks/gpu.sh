@@ -155,6 +155,7 @@ speed() {
     bench throughput_map 120 throughput_map "${modes[@]}" --model TR-DiT-2.5B --every "$every"
     bench scaling 120 scaling "${modes[@]}" --model SiT-XL/2 --sizes "${sides[@]}" --batches "${four[@]}"
     bench steps_sizes 120 steps "${blocks[@]}" --models SiT-S/2 SiT-B/2 SiT-L/2 --batches "${more[@]}" --name steps_sizes
+    [ -e "$data" ] && run training_step 120 "$python" benchmarks/training_step.py "$data" --config "$config"
     [ -n "$rehearsal" ] && say "  These figures are those of toys on a CPU:"
     "$python" benchmarks/targets.py "$work/results" | tee -a "$out/summary.txt"
 }

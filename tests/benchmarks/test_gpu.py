@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from benchmarks import (
@@ -21,6 +22,7 @@ from benchmarks import (
     targets,
     throughput_map,
     timing,
+    training_step,
 )
 from sparse_model.training.config import CONFIGS
 from sparse_model.training.data import load_packed
@@ -39,6 +41,19 @@ def measured(tmp_path, monkeypatch):
         return json.loads((tmp_path / f"{name}.json").read_text())["rows"]
 
     return run
+
+
+def test_a_step_of_training_is_timed_at_every_batch(measured, tmp_path):
+    for number in range(12):
+        (folder := tmp_path / "pictures" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 90, 60)).save(folder / f"{number}.png")
+    small = ["network.width=32", "network.depth=3", "network.heads=2", "held_out=2"]
+    options = ["--config", "icons-32", "--batches", "2", "4", "--rounds", "2", "--set", *small]
+    few, many = measured(training_step, "training_step", str(tmp_path / "pictures"), *options)
+    assert (few["batch"], many["batch"]) == (2, 4) and few["ms"] > 0
+    for row in (few, many):
+        assert row["pictures/s"] == pytest.approx(1e3 * row["batch"] / row["ms"], rel=0.01)
+        assert ("GPU busy ms" in row) == torch.cuda.is_available()
 
 
 @pytest.mark.slow

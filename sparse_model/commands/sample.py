@@ -8,12 +8,12 @@ from .numbers import SEEDS, whole
 from .schedule_options import add_schedule, schedule_of
 
 PROMPTS = [
-    "twemoji, rocket",
-    "noto, fox",
-    "twemoji, pizza",
-    "noto-v1, owl",
-    "emojione, cat, face",
-    "noto, octopus",
+    "twemoji, fox",
+    "noto, rocket",
+    "fluent-emoji, red, apple",
+    "twemoji, panda",
+    "noto, owl",
+    "icon-park, home",
     "twemoji, tulip",
 ]
 

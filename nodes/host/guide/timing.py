@@ -37,7 +37,9 @@ def step_seconds(
     of a rule that has CFG besides.
     """
     if RULES[schedule.rule].auxiliary:
-        raise ValueError(f"The rule {schedule.rule} runs a second model and is not timed here; its sampler says what a step took.")
+        raise ValueError(
+            f"The rule {schedule.rule} runs a second model and is not timed here; its sampler says what a step took."
+        )
     halfway = schedule.at(0.5)
     moment = replace(
         schedule,

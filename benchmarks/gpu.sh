@@ -155,9 +155,15 @@ speed() {
     bench throughput_map 120 throughput_map "${modes[@]}" --model TR-DiT-2.5B --every "$every"
     bench scaling 120 scaling "${modes[@]}" --model SiT-XL/2 --sizes "${sides[@]}" --batches "${four[@]}"
     bench steps_sizes 120 steps "${blocks[@]}" --models SiT-S/2 SiT-B/2 SiT-L/2 --batches "${more[@]}" --name steps_sizes
-    [ -e "$data" ] && run training_step 120 "$python" benchmarks/training_step.py "$data" --config "$config"
+    training_step
     [ -n "$rehearsal" ] && say "  These figures are those of toys on a CPU:"
     "$python" benchmarks/targets.py "$work/results" | tee -a "$out/summary.txt"
+}
+
+training_step() {
+    [ -n "$rehearsal" ] && return
+    [ -e "$data" ] || { say "  training_step: left out, there are no pictures at $data (DATA)"; return; }
+    run training_step 120 "$python" benchmarks/training_step.py "$data" --config "$config" --set "${train_set[@]}"
 }
 
 host_models() {

@@ -28,20 +28,20 @@ function ownerOf(field) {
   return null;
 }
 
-/** Choices that begin with what was typed, then those with a word that does, then those that hold it. */
+/** What was typed, if it is a choice that others hold too, those that begin with it, those with a word that does, those
+ * that hold it. None if nothing but the choice itself is left. */
 export function suggestions(choices, typed, all = false) {
   const wanted = typed.trim().toLowerCase();
   if (!wanted) return all ? choices.slice(0, SHOWN) : [];
   const rank = (choice) => {
     const text = choice.toLowerCase();
-    if (text === wanted) return 4;
-    if (text.startsWith(wanted)) return 0;
-    if (text.split(/[\s-]+/).some((word) => word.startsWith(wanted))) return 1;
-    return text.includes(wanted) ? 2 : 3;
+    if (text === wanted) return 0;  // in front, so that Enter keeps it
+    if (text.startsWith(wanted)) return 1;
+    if (text.split(/[\s-]+/).some((word) => word.startsWith(wanted))) return 2;
+    return text.includes(wanted) ? 3 : 4;
   };
-  const ranked = choices.map((choice) => [rank(choice), choice]);
-  if (ranked.some(([place]) => place === 4)) return [];  // it is one already
-  return ranked.filter(([place]) => place < 3).sort(([a], [b]) => a - b).slice(0, SHOWN).map(([, choice]) => choice);
+  const ranked = choices.map((choice) => [rank(choice), choice]).filter(([place]) => place < 4).sort(([a], [b]) => a - b);
+  return ranked.every(([place]) => place === 0) ? [] : ranked.slice(0, SHOWN).map(([, choice]) => choice);
 }
 
 const list = document.createElement("ul");
@@ -50,6 +50,7 @@ list.style.cssText = "position: fixed; z-index: 10000; display: none; margin: 0;
   + "max-height: 240px; min-width: 140px; font: 13px sans-serif; color: var(--input-text, #ddd); border-radius: 4px;"
   + "background: var(--comfy-menu-bg, #333); border: 1px solid var(--border-color, #4e4e4e)";
 let current = null;  // { field, kind, choices, chosen }
+let picking = false;  // a choice is being written into the field: it asks for no further one
 
 function close() {
   list.style.display = "none";
@@ -61,7 +62,9 @@ function pick(choice) {
   const [start, end] = kind.span(field.value, field.selectionStart);
   field.setRangeText(choice, start, end, "end");
   close();
+  picking = true;
   field.dispatchEvent(new Event("input", { bubbles: true }));  // how both frontends learn of a text
+  picking = false;
 }
 
 function render() {
@@ -84,7 +87,7 @@ function render() {
 }
 
 async function suggest({ target: field, type }) {
-  if (!(field instanceof HTMLTextAreaElement)) return;
+  if (picking || !(field instanceof HTMLTextAreaElement)) return;
   const { node, kind } = ownerOf(field) ?? {};
   if (!kind || (type === "focusin" && !kind.all)) return;
   const known = await kind.choices(node);

@@ -134,15 +134,16 @@ def _point(seconds: float, group: list[Row], figure: str) -> _Point:
     return _Point(1000 * seconds, *spread([row[figure] for row in group]), number, number != varies)
 
 
-def _top(points: list[_Point]) -> float:
-    """The upper edge that shows every point that varies by its steps."""
+def _limit(points: list[_Point]) -> float:
+    """The height up to which points stand where they belong: a little above all that vary by their steps."""
     low = min(point.y for point in points)
     high = max((point.y for point in points if point.by_steps), default=max(point.y for point in points))
     return high + 0.1 * (high - low)
 
 
 def _seconds(rows: list[Row]):
-    """Frechet distances in both feature networks against seconds per picture: a curve for every kind of method."""
+    """Frechet distances in both feature networks against milliseconds per picture: a curve for every kind of method
+    that varies by its steps, dots for the others. What is far off stands at the upper edge, with its value."""
     from matplotlib import pyplot
 
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
@@ -151,32 +152,34 @@ def _seconds(rows: list[Row]):
         if group[0]["key"] in seconds:
             curves.setdefault(method.rpartition(", ")[0], []).append((seconds[group[0]["key"]], group))
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for axes, (name, network) in zip(
-        panels, {"frechet": "EfficientNet-Lite0", "frechet_lite2": "EfficientNet-Lite2"}.items(), strict=True
-    ):
-        kinds = {
-            kind: [_point(x, group, name) for x, group in sorted(points, key=lambda p: p[0])]
-            for kind, points in curves.items()
-        }
-        top = _top([point for points in kinds.values() for point in points])
+    networks = {"frechet": "EfficientNet-Lite0", "frechet_lite2": "EfficientNet-Lite2"}
+    for axes, (name, network) in zip(panels, networks.items(), strict=True):
+        kinds = {kind: sorted(_point(x, group, name) for x, group in points) for kind, points in curves.items()}
+        limit = _limit([point for points in kinds.values() for point in points]) if kinds else 0.0
         for kind, points in kinds.items():
+            shown = [min(point.y, limit) for point in points]
             line = axes.errorbar(
                 [point.x for point in points],
-                [min(point.y, top) for point in points],  # what is far off stands at the edge, with its value
-                yerr=[point.error for point in points],
+                shown,
+                yerr=[point.error if point.y == y else 0 for point, y in zip(points, shown, strict=True)],
                 fmt="o-" if points[0].by_steps else "o",  # between two settings of another kind lies nothing
                 capsize=3,
                 label=kind,
             )
-            for point in points:
-                text = point.varies + (f": {point.y:.0f}" if point.y > top else "")
-                place = (point.x, min(point.y, top))
-                axes.annotate(text, place, (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
+            for point, y in zip(points, shown, strict=True):
+                text, colour = point.varies, line[0].get_color()
+                if point.y > y:
+                    text += f": {point.y:.0f}"
+                    axes.plot(point.x, y, "^", color=colour, markersize=9)
+                axes.annotate(text, (point.x, y), (4, 4), textcoords="offset points", fontsize=7, color=colour)
         axes.set_xlabel("milliseconds per picture")
         axes.set_title(f"Fr\u00e9chet distance, {network}", fontsize=9)
         axes.grid(alpha=0.3)
+        axes.margins(x=0.08)
     panels[0].set_ylabel("lower is better")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=8)
+    if curves:
+        labels = panels[0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center", ncols=len(curves), fontsize=8)
     return figure
 
 

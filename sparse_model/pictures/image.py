@@ -16,7 +16,8 @@ def to_image(x: Tensor) -> Image.Image:
 
 
 def contact_sheet(rows: Mapping[str, Tensor], scale: int = 4, columns: list[str] | None = None) -> Image.Image:
-    """One titled row per entry, rows of pictures [B, 3, H, W] in [-1, 1] enlarged `scale` times without smoothing.
+    """One titled row per entry, rows of pictures [B, 3, H, W] in [-1, 1] enlarged `scale` times without smoothing; as
+    wide as the pictures or the longest title.
 
     `columns` are written above, each comma-separated part on a line of its own.
     """

@@ -38,7 +38,8 @@ def step_seconds(
     """
     if RULES[schedule.rule].auxiliary:
         raise ValueError(
-            f"The rule {schedule.rule} runs a second model and is not timed here; its sampler says what a step took."
+            f"The rule {schedule.rule} runs a second model and is not timed here; the sampler says after a run what "
+            "a step took."
         )
     halfway = schedule.at(0.5)
     moment = replace(

@@ -98,8 +98,9 @@ def renderer(request: pytest.FixtureRequest, host: Host) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion, and a schedule
-    shows its plan and none of the widgets that its preset does not use."""
+    """In the real editor, from an empty canvas; then a label is typed and completed by a suggestion, though what is
+    typed is a label itself, and a schedule shows its plan, the settings of the model's file, and none of the widgets
+    that its preset does not use."""
     nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
     plain, completed, scheduled = (tmp_path / f"{name}.json" for name in ("plain", "completed", "scheduled"))
     plain.write_text(json.dumps({"nodes": nodes, "links": LINKS}))
@@ -114,7 +115,8 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[s
     (condition,) = [node for node in labelled.prompt.values() if node["class_type"] == "SparseClassCondition"]
     assert condition["inputs"]["labels"] == "twemoji, rocket"
     widgets = next(node for node in planned.prompt.values() if node["class_type"] == "SparsityScheduler")["inputs"]
-    assert {f"SparsityScheduler.{name}" for name in widgets if name not in ("preset", "model")} == set(planned.hidden)
+    shown = "preset", "model", "setting"
+    assert {f"SparsityScheduler.{name}" for name in widgets if name not in shown} == set(planned.hidden)
     assert planned.curves == 3
 
 

@@ -75,8 +75,10 @@ def test_a_setting_of_the_file_is_shown(host: Host, offering: str) -> None:
 
 
 def test_a_setting_is_asked_for_where_there_may_be_one(host: Host) -> None:
-    assert "setting" not in plan(host, "from the model", model_name=DEFAULT.name)["used"]
-    assert "setting" in plan(host, "from the model", {"setting": "fast"}, model_name=DEFAULT.name)["used"]
+    without = "icons-32-patch4.safetensors"
+    assert "setting" not in plan(host, "from the model", model_name=without)["used"]
+    assert "setting" in plan(host, "from the model", {"setting": "fast"}, model_name=without)["used"]
+    assert "setting" in plan(host, "from the model", model_name=DEFAULT.name)["used"]
     assert "setting" in plan(host, "from the model", connected=True)["used"], "of a loader that is not known"
     assert "setting" not in plan(host, "from the model")["used"]
 

@@ -16,7 +16,7 @@ from .sweep import Sweep, spread
 
 PLAN = "calibrate"
 NO_GUIDANCE = "unguided"
-REFUSED = 200  # suggestions in a row over the budget before the search gives up
+REFUSED = 200  # suggestions in a row that cost too much or are known: the search learns from what costs too much, or ends
 
 SHAPES = {  # a sparsity rate over progress, up to gamma
     "constant": Curve.constant,
@@ -85,9 +85,10 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     at most `budget` of CFG.
 
     Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
-    Optuna, from the same ranges for every rule. OverBudget if no schedule costs so little. Schedules whose
-    pictures show less of what was asked than without guidance, by more than chance, are passed over: with a masked
-    model the lowest distance of all belongs to oversaturated pictures.
+    Optuna, from the same ranges for every rule. What costs more is asked for again; where that happens too often, it is
+    told to the search as a constraint, so that small budgets get their trials, too. OverBudget if no schedule costs so
+    little. Schedules whose pictures show less of what was asked than without guidance, by more than chance, are passed
+    over: with a masked model the lowest distance of all belongs to oversaturated pictures.
     """
     try:
         import optuna
@@ -99,13 +100,20 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     # every process asks a study of its own, with the same seed and the same answers
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(trials // 3, 1)))
     found: dict[Plan, dict[str, Any]] = {}
-    refused = 0
-    while len(found) < trials and refused < REFUSED:
+    refused, learns = 0, False
+    while len(found) < trials and not (learns and refused == REFUSED):
         trial = study.ask()
         plan = suggest(trial, rule, sweep.bench.spec.sparsity)
-        if plan is None or relative_cost(sweep, plan) > budget or plan in found:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        over = 0.0 if plan is None else relative_cost(sweep, plan) - budget
+        if plan is None or over > 0 or plan in found:
             refused += 1
+            if learns and over > 0:
+                trial.set_constraint("costs more than the budget", over)
+                study.tell(trial, math.inf)
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if refused == REFUSED and not learns:
+                refused, learns = 0, True
             continue
         refused = 0
         row = found[plan] = sweep.search(rule, plan.schedule, PLAN, plan.cfg)

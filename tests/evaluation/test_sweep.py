@@ -222,6 +222,22 @@ def test_calibration_passes_over_what_shows_less_of_what_was_asked(sweep, monkey
     assert best_plan(one, "SG", 1) == (looked[chosen], 1)
 
 
+def test_a_small_budget_gets_as_many_trials(sweep, monkeypatch):
+    """The better a schedule of this search looks the more it costs, so that what is suggested soon costs too much."""
+    one, looked = sweep(), []
+    one.sizes = replace(one.sizes, trials=12)
+    monkeypatch.setattr("sparse_model.evaluation.calibrate.REFUSED", 30)
+
+    def search(method, schedule, plan="search", cfg=1.0):
+        looked.append(relative_cost(one, Plan(schedule, cfg)))
+        return {"consistency": 0.5, "frechet": -looked[-1]}
+
+    monkeypatch.setattr(one, "search", search)
+    best = best_plan(one, "CFG + SG", 0.5)
+    assert len(looked) == 1 + 12 and max(looked[1:]) <= 0.5  # the first one is no guidance
+    assert relative_cost(one, best) == max(looked[1:])
+
+
 def test_calibration_that_cannot_be_done(sweep, checkpoint):
     with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
         calibrate(sweep(), checkpoint(), [0.1])

@@ -10,6 +10,8 @@ from sparse_model.checkpoints.checkpoint import save
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.evaluation.measure import Bench
 from sparse_model.evaluation.reference import read_reference
+from sparse_model.evaluation.results import Results
+from sparse_model.evaluation.sweep import Sizes, Sweep
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
@@ -63,5 +65,17 @@ def bench(checkpoint, folder, features):
         return Bench(
             path or checkpoint(), lambda spec: read_reference(folder, spec, "icons-32", features), features, **settings
         )
+
+    return make
+
+
+@pytest.fixture
+def sweep(bench, tmp_path):
+    """A sweep of a few pictures."""
+    sizes = Sizes(search=8, final=8, seeds=2, steps=2, trials=3)
+
+    def make(**settings):
+        found = bench(**settings)
+        return Sweep(found, Results(tmp_path / "results.jsonl", found.digest), sizes)
 
     return make

@@ -1,35 +1,19 @@
 import json
-import sys
 from dataclasses import replace
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from sparse_model.__main__ import main
-from sparse_model.checkpoints.checkpoint import read, save
 from sparse_model.checkpoints.metadata import schedule_to_dict
 from sparse_model.evaluation import plots
-from sparse_model.evaluation.calibrate import Plan, best_plan, calibrate, no_less_than, relative_cost
 from sparse_model.evaluation.features import LITE0, LITE2
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import SEARCHED, compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
-from sparse_model.evaluation.sweep import SEARCH_SEED, Sizes, Sweep
+from sparse_model.evaluation.sweep import SEARCH_SEED
 from sparse_model.method.guidance import RULES
 from sparse_model.method.schedule import Curve, constant
 from sparse_model.method.sparsity import Sparsity
-
-TINY = Sizes(search=8, final=8, seeds=2, steps=2, trials=3)
-
-
-@pytest.fixture
-def sweep(bench, tmp_path):
-    def make(**settings):
-        found = bench(**settings)
-        return Sweep(found, Results(tmp_path / "results.jsonl", found.digest), TINY)
-
-    return make
 
 
 @pytest.fixture
@@ -100,7 +84,7 @@ def test_every_method_gets_as_many_looks_and_none_on_the_final_noise(sweep):
         one.search = search
         assert one.best_omega("CFG", lambda omega: constant(0, 0, omega, "CFG")) == (best_at, 0)
         assert len(looked) == len(set(looked)) == 6 and min(looked) > 1
-    assert TINY.seeds <= SEARCH_SEED
+    assert one.sizes.seeds <= SEARCH_SEED
 
 
 def test_the_comparison_from_one_end_to_the_other(sweep, tmp_path):
@@ -129,7 +113,7 @@ def test_equal_cost_is_no_more_than_no_guidance(sweep):
     one = sweep()
     compare(one)
     rows = [row for row in one.results.rows if row["plan"] == "compare" and "equal cost" in row["method"]]
-    assert len(rows) == TINY.seeds and all(row["cost"] <= 0.5 for row in rows)
+    assert len(rows) == one.sizes.seeds and all(row["cost"] <= 0.5 for row in rows)
 
 
 def test_a_dense_model_is_compared_without_sparse_guidance(sweep, checkpoint, monkeypatch):
@@ -140,110 +124,14 @@ def test_a_dense_model_is_compared_without_sparse_guidance(sweep, checkpoint, mo
     assert names == {"unguided", "CFG", "CFG, until 0.8", "ICG"}
 
 
-def test_calibration_keeps_the_budget_and_writes_the_best(sweep, checkpoint):
-    path = checkpoint()
-    spec, state = read(path)
-    save(state, spec, path, torch.int8)
-    stored = load_file(path)
-    one = sweep(path=path)
-    before, weights = read(path)
-    best = calibrate(one, path, [0.5])
-    assert all(torch.equal(value, stored[name]) for name, value in load_file(path).items())  # 8 bits stay 8 bits
-    rows = [row for row in one.results.rows if row["plan"] == "calibrate"]
-    assert len(rows) == 3 and all(row["cost"] <= 0.5 for row in rows)
-    assert relative_cost(one, Plan(best)) <= 0.5
-    after, kept = read(path)
-    assert after.schedule == best and after.steps == TINY.steps and before.schedule is None
-    (unguided,) = [row for row in one.results.rows if row["plan"] == "search"]
-    least = no_less_than(unguided["consistency"], TINY.search)
-    rows = [row for row in rows if row["consistency"] >= least] or rows
-    assert min(rows, key=lambda row: row["frechet"])["schedule"] == json.loads(json.dumps(_plain(best)))
-    assert (after.labels, after.title, after.license) == (before.labels, before.title, before.license)
-    assert all((kept[name] == weights[name]).all() for name in weights)
-    assert sweep(path=path).bench.digest == one.bench.digest  # its results stay its own
-
-
-def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, monkeypatch, capsys):
-    path = checkpoint()
-    one = sweep(path=path)
-    frechet = {"unguided": 9.0, "SG at 0.6 of CFG": 5.0, "SG at 0.8 of CFG": 4.9, "SG at 1 of CFG": 3.0}
-
-    def final(plan, method, schedule, cfg=1.0):
-        return [{"frechet": frechet[method] + noise} for noise in (-0.1, 0.1)]
-
-    monkeypatch.setattr(one, "final", final)
-    best = calibrate(one, path, [0.8, 0.6, 1])
-    spec, _ = read(path)
-    assert spec.schedule == best and [setting.name for setting in spec.settings] == ["0.6 of CFG", "1 of CFG"]
-    assert spec.setting("1 of CFG").steps == TINY.steps
-    assert relative_cost(one, Plan(spec.setting("0.6 of CFG").schedule)) <= 0.6
-    with pytest.raises(ValueError, match="has no settings 'fast'; it offers '0.6 of CFG', '1 of CFG'"):
-        spec.setting("fast")
-    capsys.readouterr()
-    assert run("inspect", path) == 0
-    assert "settings: 0.6 of CFG (2 steps), 1 of CFG (2 steps)" in capsys.readouterr().out
-    calibrate(one, path, [0.8])
-    assert len(read(path)[0].settings) == 2  # one budget leaves the others alone
-
-
-def _plain(schedule):
-    return schedule_to_dict(schedule)
-
-
 def test_what_an_earlier_search_chose_is_left_out(sweep):
     """One method, settings of a longer search: the tables show those alone, and the file keeps both."""
     sweep().final("rules", "SG", constant(0, 0.5, 2))
     again = sweep()
-    assert len(again.rows) == TINY.seeds  # of plans that were not run here all rows count
+    assert len(again.rows) == again.sizes.seeds  # of plans that were not run here all rows count
     again.at(3).final("rules", "SG", constant(0, 0.5, 3))
     assert {plots.constant_of(row, "omega") for row in again.rows} == {3}
-    assert len(again.results.rows) == 2 * TINY.seeds
-
-
-def test_as_little_as_chance_may_show():
-    """The bound is twice the standard error of a difference of two means of values that are 0 or 1."""
-    values = (torch.rand(4000, 2, 500, generator=torch.Generator().manual_seed(0)) < 0.3).double().mean(2)
-    assert no_less_than(0.3, 500) == pytest.approx(0.3 - 2 * (values[:, 0] - values[:, 1]).std().item(), abs=0.002)
-
-
-@pytest.mark.parametrize("samples, chosen", [(1000, 1), (10, -1)])
-def test_calibration_passes_over_what_shows_less_of_what_was_asked(sweep, monkeypatch, samples, chosen):
-    """Than chance may, that is: of ten pictures nothing can be said, and the last, nearest one is taken."""
-    one, looked = sweep(), []
-    one.sizes = replace(one.sizes, search=samples)
-
-    def search(method, schedule, plan="search", cfg=1.0):
-        looked.append(schedule)
-        if schedule == UNGUIDED:
-            return {"consistency": 0.5}
-        return {"frechet": 100.0 - len(looked), "consistency": 0.6 if len(looked) == 2 else 0.4}
-
-    monkeypatch.setattr(one, "search", search)
-    assert best_plan(one, "SG", 1) == (looked[chosen], 1)
-
-
-def test_a_small_budget_gets_as_many_trials(sweep, monkeypatch):
-    """The better a schedule of this search looks the more it costs, so that what is suggested soon costs too much."""
-    one, looked = sweep(), []
-    one.sizes = replace(one.sizes, trials=12)
-    monkeypatch.setattr("sparse_model.evaluation.calibrate.REFUSED", 30)
-
-    def search(method, schedule, plan="search", cfg=1.0):
-        looked.append(relative_cost(one, Plan(schedule, cfg)))
-        return {"consistency": 0.5, "frechet": -looked[-1]}
-
-    monkeypatch.setattr(one, "search", search)
-    best = best_plan(one, "CFG + SG", 0.5)
-    assert len(looked) == 1 + 12 and max(looked[1:]) <= 0.5  # the first one is no guidance
-    assert relative_cost(one, best) == max(looked[1:])
-
-
-def test_calibration_that_cannot_be_done(sweep, checkpoint):
-    with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
-        calibrate(sweep(), checkpoint(), [0.1])
-    dense = checkpoint("dense", sparsity=Sparsity())
-    with pytest.raises(ValueError, match="no token route in its metadata, so there is nothing to calibrate"):
-        calibrate(sweep(path=dense, auxiliary=None), dense, [0.5])
+    assert len(again.results.rows) == 2 * again.sizes.seeds
 
 
 def test_maps_cover_strong_below_weak(sweep):
@@ -269,12 +157,12 @@ def test_token_choice_and_third_branch_from_one_end_to_the_other(sweep):
     tokens(one)
     rows = plots.grouped(one.results.rows)
     assert {"naive 0.5, exact", "SG (0.5, 0.9), fixed", "SG (0.5, 0.9), smallest norm"} < set(rows)
-    assert all(len(group) == TINY.seeds for group in rows.values())
+    assert all(len(group) == one.sizes.seeds for group in rows.values())
     scales(one)
     (group,) = plots.grouped(row for row in one.results.rows if row["plan"] == "scales").values()
     searched = [row for row in one.results.rows if row["plan"] == "search"]
     best = min(searched, key=lambda row: row["frechet"])
-    assert len(group) == TINY.seeds and len(searched) == 3 * 6
+    assert len(group) == one.sizes.seeds and len(searched) == 3 * 6
     assert best["method"] == group[0]["method"] and best["cfg"] == group[0]["cfg"]
 
 
@@ -285,9 +173,9 @@ def test_every_rule_is_searched_alike(sweep):
     for rule in ("unguided", *RULES):
         searched = [row for row in one.results.rows if row["plan"] == "calibrate" and row["method"] == rule]
         searches = sum(name == rule for name, _ in SEARCHED)
-        assert TINY.trials <= len(searched) <= TINY.trials * searches
+        assert one.sizes.trials <= len(searched) <= one.sizes.trials * searches
         assert any(name.startswith(f"{rule} (") for name in final), rule
-    assert all(len(group) % TINY.seeds == 0 for group in final.values())
+    assert all(len(group) % one.sizes.seeds == 0 for group in final.values())
     (beside,) = (group for name, group in final.items() if name.startswith("SG beside CFG"))
     assert all(1.1 <= row["cfg"] <= 4 for row in beside)
     assert min(group[0]["cost"] for name, group in final.items() if name.startswith("SG")) <= 0.5
@@ -296,7 +184,7 @@ def test_every_rule_is_searched_alike(sweep):
 
 def test_the_search_of_rules_heeds_trials_and_what_the_model_can_do(sweep, checkpoint):
     dense = sweep(path=checkpoint("dense", sparsity=Sparsity()), auxiliary=None)
-    dense.sizes = replace(TINY, trials=2)
+    dense.sizes = replace(dense.sizes, trials=2)
     rules(dense)
     searched = [row["method"] for row in dense.results.rows if row["plan"] == "calibrate"]
     assert sorted(searched) == ["CFG", "CFG", "ICG", "ICG"]
@@ -361,12 +249,6 @@ def test_bad_commands(checkpoint, folder, tmp_path, capsys, arguments, message):
     given = ("--checkpoint", checkpoint(), "--reference", folder, "--results", tmp_path / "r.jsonl")
     assert run(command, *given, *rest) == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_missing_search_package_is_named(sweep, checkpoint, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ValueError, match=r"optuna: pip install -r requirements-evaluate.txt"):
-        calibrate(sweep(), checkpoint(), [0.5])
 
 
 def test_rows_of_somebody_else_are_not_drawn():

@@ -7,6 +7,7 @@ import pytest
 from editor import Editor, why_no_editor
 from host import Host
 from hosts import MEMORY_FLAGS, NO_MOTIF, Checkout, find_checkouts, has_accelerator
+from text_scene import write_files
 
 CHECKOUTS = find_checkouts()
 NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
@@ -32,6 +33,12 @@ def host(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory, pytestcon
     with Host(checkout, tmp_path_factory.mktemp(f"host-{checkout.version}")) as running:
         pytestconfig.stash.setdefault(READY_AFTER, {})[checkout.version] = running.start_seconds
         yield running
+
+
+@pytest.fixture(scope="session")
+def text_files(host: Host) -> None:
+    """Give the host the files of text_scene."""
+    write_files(host.directory / "models")
 
 
 @pytest.fixture

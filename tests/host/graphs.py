@@ -1,5 +1,6 @@
 """Workflows in API form, built line by line, and a tiny random checkpoint to run them on."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,16 @@ def run(host: Host, graph: Graph, **options: Any) -> Result:
     result = host.run(graph.nodes, **options)
     assert result.error is None, result.error.get("exception_message", result.error)
     return result
+
+
+def sentence(host: Host, graph: Graph) -> str:
+    """Run a graph that must fail while it executes, in one sentence of ours; return what the error box says."""
+    result = host.run(graph.nodes)
+    assert result.error is not None, "the run went through"
+    assert result.error["type"] == "execution_error", json.dumps(result.error)[:2000]
+    text = result.error["exception_message"].strip()
+    assert "\n" not in text and text[-1] in ".?", text
+    return text
 
 
 def latents(host: Host, result: Result) -> Mapping[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 import torch
-from graphs import SPEC, Graph, sampled_latents, write_checkpoint
+from graphs import SPEC, Graph, sampled_latents, sentence, write_checkpoint
 from host import Host
 
 from sparse_model.method.prediction import EDM
@@ -44,17 +44,6 @@ def files(host: Host) -> Path:
     write_checkpoint(folder / "older.safetensors", seed=3)
     write_checkpoint(folder / "large.safetensors", replace(SPEC, config=replace(SPEC.config, input_size=32)))
     return folder
-
-
-def sentence(host: Host, graph: Graph) -> str:
-    """The error box's text; the run must fail while it executes, in our words."""
-    result = host.run(graph.nodes)
-    assert result.error is not None, "the run went through"
-    assert result.error["type"] == "execution_error", json.dumps(result.error)[:2000]
-    text = result.error["exception_message"].strip()
-    assert "\n" not in text, text
-    assert text[-1] in ".?", text
-    return text
 
 
 def base(name: str = "tiny.safetensors", labels: str = "cat") -> tuple[Graph, list, list, list]:

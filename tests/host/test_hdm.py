@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import Graph, equal, run, sampled_latents, write_checkpoint
+from graphs import Graph, equal, run, sampled_latents, sentence, write_checkpoint
 from host import Host
 from published_hdm import CONFIG, write_hdm, write_text_encoder
 from safetensors.torch import save_file
@@ -76,14 +76,6 @@ class Scene:
             zoom=zoom,
         )  # fmt: skip
         self.positive, self.negative = camera, [camera[0], 1]
-
-
-def sentence(host: Host, graph: Graph) -> str:
-    result = host.run(graph.nodes)
-    assert result.error is not None and result.error["type"] == "execution_error", result.error
-    text = result.error["exception_message"].strip()
-    assert "\n" not in text and text[-1] in ".?", text
-    return text
 
 
 def test_from_one_file_to_a_picture(host: Host) -> None:

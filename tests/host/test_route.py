@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import SPEC, Graph, Scene, equal, latents, run, sampled_latents, write_checkpoint, write_models
+from graphs import SPEC, Graph, Scene, equal, latents, run, sampled_latents, sentence, write_checkpoint, write_models
 from host import Host
 from hosted_files import write_small
 from safetensors.torch import save_file
@@ -179,15 +179,6 @@ def test_a_mask_at_every_node_that_takes_one(host: Host) -> None:
     (text,) = result.outputs[report[0]]["text"]
     assert "18 of 45 tokens are under the mask" in text  # 5 x 3 patches of 16 pixels in each of 3 frames
     assert "0.750       18" in text and "0.250       34" in text
-
-
-def sentence(host: Host, graph: Graph) -> str:
-    result = host.run(graph.nodes)
-    assert result.error is not None, "the run went through"
-    assert result.error["type"] == "execution_error", json.dumps(result.error)[:2000]
-    text = result.error["exception_message"].strip()
-    assert "\n" not in text, text
-    return text
 
 
 def no_route() -> Graph:

@@ -1,7 +1,7 @@
 """Calibration: the best schedule that a budget allows, written into the checkpoint that it was found for."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from .sweep import Sweep, spread
 
 PLAN = "calibrate"
 NO_GUIDANCE = "unguided"
-REFUSED = 200  # suggestions in a row that cost too much or are known: the search learns from what costs too much, or ends
+REFUSED = 200  # suggestions in a row that cost too much or are known before the search makes them sparser, or ends
 
 SHAPES = {  # a sparsity rate over progress, up to gamma
     "constant": Curve.constant,
@@ -85,10 +85,10 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     at most `budget` of CFG.
 
     Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
-    Optuna, from the same ranges for every rule. What costs more is asked for again; where that happens too often, it is
-    told to the search as a constraint, so that small budgets get their trials, too. OverBudget if no schedule costs so
-    little. Schedules whose pictures show less of what was asked than without guidance, by more than chance, are passed
-    over: with a masked model the lowest distance of all belongs to oversaturated pictures.
+    Optuna, from the same ranges for every rule. What costs more is passed over; where that happens too often, the
+    strong branch is made sparser until it fits, so that small budgets get their trials, too. OverBudget if no schedule
+    costs so little. Schedules whose pictures show less of what was asked than without guidance, by more than chance,
+    are passed over: with a masked model the lowest distance of all belongs to oversaturated pictures.
     """
     try:
         import optuna
@@ -100,25 +100,27 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
     # every process asks a study of its own, with the same seed and the same answers
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(trials // 3, 1)))
     found: dict[Plan, dict[str, Any]] = {}
-    refused, learns = 0, False
-    while len(found) < trials and not (learns and refused == REFUSED):
+    refused, sparser = 0, False
+    while len(found) < trials and refused < 2 * REFUSED:
         trial = study.ask()
-        plan = suggest(trial, rule, sweep.bench.spec.sparsity)
-        over = 0.0 if plan is None else relative_cost(sweep, plan) - budget
-        if plan is None or over > 0 or plan in found:
+        sparser = sparser or refused == REFUSED
+        params, plan = next(
+            (
+                (params, plan)
+                for params, plan in _candidates(trial, rule, sweep.bench.spec.sparsity, sparser)
+                if plan is not None and plan not in found and relative_cost(sweep, plan) <= budget
+            ),
+            (None, None),
+        )
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)  # what counts is added below: it may be another
+        if plan is None:
             refused += 1
-            if learns and over > 0:
-                trial.set_constraint("costs more than the budget", over)
-                study.tell(trial, math.inf)
-            else:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            if refused == REFUSED and not learns:
-                refused, learns = 0, True
             continue
         refused = 0
         row = found[plan] = sweep.search(rule, plan.schedule, PLAN, plan.cfg)
-        trial.set_constraint("shows less than no guidance", least - row["consistency"])
-        study.tell(trial, row["frechet"])
+        known = {"params": params, "distributions": trial.distributions, "value": row["frechet"]}
+        constraints = {"shows less than no guidance": least - row["consistency"]}
+        study.add_trial(optuna.trial.create_trial(**known, constraints=constraints))
     if not found:
         raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
     faithful = [plan for plan, row in found.items() if row["consistency"] >= least]
@@ -129,6 +131,18 @@ def no_less_than(consistency: float, samples: int) -> float:
     """What a mean of so many samples may be by chance if it is truly this one: two standard errors of a difference,
     of the widest distribution between 0 and 1 that has this mean."""
     return consistency - 2 * math.sqrt(2 * consistency * (1 - consistency) / samples)
+
+
+def _candidates(trial, rule: str, sparsity: Sparsity, sparser: bool) -> Iterator[tuple[dict[str, Any], Plan | None]]:
+    """(parameters, plan) as suggested, and if asked, with a sparser and sparser strong branch."""
+    from optuna.trial import FixedTrial
+
+    plan = suggest(trial, rule, sparsity)
+    yield trial.params, plan
+    if sparser and "gamma_strong" in trial.params:
+        for gamma in range(trial.params["gamma_strong"] + 1, trial.distributions["gamma_strong"].high + 1):
+            params = trial.params | {"gamma_strong": gamma}
+            yield params, suggest(FixedTrial(params), rule, sparsity)
 
 
 def suggest(trial, rule: str, sparsity: Sparsity) -> Plan | None:

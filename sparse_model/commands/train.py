@@ -18,7 +18,9 @@ def add_parser(commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("data", type=Path, help="a packed .npz (sparse_model.training.icons) or FOLDER/class/*.png")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--config", default="icons-32", help="ready configuration (%(default)s)")
+    parser.add_argument(
+        "--config", default="icons-64", help="ready configuration (%(default)s, the bundled model's: for a GPU)"
+    )
     parser.add_argument("--minutes", type=real(0), default=float("inf"), help="stop and save after so long")
     parser.add_argument(
         "--every", type=whole(1), default=500, help="steps between checkpoints and sample grids (%(default)s)"

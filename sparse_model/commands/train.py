@@ -1,7 +1,6 @@
 """train: a token-sparse model from pictures."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from .numbers import real, whole
@@ -33,17 +32,10 @@ def add_parser(commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     from ..training.config import changed
-    from ..training.data import load
+    from ..training.data import load_fitting
     from ..training.loop import train
 
-    config = changed(options.config, options.set)
-    pictures = load(options.data, config.network.input_size, **config.filters)
-    config = replace(config, network=replace(config.network, num_classes=len(pictures.label_names)))
-    if len(pictures) <= config.held_out:
-        raise ValueError(
-            f"'{options.data}' has {len(pictures)} pictures, of which {config.held_out} are held out; change that by "
-            "--set held_out=8."
-        )
+    config, pictures = load_fitting(options.data, changed(options.config, options.set))
     print(f"{len(pictures)} pictures, {len(pictures.label_names)} labels")
     number = train(config, pictures, options.out, minutes=options.minutes, every=options.every)
     if number is not None:

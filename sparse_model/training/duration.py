@@ -11,10 +11,18 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def beginning(batch: int) -> str:
+    """What is said before the steps that are timed, which may take minutes themselves."""
+    return (
+        f"Training on a CPU: how long it will take is said after two steps of {batch:,} pictures. Smaller ones by "
+        "--set batch=64; docs/training.md says what else is faster on a CPU."
+    )
+
+
 def outlook(step: float, left: int, every: int) -> str:
     """What a run of `left` steps of `step` seconds asks for, and what a kill would lose: it saves `every` steps."""
     return (
         f"A step takes {step:.3g} s on this CPU, so {left:,} steps take {in_words(step * left)}. The state is saved "
         f"every {every:,} steps (--every), which take {in_words(step * every)}, and when the run is stopped (Ctrl-C, "
-        "--minutes); the same call goes on. docs/training.md says what is faster on a CPU."
+        "--minutes); the same call goes on."
     )

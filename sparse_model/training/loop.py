@@ -25,7 +25,7 @@ from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
 from .config import TrainConfig
 from .data import Pictures
-from .duration import outlook
+from .duration import beginning, outlook
 from .grid import save_grid
 from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
@@ -267,12 +267,15 @@ def train(
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
     mean = None
+    slow = run.accelerator.device.type == "cpu" and run.accelerator.is_main_process
+    if slow and run.step < config.steps:
+        tqdm.write(beginning(config.batch))
     with bar, stop_signals() as stopping:
         while run.step < config.steps and not run.agreed(bool(stopping) or time.monotonic() - started >= 60 * minutes):
             before = time.monotonic()
             loss = run.train_step()
             bar.update()
-            if run.step == first + TIMED and run.accelerator.device.type == "cpu" and run.accelerator.is_main_process:
+            if slow and run.step == first + TIMED:
                 tqdm.write(outlook(time.monotonic() - before, config.steps - run.step, every))
             if math.isfinite(loss):
                 mean = loss if mean is None else 0.9 * mean + 0.1 * loss

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import keep, wait
 from sparse_model.training.config import CONFIGS, changed
-from sparse_model.training.data import load
+from sparse_model.training.data import load_fitting
 from sparse_model.training.loop import Run
 
 PROFILED = 4
@@ -58,9 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--name", default="training_step")
     options = parser.parse_args()
-    config = changed(options.config, options.set)
-    pictures = load(options.data, config.network.input_size, **config.filters)
-    config = replace(config, network=replace(config.network, num_classes=len(pictures.label_names)))
+    config, pictures = load_fitting(options.data, changed(options.config, options.set))
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, pictures, Path(folder))
         rows = []

@@ -49,8 +49,8 @@ class SparseGuidanceReport(io.ComfyNode):
                 io.Model.Input(
                     "weak_model",
                     optional=True,
-                    tooltip="For AG and AG + SG: its branch counts at the size of this model. Without it, at the size "
-                    "of the model itself.",
+                    tooltip="For AG and AG + SG: its branch counts and is timed at the size of this model. Without "
+                    "it, it counts at the size of the model itself and is not timed.",
                 ),
             ],
             outputs=[
@@ -85,16 +85,30 @@ class SparseGuidanceReport(io.ComfyNode):
         if stay:
             lines.insert(5, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")
         if time_a_step:
-            if positive is None:
-                raise ValueError("Timing a step runs the model, which needs a conditioning: connect positive.")
-            times = step_seconds(model, sparsity, positive, shape, cfg)
-            lines += ["", "Seconds of one step, the better of two:"]
-            lines += [f"{name:14s} {seconds:8.3f}" for name, seconds in times.items()]
+            lines += ["", *timed(model, sparsity, positive, shape, cfg, weak_model)]
         picture = np.asarray(cost_plot([step.cost for step in found]), dtype=np.float32) / 255
         plot = torch.from_numpy(picture).unsqueeze(0)  # [1, H, W, 3]
         report = "\n".join(lines)
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()}
         return io.NodeOutput(report, plot, ui=shown)
+
+
+def timed(
+    model: object,
+    schedule: Schedule,
+    positive: list | None,
+    shape: tuple[int, ...],
+    cfg: float,
+    weak_model: object | None,
+) -> list[str]:
+    """What a step of each kind took, or what is missing to say it."""
+    if positive is None:
+        return ["No step was timed: that runs the model, which needs a conditioning. Connect positive."]
+    seconds = step_seconds(model, schedule, positive, shape, cfg, weak_model)
+    lines = [f"{name:14s} {time:8.3f}" for name, time in seconds.items()]
+    if schedule.rule not in seconds:
+        lines.append(f"{schedule.rule:14s} was not timed: it runs a second model. Connect weak_model.")
+    return ["Seconds of one step, the better of two:", *lines]
 
 
 def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from .config import TrainConfig
 from .packed import read_packed
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -89,6 +90,18 @@ def load(path: Path, size: int | None = None, **filters) -> Pictures:
     if size is not None and side != size:
         raise ValueError(f"'{path}' holds pictures of {side} x {side} pixels, but the network takes {size} x {size}.")
     return pictures
+
+
+def load_fitting(path: Path, config: TrainConfig) -> tuple[TrainConfig, Pictures]:
+    """The pictures of a configuration, and the configuration with a class for each of their labels. ValueError if none
+    are left to train on."""
+    pictures = load(path, config.network.input_size, **config.filters)
+    if len(pictures) <= config.held_out:
+        raise ValueError(
+            f"'{path}' has {len(pictures)} pictures, of which {config.held_out} are held out; change that by --set "
+            "held_out=8."
+        )
+    return replace(config, network=replace(config.network, num_classes=len(pictures.label_names))), pictures
 
 
 def load_packed(

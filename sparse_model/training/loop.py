@@ -25,6 +25,7 @@ from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
 from .config import TrainConfig
 from .data import Pictures
+from .duration import beginning, outlook
 from .grid import save_grid
 from .loss import flow_loss, masked_flow_loss, noise_levels
 from .muon import Muon
@@ -33,6 +34,7 @@ from .state import read_state, write_state
 
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
 VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
+TIMED = 2  # the step of a run that is timed on a CPU: the first one compiles
 EXPORT, EARLY = "model.safetensors", "early.safetensors"
 
 
@@ -253,7 +255,8 @@ def train(
 ) -> int | None:
     """Trains until `config.steps` or for `minutes`; the same call again goes on where the last one stopped.
 
-    Every `every` steps: state, validation losses (log.jsonl) and a sample grid. SIGTERM and Ctrl-C save before they
+    Every `every` steps: state, validation losses (log.jsonl) and a sample grid. On a CPU it says soon how long that
+    will take. SIGTERM and Ctrl-C save before they
     end the run; then the number of that signal is returned.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -264,10 +267,16 @@ def train(
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
     mean = None
+    slow = run.accelerator.device.type == "cpu" and run.accelerator.is_main_process
+    if slow and run.step < config.steps:
+        tqdm.write(beginning(config.batch))
     with bar, stop_signals() as stopping:
         while run.step < config.steps and not run.agreed(bool(stopping) or time.monotonic() - started >= 60 * minutes):
+            before = time.monotonic()
             loss = run.train_step()
             bar.update()
+            if slow and run.step == first + TIMED:
+                tqdm.write(outlook(time.monotonic() - before, config.steps - run.step, every))
             if math.isfinite(loss):
                 mean = loss if mean is None else 0.9 * mean + 0.1 * loss
                 bar.set_postfix(loss=f"{mean:.4f}")

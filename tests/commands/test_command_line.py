@@ -1,5 +1,6 @@
 """The commands as a person runs them."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from full_disk import full_disk
 from PIL import Image
 
 from sparse_model.__main__ import main
+from sparse_model.checkpoints.bundled import DEFAULT
 from sparse_model.checkpoints.checkpoint import read, save
 from sparse_model.checkpoints.spec import ModelSpec
+from sparse_model.commands import train
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
+from sparse_model.training.config import CONFIGS
 from sparse_model.training.icons import Icon, pack
 from sparse_model.training.icons import save as save_arrays
 
@@ -127,11 +131,20 @@ def test_sampling_needs_nothing_but_requirements_txt(checkpoint, tmp_path):
     assert done.returncode == 0 and (tmp_path / "out.png").is_file(), done.stderr
 
 
+def test_training_begins_with_the_bundled_default():
+    """Its configuration is called as the model is, and fits what the model's file says."""
+    parser = train.add_parser(argparse.ArgumentParser().add_subparsers())
+    name = parser.parse_args(["data.npz", "--out", "run"]).config
+    spec = read(DEFAULT)[0]
+    assert name == DEFAULT.stem
+    assert replace(CONFIGS[name].network, num_classes=spec.config.num_classes) == spec.config
+
+
 def test_pictures_of_another_size_than_the_network_are_refused(tmp_path, capsys):
     save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 16, 16, 3), np.uint8), INFO, 1))
     code = run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}")
     assert code == 2
-    assert "holds pictures of 16 x 16 pixels, but the network takes 32 x 32" in capsys.readouterr().err
+    assert "holds pictures of 16 x 16 pixels, but the network takes 64 x 64" in capsys.readouterr().err
 
 
 def test_sparse_settings_need_a_route(checkpoint, tmp_path, capsys):
@@ -199,7 +212,8 @@ def test_labels_that_are_no_text(checkpoint, tmp_path, capsys):
 
 def test_more_held_out_than_there_is(tmp_path, capsys):
     save_arrays(tmp_path / "data.npz", pack([Icon("noto", "cat", "", "")], np.zeros((1, 32, 32, 3), np.uint8), INFO, 1))
-    assert run("train", tmp_path / "data.npz", "--out", tmp_path / "run", "--set", "filters={}") == 2
+    small = "--config", "icons-32", "--set", "filters={}"
+    assert run("train", tmp_path / "data.npz", "--out", tmp_path / "run", *small) == 2
     assert "has 1 pictures, of which 256 are held out" in capsys.readouterr().err
 
 

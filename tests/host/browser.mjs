@@ -7,7 +7,8 @@
 // task "build":   makes graphs on an empty canvas as a user does, who finds nodes by searching for their names. Each file
 //                 says {"nodes": [{"search": "VAE Decode", "type": "VAEDecode", "pos": [x, y]}, ...],
 //                 "links": [[from, output, to, input], ...], "complete": {"type", "widget", "typed", "label"}}: nodes by
-//                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion.
+//                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion;
+//                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
 //                 Also: "values": [[node, widget, value], ...]; "drag": {"node", "slot"}, a slot whose link is dropped
 //                 on the empty canvas: the report then lists what is `suggested`; "run": true presses Run and waits.
@@ -68,6 +69,7 @@ async function inspectGraph() {
       (widget) => `${node.type}.${widget.name}`,
     )),
     curves: document.querySelectorAll("polyline").length,
+    choices: [...document.querySelectorAll(".sparse-guidance-choices li")].filter((e) => e.getClientRects().length).map((e) => e.textContent),
     said: [...document.querySelectorAll(".sparse-guidance-said")].map((e) => e.textContent),
     templates: await window.comfyAPI.api.api.getWorkflowTemplates(),
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
@@ -174,7 +176,9 @@ async function build(page, { nodes, links, values, complete, drag, run }) {
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
   await field.pressSequentially(complete.typed, { delay: 40 });
-  await page.locator(".sparse-guidance-choices li", { hasText: complete.label }).first().click();
+  const choices = page.locator(".sparse-guidance-choices");
+  if (complete.label) await choices.getByText(complete.label, { exact: true }).click();
+  else await choices.waitFor();
 }
 
 /** Drops a link from a slot on the empty canvas; what the editor's menu offers. */

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from editor import Editor, why_no_editor
 from host import Host
-from hosts import MEMORY_FLAGS, NO_MOTIF, Checkout, find_checkouts, has_accelerator
+from hosts import MEMORY_FLAGS, NO_MOTIF, Checkout, find_checkouts, has_accelerator, version_key
 from text_scene import write_files
 
 CHECKOUTS = find_checkouts()
 NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
 
 StartHost = Callable[..., Host]
+RENDERERS = {"classic": {"Comfy_VueNodes_Enabled": False}, "Nodes 2.0": {"Comfy_VueNodes_Enabled": True}}
 READY_AFTER = pytest.StashKey[dict[str, float]]()
 """Seconds each version took to start."""
 
@@ -64,6 +66,14 @@ def editor(host: Host) -> Editor:
     if reason:
         pytest.skip(reason)
     return Editor(host)
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest, host: Host) -> dict[str, Any]:
+    """Settings of the editor under which it draws nodes in each of its ways."""
+    if request.param == "Nodes 2.0" and version_key(host.version) < (0, 4):
+        pytest.skip("this editor has no Nodes 2.0 yet")
+    return RENDERERS[request.param]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -48,6 +48,7 @@ class Report:
     widgets: list[dict[str, Any]]  # node, type, widget, value: a value the widget does not offer, or out of its range
     hidden: list[str]  # widgets that are not shown, as "type.widget"
     curves: int  # lines that the nodes' plots draw
+    choices: list[str]  # suggestions for a text that are shown
     said: list[str]  # what stands under nodes
     suggested: list[str]  # what was offered for a link dropped on the canvas
     templates: dict[str, list[str]]  # what each pack has in the editor's list of templates, in its order

@@ -10,7 +10,6 @@ import pytest
 from editor import Editor
 from graphs import SPEC, Graph, run, write_checkpoint
 from host import Host, Workflow
-from hosts import version_key
 from PIL import Image
 
 from sparse_model.checkpoints.bundled import DEFAULT
@@ -83,17 +82,6 @@ LINKS = [
     (0, "vae", 4, "vae"),
     (4, "IMAGE", 5, "images"),
 ]
-
-
-RENDERERS = {"classic": {"Comfy_VueNodes_Enabled": False}, "Nodes 2.0": {"Comfy_VueNodes_Enabled": True}}
-
-
-@pytest.fixture(params=RENDERERS)
-def renderer(request: pytest.FixtureRequest, host: Host) -> dict[str, Any]:
-    """Settings of the editor under which it draws nodes in each of its ways."""
-    if request.param == "Nodes 2.0" and version_key(host.version) < (0, 4):
-        pytest.skip("this editor has no Nodes 2.0 yet")
-    return RENDERERS[request.param]
 
 
 @pytest.mark.slow

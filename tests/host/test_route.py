@@ -1,6 +1,7 @@
 """Token Route and Sparse Guidance Report as nodes of a real host: on a small Wan, and on this pack's own models."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_the_report(host: Host, own: bool) -> None:
         assert len([line for line in text.splitlines() if line[:1].isdigit()]) >= 3
 
 
+def test_a_report_says_what_it_cannot_time(host: Host) -> None:
+    """The costs stand whatever is missing, and what can be timed is: CFG without the weak model, nothing without a
+    conditioning, all with both."""
+    scene = Scene()
+    weak = scene.graph.model("tiny-early.safetensors")
+    values = {"model": scene.model, "latent": scene.latent, "steps": 4, "time_a_step": True}
+
+    def report(rule: str, **more: Any) -> str:
+        return scene.graph.add("SparseGuidanceReport", **values, sparsity=scene.graph.sparsity(rule=rule), **more)[0]
+
+    blind, alone = report("SG"), report("AG", positive=scene.positive)
+    pairs = {rule: report(rule, positive=scene.positive, weak_model=weak) for rule in ("AG", "AG + SG")}
+    outputs = run(host, scene.graph).outputs
+    texts = {node: outputs[node]["text"][0] for node in (blind, alone, *pairs.values())}
+    assert all("GMACs per step and picture" in text for text in texts.values())
+    assert texts[blind].splitlines()[-1].endswith("Connect positive.") and "Seconds" not in texts[blind]
+    *_, cfg, last = texts[alone].splitlines()
+    assert re.fullmatch(r"CFG +\d+\.\d{3}", cfg)
+    assert re.fullmatch(r"AG +was not timed: .* Connect weak_model\.", last)
+    for rule, node in pairs.items():
+        assert re.fullmatch(rf"{re.escape(rule)} +\d+\.\d{{3}}", texts[node].splitlines()[-1])
+
+
 def test_a_loras_record(host: Host) -> None:
     """A LoRA's file says where it was trained sparsely; one that does not changes nothing, and custom comes first."""
     video, folder = Video(), host.directory / "models" / "loras"
@@ -202,14 +226,6 @@ def hidden() -> Graph:
     return video.graph
 
 
-def untimed() -> Graph:
-    video = Video()
-    values = {"sparsity": video.graph.sparsity(), "latent": video.latent, "steps": 4, "time_a_step": True}
-    report = video.graph.add("SparseGuidanceReport", model=video.route(), **values)
-    video.graph.add("PreviewImage", images=[report[0], 1])
-    return video.graph
-
-
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
@@ -221,7 +237,6 @@ def untimed() -> Graph:
         (lambda: routed(json='{"routes": []}'), "no route in this"),
         (lambda: routed(json=json.dumps(FIVE)), "multiplies gamma_weak 0.75 by its gamma_factor 1.6, which is 1.2"),
         (lambda: hidden(), "The mask keeps 45 of 45 tokens"),
-        (lambda: untimed(), "connect positive"),
     ],
     ids=[
         "no route",
@@ -232,7 +247,6 @@ def untimed() -> Graph:
         "empty JSON",
         "a factor too large",
         "a mask of everything",
-        "nothing to time",
     ],
 )
 def test_one_sentence(host: Host, graph: Any, words: str) -> None:

@@ -1,11 +1,15 @@
 """Training pictures from a packed file and from folders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sparse_model.networks.dit import DiTConfig
 from sparse_model.training import data, icons
+from sparse_model.training.config import TrainConfig
 
 INFOS = {
     prefix: {"name": prefix, "author": {"name": "somebody"}, "license": {"spdx": "MIT"}} for prefix in ("one", "two")
@@ -24,6 +28,15 @@ def packed(tmp_path):
 def labels(pictures: data.Pictures) -> list[list[str]]:
     rows = pictures.weights(torch.arange(len(pictures)))
     return [[pictures.label_names[i] for i in row.nonzero().flatten()] for row in rows]
+
+
+def test_a_configuration_fits_its_pictures(packed):
+    """Its filters choose them, and the network has a class for each of their labels."""
+    network = DiTConfig(4, 2, 3, 32, 3, 2, num_classes=1000)
+    config, pictures = data.load_fitting(packed, TrainConfig(network, filters={"sets": ["one"]}, held_out=1))
+    assert len(pictures) == 2 and config.network.num_classes == len(pictures.label_names) < 1000
+    with pytest.raises(ValueError, match="has 2 pictures, of which 2 are held out"):
+        data.load_fitting(packed, replace(config, held_out=2))
 
 
 def test_a_packed_file_gives_pictures_and_all_their_labels(packed):

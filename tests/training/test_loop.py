@@ -20,6 +20,7 @@ from sparse_model.training import loop
 from sparse_model.training.augment import Augmentation
 from sparse_model.training.config import CONFIGS, TrainConfig, changed
 from sparse_model.training.data import Pictures
+from sparse_model.training.duration import in_words, outlook
 from sparse_model.training.loop import Run, train
 
 NETWORKS = {
@@ -209,6 +210,24 @@ def test_a_kill_while_saving_loses_nothing(config, pictures, tmp_path, no_grid, 
 def test_no_time_is_enough_time_to_save(config, pictures, tmp_path, no_grid):
     train(config, pictures, tmp_path, minutes=0)
     assert json.loads((tmp_path / "state/step.json").read_text()) == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="said on a CPU only")
+def test_a_cpu_says_once_how_long_it_will_take(config, pictures, tmp_path, no_grid, capsys):
+    train(config, pictures, tmp_path, every=3)
+    before, *after = capsys.readouterr().out.split("on this CPU, so 4 steps take")
+    assert "after two steps of 8 pictures" in before
+    assert len(after) == 1 and "every 3 steps" in after[0]
+
+
+def test_how_long_a_run_takes_in_words():
+    text = outlook(58.0, 8300, 500)
+    assert (
+        "58 s on this CPU, so 8,300 steps take 5.6 days" in text and "every 500 steps (--every), which take 8.1" in text
+    )
+    assert [in_words(seconds) for seconds in (40, 89, 100, 5_400, 200_000)] == [
+        "40 seconds", "89 seconds", "1.7 minutes", "1.5 hours", "2.3 days",
+    ]  # fmt: skip
 
 
 def test_dropped_labels_leave_the_null_condition(config, pictures, tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Curve, Schedule
+from .guider import SparseGuider
 from .patch import guided, unguided
 from .sampling import fitting
 
@@ -24,24 +25,24 @@ SCALE = 2.0
 
 def unguided_seconds(model: ModelPatcher, positive: list, shape: tuple[int, ...]) -> float:
     """Seconds of one step without guidance, after one to warm up."""
-    plain = unguided(model)
-    return min(_step(plain, positive, 1.0, shape) for _ in range(2))
+    return min(_step(_stock(unguided(model), positive, 1.0), shape) for _ in range(2))
 
 
 def step_seconds(
-    model: ModelPatcher, schedule: Schedule, positive: list, shape: tuple[int, ...], cfg: float = 1.0
+    model: ModelPatcher,
+    schedule: Schedule,
+    positive: list,
+    shape: tuple[int, ...],
+    cfg: float = 1.0,
+    weak_model: ModelPatcher | None = None,
 ) -> dict[str, float]:
-    """Seconds of one step in the middle of sampling a latent [B, C, ...], after one to warm up.
+    """Seconds of one step in the middle of sampling a latent [B, C, ...], after one to warm up: of no guidance, CFG and
+    the schedule's rule, which is left out where it runs a second model and there is no `weak_model`.
 
     The weak branch of every rule is timed with the same condition: a null condition costs as much. `cfg` is the scale
     of a rule that has CFG besides.
     """
-    if RULES[schedule.rule].auxiliary:
-        raise ValueError(
-            f"The rule {schedule.rule} runs a second model and is not timed here; the sampler says after a run what "
-            "a step took."
-        )
-    halfway = schedule.at(0.5)
+    rule, halfway = RULES[schedule.rule], schedule.at(0.5)
     moment = replace(
         schedule,
         gamma_strong=Curve.constant(halfway.gamma_strong),
@@ -50,16 +51,30 @@ def step_seconds(
         start=0.0,
         end=1.0,
     )
-    plain, scale = unguided(model), cfg if RULES[schedule.rule].beside_cfg else SCALE
-    ways: dict[str, Callable[[], float]] = {
-        "no guidance": lambda: _step(plain, positive, 1.0, shape),
-        "CFG": lambda: _step(plain, positive, SCALE, shape),
-        schedule.rule: lambda: _step(guided(model, moment), positive, scale, shape),
+    plain, scale = unguided(model), cfg if rule.beside_cfg else SCALE
+
+    ways: dict[str, Callable[[], comfy.samplers.CFGGuider]] = {
+        "no guidance": lambda: _stock(plain, positive, 1.0),
+        "CFG": lambda: _stock(plain, positive, SCALE),
     }
-    return {name: min(way(), way()) for name, way in ways.items()}
+    if not rule.auxiliary:
+        ways[schedule.rule] = lambda: _stock(guided(model, moment), positive, scale)
+    elif weak_model is not None:
+        ways[schedule.rule] = lambda: SparseGuider(model, moment, positive, weak_model=weak_model)
+    return {name: min(_step(way(), shape) for _ in range(2)) for name, way in ways.items()}
 
 
-def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, ...]) -> float:
+def _stock(model: ModelPatcher, positive: list, scale: float) -> comfy.samplers.CFGGuider:
+    """The host's guider over a clone of the model, with one condition on both sides."""
+    guider = comfy.samplers.CFGGuider(model.clone())
+    guider.set_conds(positive, [[value.clone(), dict(more)] for value, more in positive])
+    guider.set_cfg(scale)
+    return guider
+
+
+def _step(guider: comfy.samplers.CFGGuider, shape: tuple[int, ...]) -> float:
+    """Seconds of the one step that a guider of one's own takes; it is not for a second one."""
+    model = guider.model_patcher
     seconds: list[float] = []
 
     def timed(executor: Any, *args: Any) -> Tensor:
@@ -68,11 +83,7 @@ def _step(model: ModelPatcher, positive: list, scale: float, shape: tuple[int, .
         seconds.append(now(model.load_device) - started)
         return output
 
-    watched = model.clone()
-    watched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "sparse_guidance_time", timed)
-    guider = comfy.samplers.CFGGuider(watched)
-    guider.set_conds(positive, [[value.clone(), dict(more)] for value, more in positive])
-    guider.set_cfg(scale)
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "sparse_guidance_time", timed)
     sampling = model.get_model_object("model_sampling")
     sigmas = torch.tensor([float(sampling.percent_to_sigma(0.5)), float(sampling.percent_to_sigma(0.6))])
     noise = fitting(model, {"samples": torch.zeros(shape)})  # with a sound, where the model has one

@@ -1,0 +1,87 @@
+"""What the pack's scripts do in the real editor, however it draws nodes: suggestions, and texts after a run."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from editor import Editor
+from graphs import write_checkpoint
+
+LABELLED = [{"type": "SparseModelLoader", "pos": [40, 60]}, {"type": "SparseClassCondition", "pos": [450, 60]}]
+LINK = [0, "model", 1, "model"]
+
+
+def plans(folder: Path, **graphs: dict[str, Any]) -> list[Path]:
+    paths = [folder / f"{name}.json" for name in graphs]
+    for path, graph in zip(paths, graphs.values(), strict=True):
+        path.write_text(json.dumps(graph))
+    return paths
+
+
+@pytest.mark.slow
+def test_the_list_stays_closed_after_a_label_was_picked(
+    editor: Editor, renderer: dict[str, Any], tmp_path: Path
+) -> None:
+    """Although others begin with it, which are offered until then: rock, and rocket."""
+    graph = {"nodes": LABELLED, "links": [LINK]}
+    typing = {"typed": "twemoji, rock"}
+    paths = plans(
+        tmp_path, typed={**graph, "complete": typing}, picked={**graph, "complete": {**typing, "label": "rock"}}
+    )
+    typed, picked = editor.build(paths, screenshots=tmp_path, **renderer)
+    assert typed.choices[0] == "rock" and "rocket" in typed.choices
+    assert picked.problems == [] and picked.choices == []
+    (labels,) = [node["inputs"]["labels"] for node in picked.prompt.values() if "labels" in node["inputs"]]
+    assert labels == "twemoji, rock"
+
+
+SLOTS = {
+    "model of a loader": (("SparseModelLoader", "model"), ["SparseKSampler", "SparseGuidance", "TokenRoute"]),
+    "plan of a scheduler": (
+        ("SparsityScheduler", "sparsity"),
+        ["SparseGuidance", "SparseGuider", "SparseKSampler"],
+    ),
+    "plan of a sampler": (("SparseGuider", "sparsity"), ["SparsityScheduler"]),
+    "latent of a stock sampler": (("KSampler", "latent_image"), ["EmptySparseLatent"]),
+}
+
+
+@pytest.mark.slow
+def test_links_dropped_on_the_canvas_offer_our_nodes(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    graphs = {
+        name: {"nodes": [{"type": kind, "pos": [40, 60]}], "links": [], "drag": {"node": 0, "slot": slot}}
+        for name, ((kind, slot), _) in SLOTS.items()
+    }
+    reports = editor.build(plans(tmp_path, **graphs), screenshots=tmp_path, **renderer)
+    for (name, (_, wanted)), report in zip(SLOTS.items(), reports, strict=True):
+        assert report.problems == [], name
+        assert set(wanted) <= set(report.suggested), (name, report.suggested)
+
+
+@pytest.mark.slow
+def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that
+    fails, the node that failed says why."""
+    rest = [("EmptySparseLatent", 450, 300), ("SparseKSampler", 860, 60), ("VAEDecode", 1240, 60)]
+    nodes = LABELLED + [{"type": kind, "pos": [x, y]} for kind, x, y in [*rest, ("PreviewImage", 1240, 180)]]
+    links = [
+        LINK, [0, "model", 2, "model"], [0, "model", 3, "model"], [1, "conditioning", 3, "positive"],
+        [2, "latent", 3, "latent_image"], [3, "latent", 4, "samples"], [0, "vae", 4, "vae"], [4, "IMAGE", 5, "images"],
+    ]  # fmt: skip
+    graph = {"nodes": nodes, "links": links, "run": True}
+    file = f"{tmp_path.name}.safetensors"  # that no run has read yet: the host shows nothing of what it keeps
+    (editor.host.directory / "models" / "diffusion_models").mkdir(parents=True, exist_ok=True)
+    write_checkpoint(editor.host.directory / "models" / "diffusion_models" / file)
+    model, label = [0, "model_name", file], [1, "labels", "twemoji, rocket"]
+    paths = plans(
+        tmp_path,
+        done={**graph, "values": [model, label, [3, "steps", 4]]},
+        failed={**graph, "values": [model, [1, "labels", "nonsense"]]},
+    )
+    done, failed = editor.build(paths, screenshots=tmp_path, **renderer)
+    assert done.problems == []
+    for text in (r"4 layers of width 32", r"rocket \(1\), twemoji \(1\)", r"\d+% of the work of CFG, .* 4 steps"):
+        assert [said for said in done.said if re.search(text, said)], (text, done.said)
+    assert [said for said in failed.said if "'nonsense' is not a label" in said], failed.said

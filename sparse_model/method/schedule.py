@@ -5,6 +5,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .guidance import RULES, Settings
 from .tokens import SELECTIONS
@@ -20,6 +21,9 @@ INTERPOLATIONS: dict[str, Callable[[float], float]] = {
 LEVELS = 6
 """Steps of a rising or falling gamma. Few different counts of tokens let kernels and compiled networks be reused, and
 curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, ..., 0.6."""
+
+KEYFRAMES = 1000
+"""At most, of a curve; more than a run has steps, and few enough for an editor that asks at every key."""
 
 HALF_WAY = {"step": 0.5}
 """Where on its way a ramp ends, of those that do not end at 1."""
@@ -43,6 +47,8 @@ class Curve:
             )
         if not self.keyframes:
             raise ValueError("a curve needs at least one keyframe, such as 0:0.5.")
+        if len(self.keyframes) > KEYFRAMES:
+            raise ValueError(f"a curve has {len(self.keyframes)} keyframes; leave some out, {KEYFRAMES} is the most.")
         if not all(math.isfinite(number) for keyframe in self.keyframes for number in keyframe):
             raise ValueError(f"a curve's keyframes must be finite numbers, not {self.keyframes}.")
         times = [time for time, _ in self.keyframes]
@@ -51,7 +57,7 @@ class Curve:
 
     def __call__(self, progress: float, levels: int | None = None) -> float:
         """The value at `progress`; with `levels`, a ramp between keyframes is a staircase of as many steps."""
-        after = bisect_right([time for time, _ in self.keyframes], progress)
+        after = bisect_right(self.keyframes, progress, key=lambda keyframe: keyframe[0])
         if after == 0 or after == len(self.keyframes):
             return self.keyframes[max(after - 1, 0)][1]
         (t0, v0), (t1, v1) = self.keyframes[after - 1], self.keyframes[after]
@@ -68,9 +74,12 @@ class Curve:
         if v0 == v1:
             return u
         secant = (v1 - v0) / (t1 - t0)
-        slopes = monotone_slopes(self.keyframes)
-        begin, end = slopes[after - 1] / secant, slopes[after] / secant
+        begin, end = self._slopes[after - 1] / secant, self._slopes[after] / secant
         return u * u * (3 - 2 * u) + begin * u * (1 - u) ** 2 - end * u * u * (1 - u)
+
+    @cached_property
+    def _slopes(self) -> list[float]:
+        return monotone_slopes(self.keyframes)
 
     @property
     def low(self) -> float:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparse_model.method.guidance import RULES
-from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, Settings, constant
+from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, Settings, constant, monotone_slopes
 
 values = st.floats(-5, 5)
 progress = st.floats(0, 1)
@@ -76,6 +76,17 @@ def test_smooth_curves_turn_only_at_keyframes(curve, moments):
         assert all((b - a) * (v1 - v0) >= -1e-9 for a, b in itertools.pairwise(found))
 
 
+def test_the_slopes_of_a_curve_are_worked_out_once(monkeypatch):
+    """Not at every moment that is asked for, which would make a schedule of many keyframes take seconds."""
+    made = []
+    monkeypatch.setattr(
+        "sparse_model.method.schedule.monotone_slopes", lambda points: made.append(points) or monotone_slopes(points)
+    )
+    weak = Curve(tuple((i / 999, 0.5 + 0.001 * (i % 400)) for i in range(1000)), "smooth")
+    Schedule(Curve.constant(0.1), weak, Curve.constant(2))
+    assert [weak(i / 50) for i in range(50)] and len(made) == 1
+
+
 @pytest.mark.parametrize(("text", "curve"), [
     ("0.5", Curve.constant(0.5)),
     ("cosine 0 0.6", Curve.cosine(0, 0.6)),
@@ -107,6 +118,7 @@ def test_other_texts_are_no_curve(text):
     (((0.5, 1.0), (0.5, 2.0)), "linear", "must rise within"),
     (((0.5, 1.0), (0.2, 2.0)), "linear", "must rise within"),
     (((0.0, 1.0),), "cubic", "interpolation 'cubic' is unknown"),
+    (tuple((i / 2000, 1.0) for i in range(1001)), "linear", "has 1001 keyframes; leave some out, 1000 is the most"),
 ])  # fmt: skip
 def test_bad_curves(keyframes, interpolation, message):
     with pytest.raises(ValueError, match=message):

@@ -76,9 +76,9 @@ class TokenOrders:
     BLOCK = 32
 
     def __init__(self, seed: int = 0, ahead: int = 1, scores: Callable[..., Tensor] = random_scores):
-        self.seed, self.ahead, self.scores = seed, ahead, scores
-        blocks = -(-ahead // self.BLOCK)
-        self._block = -(-ahead // blocks)
+        self.seed, self.ahead, self.scores = seed, max(ahead, 1), scores  # a run may be of no steps
+        blocks = -(-self.ahead // self.BLOCK)
+        self._block = -(-self.ahead // blocks)
         self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
         self._all: dict[tuple, Tensor] = {}
         self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..checkpoints.checkpoint import build, save
@@ -75,7 +76,8 @@ class Ema:
     @torch.no_grad()
     def update(self, source: nn.Module, step: int, decay: float) -> None:
         decay = min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.network.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        average = get_ema_multi_avg_fn(decay)
+        average(list(self.network.parameters()), [p.detach() for p in source.parameters()], step)
 
 
 def spec_of(config: TrainConfig, pictures: Pictures) -> ModelSpec:

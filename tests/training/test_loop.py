@@ -69,6 +69,16 @@ def assert_same(a, b):
     assert not different
 
 
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (17, 18 / 27), (10_000, 0.9)])
+def test_the_average_follows_quickly_at_first(step, decay):
+    weights, average = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    expected = [
+        decay * old + (1 - decay) * new for old, new in zip(average.parameters(), weights.parameters(), strict=True)
+    ]
+    loop.Ema(average).update(weights, step, 0.9)
+    torch.testing.assert_close(list(average.parameters()), expected)
+
+
 def test_loss_falls(config, pictures, tmp_path):
     run = Run(TrainConfig(**{**vars(config), "steps": 40}), pictures, tmp_path)
     before = run.validate()

@@ -32,6 +32,7 @@ from .muon import Muon
 from .start import bundled, start_from
 from .state import read_state, write_state
 
+MEASURED = 20  # steps between looks at the loss, for which a GPU is waited for
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
 VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
 EXPORT, EARLY = "model.safetensors", "early.safetensors"
@@ -199,7 +200,7 @@ class Run:
             return flow_loss(*inputs)
         return masked_flow_loss(*inputs, config.network.patch_size, config.mae)
 
-    def train_step(self) -> float:
+    def train_step(self) -> Tensor:
         factor = rate_factor(self.step, self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -214,7 +215,17 @@ class Run:
             optimizer.zero_grad()
         self.step += 1
         self.ema.update(self.accelerator.unwrap_model(self.network), self.step, self.config.ema)
-        return loss.item() if self.step % 20 == 0 else math.nan
+        return loss.detach()
+
+    def check(self, loss: Tensor) -> None:
+        """ValueError if the loss of the last step, or a weight behind it, is no finite number in any process."""
+        sums = torch.stack([loss, *(parameter.detach().sum() for parameter in self.network.parameters())])
+        if self.agreed(not sums.isfinite().all()):
+            raise ValueError(
+                f"training has diverged: at step {self.step} the loss ({loss:g}) or a weight is no finite number, so "
+                f"nothing was saved; lower the rate ({self.config.rate:g}) and go on from the last state, or start "
+                "again in another folder."
+            )
 
     def report(self, record: dict[str, float | None]) -> None:
         """The record with the validation losses into log.jsonl, a sample grid, and the averaged weights so far."""
@@ -256,7 +267,8 @@ def train(
     """Trains until `config.steps` or for `minutes`; the same call again goes on where the last one stopped.
 
     Every `every` steps: state, validation losses (log.jsonl) and a sample grid. SIGTERM and Ctrl-C save before they
-    end the run; then the number of that signal is returned.
+    end the run; then the number of that signal is returned. ValueError once the run has diverged, with nothing saved
+    since.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run(config, pictures, out)
@@ -265,20 +277,25 @@ def train(
         temporary.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
-    mean = None
+    loss = mean = None
     with bar, stop_signals() as stopping:
         while run.step < config.steps and not run.agreed(bool(stopping) or time.monotonic() - started >= 60 * minutes):
             loss = run.train_step()
             bar.update()
-            if math.isfinite(loss):
-                mean = loss if mean is None else 0.9 * mean + 0.1 * loss
+            measured, reported = run.step % MEASURED == 0, run.step % every == 0 or run.step == config.steps
+            if measured or reported or run.step == config.early:
+                run.check(loss)
+            if measured:
+                mean = loss.item() if mean is None else 0.9 * mean + 0.1 * loss.item()
                 bar.set_postfix(loss=f"{mean:.4f}")
             if run.step == config.early:
                 run.export(EARLY)
-            if run.step % every == 0 or run.step == config.steps:
+            if reported:
                 run.checkpoint()
                 speed = (run.step - first) * config.batch * run.accelerator.num_processes / (time.monotonic() - started)
                 run.report({"step": run.step, "loss": mean, "pictures/s": speed})
+        if loss is not None:
+            run.check(loss)
         run.checkpoint()
         run.export(EXPORT)
     return stopping[0] if stopping else None

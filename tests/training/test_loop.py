@@ -1,6 +1,7 @@
 """The training loop on tiny networks: it learns, resumes exactly, and saves when it is told to stop."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -137,6 +138,40 @@ def test_a_finished_run_goes_on_with_more_steps(config, pictures, tmp_path, no_g
     train(config, pictures, tmp_path, every=6)
     train(TrainConfig(**{**vars(config), "steps": 8}), pictures, tmp_path, every=8)
     assert json.loads((tmp_path / "state/step.json").read_text()) == 8
+
+
+@pytest.mark.parametrize(("steps", "every", "early"), [(40, 100, 0), (6, 100, 0), (40, 5, 0), (40, 100, 5)])
+def test_a_run_that_diverges_stops_and_saves_nothing(
+    config, pictures, tmp_path, no_grid, monkeypatch, steps, every, early
+):
+    """Whatever comes first: a look at the loss, the end, a report, the early export."""
+    loss = Run.loss
+    train(replace(config, steps=2, early=0), pictures, tmp_path)
+    (tmp_path / "config.json").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(Run, "loss", lambda run, *inputs: loss(run, *inputs) * (math.nan if run.step == 4 else 1))
+    told = r"training has diverged: at step \d+ the loss \(nan\).*lower the rate \(0.003\)"
+    with pytest.raises(ValueError, match=told):
+        train(replace(config, steps=steps, early=early), pictures, tmp_path, every=every)
+    (tmp_path / "config.json").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_are_no_numbers_are_not_saved_either(config, pictures, tmp_path, no_grid, monkeypatch):
+    """A finite loss can have a gradient that is not, also in the last step before a signal."""
+    step = Run.train_step
+
+    def overflowing(run):
+        loss = step(run)
+        if run.step == 3:
+            next(run.network.parameters()).data[0] = math.inf
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Run, "train_step", overflowing)
+    with pytest.raises(ValueError, match="or a weight is no finite number, so nothing was saved"):
+        train(replace(config, early=0), pictures, tmp_path, every=100)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

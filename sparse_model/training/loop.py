@@ -21,6 +21,7 @@ from ..checkpoints.checkpoint import build, save
 from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
+from ..method.sparsity import Sparsity
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
@@ -68,6 +69,15 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(config.warmup, 1), (config.steps - step) / max(config.decay, 1))
 
 
+def trained_rate(sparsity: Sparsity) -> float:
+    """The sparsity rate of training; ValueError for routes of several, which one evaluation does not have."""
+    ratios = sorted({route.ratio for route in sparsity.routes} | ({sparsity.mask} - {None}))
+    if len(ratios) > 1:
+        found = ", ".join(f"{ratio:g}" for ratio in ratios)
+        raise ValueError(f"the routes have the ratios {found}, but all are trained at one: give them the same.")
+    return ratios[0] if ratios else 0.0
+
+
 class Ema:
     """A running mean of the weights, quick at first: decay min(ema, (1 + n) / (10 + n)) after n steps."""
 
@@ -92,6 +102,7 @@ class Run:
     """One training run in a folder: state/ to resume from, log.jsonl, grids, and the exported checkpoints."""
 
     def __init__(self, config: TrainConfig, pictures: Pictures, out: Path):
+        self.gamma = trained_rate(config.sparsity)
         self.accelerator = Accelerator(mixed_precision=config.precision)
         self.config, self.out = config, out
         self.pictures = pictures.to(self.accelerator.device) if self._fit(pictures) else pictures
@@ -190,12 +201,8 @@ class Run:
         torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
         return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
 
-    def gamma(self) -> float:
-        sparsity = self.config.sparsity
-        return sparsity.mask if sparsity.mask is not None else (sparsity.routes[0].ratio if sparsity.routes else 0.0)
-
     def loss(self, x: Tensor, y: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
-        config, inputs = self.config, (self.network, self.spec.prediction, x, y, sigma, z, self.gamma())
+        config, inputs = self.config, (self.network, self.spec.prediction, x, y, sigma, z, self.gamma)
         if config.sparsity.mask is None:
             return flow_loss(*inputs)
         return masked_flow_loss(*inputs, config.network.patch_size, config.mae)

@@ -80,6 +80,16 @@ def test_the_average_follows_quickly_at_first(step, decay):
     torch.testing.assert_close(list(average.parameters()), expected)
 
 
+def test_all_routes_are_trained_at_one_ratio(pictures, tmp_path):
+    network, _ = NETWORKS["dit"]
+    config = TrainConfig(network, Sparsity((Route(0, 0, 0.25), Route(1, 1, 0.5))), steps=1, batch=8, held_out=8)
+    with pytest.raises(ValueError, match=r"the routes have the ratios 0\.25, 0\.5, but all are trained at one"):
+        Run(config, pictures, tmp_path)
+    same = replace(config, sparsity=Sparsity((Route(0, 0, 0.25), Route(1, 1, 0.25, factor=0.5))))
+    assert Run(same, pictures, tmp_path).gamma == 0.25
+    assert [loop.trained_rate(sparsity) for sparsity in (Sparsity(), Sparsity(mask=0.75))] == [0.0, 0.75]
+
+
 def test_loss_falls(config, pictures, tmp_path):
     run = Run(TrainConfig(**{**vars(config), "steps": 40}), pictures, tmp_path)
     before = run.validate()

@@ -187,7 +187,8 @@ class Run:
         """(x, y, sigma, z) of a step: decided by (seed, step, process) and the device that the pictures are on, so a
         resumed run repeats it."""
         config, rank, device = self.config, self.accelerator.process_index, self.pictures.device
-        generator = torch.Generator(device).manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
+        seed = (config.seed * 1_000_003 + step) * 1_009 + rank
+        generator = torch.Generator(device).manual_seed(seed)
         drawn = {"generator": generator, "device": device}
         chosen = self.train_index[torch.randint(len(self.train_index), (config.batch,), **drawn)]
         x, y = self.pictures.pixels(chosen), self.pictures.weights(chosen)
@@ -198,7 +199,7 @@ class Run:
             y *= torch.rand(y.shape, **drawn) >= config.word_drop
         if config.augmentation != Augmentation():
             x = augment(x, self.pictures.mirrors(chosen), config.augmentation, generator)
-        torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
+        torch.manual_seed(seed)  # the token subsets of this step
         return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
 
     def loss(self, x: Tensor, y: Tensor, sigma: Tensor, z: Tensor) -> Tensor:

@@ -80,6 +80,18 @@ def test_the_average_follows_quickly_at_first(step, decay):
     torch.testing.assert_close(list(average.parameters()), expected)
 
 
+def test_the_seed_of_a_run_decides_the_tokens_of_its_steps(config, pictures, tmp_path):
+    """Those of seed 0 are what they always were, so that its runs go on as they began."""
+
+    def drawn(seed, step):
+        Run(replace(config, seed=seed), pictures, tmp_path).batch(step)
+        return torch.rand(8)
+
+    first = drawn(0, 3)
+    assert torch.equal(first, torch.rand(8, generator=torch.Generator().manual_seed(3 * 1_009)))
+    assert not torch.equal(first, drawn(1, 3)) and not torch.equal(drawn(1, 3), drawn(1, 4))
+
+
 def test_all_routes_are_trained_at_one_ratio(pictures, tmp_path):
     network, _ = NETWORKS["dit"]
     config = TrainConfig(network, Sparsity((Route(0, 0, 0.25), Route(1, 1, 0.5))), steps=1, batch=8, held_out=8)

@@ -16,7 +16,7 @@ from .sweep import Sweep, spread
 
 PLAN = "calibrate"
 NO_GUIDANCE = "unguided"
-REFUSED = 200  # suggestions in a row that cost too much or are known: the search learns from these costs, or ends
+REFUSED = 200  # suggestions in a row that cost too much or are known before the search makes them sparser, or ends
 
 SHAPES = {  # a sparsity rate over progress, up to gamma
     "constant": Curve.constant,

@@ -80,7 +80,8 @@ def counter(spec: ModelSpec, attention: bool = False, size: tuple[int, int] | No
     # the rest decides nothing here
     shown = replace(spec, labels=(), title="", note="", license="", schedule=None, settings=())
     size = size or (spec.config.input_size,) * 2
-    tokens, kept = spec.config.tokens(*size), replace(subsets(), factors=spec.sparsity.factors)
+    tokens = spec.config.tokens(*size)
+    kept = replace(subsets(), factors=spec.sparsity.factors(spec.config.depth))
     if stay:
         kept = replace(kept, stay=Staying.first(stay, tokens))
 

@@ -186,6 +186,8 @@ def test_tokens_that_stay_and_factors_of_routes():
     ]
     both = counter(ModelSpec("dit", SMALL.config, Flow(), two))((Branch(0.5),))
     assert both == sum(halves) - counter(SMALL)((Branch(),))
+    swapped = ModelSpec("dit", SMALL.config, Flow(), Sparsity(two.routes[::-1]))
+    assert counter(swapped)((Branch(0.5),)) == both
 
 
 @pytest.mark.parametrize(

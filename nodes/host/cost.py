@@ -36,7 +36,8 @@ def step_costs(
     Branches of a weaker model count at its size, or at the model's own where none is given."""
     adapter = adapter_of(model)
     weak = None if weak_model is None else adapter_of(weak_model).counter(shape, text, stay)
-    tokens, count, factors = adapter.tokens(shape), adapter.counter(shape, text, stay), adapter.sparsity.factors
+    tokens, count = adapter.tokens(shape), adapter.counter(shape, text, stay)
+    factors = adapter.sparsity.factors(adapter.depth)
     subset = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
     routes = range(max(len(factors), 1))
     made: dict[Settings, Step] = {}

@@ -47,12 +47,15 @@ def calibrate(sweep: Sweep, checkpoint: Path, budgets: Sequence[float]) -> Sched
     first one as its recommendation, and as settings to choose from, by name, those that win: their pictures are
     better than those of all that cost less, no guidance among them, by more than two spreads over the seeds.
 
-    ValueError for a checkpoint without a route, or if no schedule meets a budget.
+    ValueError for a checkpoint without a route, if no schedule meets a budget, or for several budgets and one seed,
+    which has no spread.
     """
     if not sweep.bench.spec.sparsity:
         raise ValueError(f"{checkpoint.name}: has no token route in its metadata, so there is nothing to calibrate.")
     if checkpoint.suffix != ".safetensors":
         raise ValueError(f"{checkpoint.name}: the result is written into .safetensors only; convert it first.")
+    if len(budgets) > 1 and sweep.sizes.seeds < 2:
+        raise ValueError("which of several budgets win is told by the spread over seeds; raise --seeds to 2 or more.")
     plans = {budget: best_plan(sweep, "SG", budget) for budget in budgets}
     best, steps = plans[budgets[0]].schedule, sweep.sizes.steps
     won = winners(sweep, plans) if len(plans) > 1 else {}

@@ -22,7 +22,7 @@ from ..method.guidance import RULES
 from ..method.matching import Looking, Matching
 from ..method.sampling import Denoiser, sample
 from ..method.schedule import Schedule, constant
-from ..method.tokens import TokenOrders
+from ..method.tokens import BERNOULLI, TokenOrders
 from .caching import Cached
 from .features import LITE2, NAME, SIDE, layout
 from .metrics import class_consistency, exact, frechet_distance, kernel_distance, neighbourhoods, relative_distance
@@ -141,15 +141,20 @@ class Bench:
         weak = self.auxiliary_digest if RULES[cell.schedule.rule].auxiliary else ""
         parts = [schedule_to_dict(cell.schedule), cell.seed, cell.samples, cell.steps, self.precision]
         parts += [self.reference.digest, weak, SIDE]
-        parts += cell.further().values()
+        parts += [*cell.further().values(), *self._batched(cell).values()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def _batched(self, cell: Cell) -> dict[str, Any]:
+        """What decides the figures of a cell besides, where a batch shares the number of its tokens."""
+        return {"batch": self.batch} if cell.schedule.selection == BERNOULLI else {}
 
     def cost(self, schedule: Schedule, steps: int, cfg: float = 1.0) -> Cost:
         """The mean cost of a step, the weaker checkpoint's branches counted at its own size."""
         return step_cost(self.spec, schedule, steps, cfg=cfg, auxiliary=self.auxiliary_spec)
 
     def draw(self, cell: Cell, index: Tensor) -> Tensor:
-        """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone."""
+        """Samples `index` (consecutive) of a cell [M, C, H, W]; each depends on the seed and its own number alone,
+        but for a selection whose batches share the number of their tokens, on the first one's, too."""
         return self._drawn(cell, index)[0]
 
     def _drawn(self, cell: Cell, index: Tensor) -> tuple[Tensor, float]:
@@ -225,7 +230,7 @@ class Bench:
         real, second, fake = self.reference.real, self.reference.second, found.features
         asked = self.reference.conditions(torch.arange(cell.samples)).to(fake.device)
         cost = self.cost(cell.schedule, cell.steps, cell.cfg)
-        row = {"key": self.key(cell), **cell.describe()}
+        row = {"key": self.key(cell), **cell.describe(), **self._batched(cell)}
         if self.accelerator.is_main_process:
             row |= {
                 "frechet": frechet_distance(real, fake),

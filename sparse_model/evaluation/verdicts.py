@@ -2,10 +2,11 @@
 
 A difference counts if it is more than two spreads, of which one is the standard deviation over the seeds, the larger of
 the two sides'. A claim holds if every one of its differences counts, holds in part if some do and none counts the other
-way, and does not hold otherwise.
+way, and does not hold otherwise. One seed has no spread: a difference from it is not measured, nor is its claim.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from statistics import mean
 from typing import Any, NamedTuple
@@ -40,8 +41,10 @@ def verdicts(rows: list[Row]) -> list[Verdict]:
 
 
 def judge(differences: Iterable[float]) -> str:
-    """Differences in spreads, positive as claimed -> the outcome."""
+    """Differences in spreads, positive as claimed, NaN where there is no spread -> the outcome."""
     differences = list(differences)
+    if any(map(math.isnan, differences)):
+        return UNKNOWN
     if all(value > COUNTS for value in differences):
         return HOLDS
     if any(value > COUNTS for value in differences) and min(differences) >= -COUNTS:
@@ -50,11 +53,13 @@ def judge(differences: Iterable[float]) -> str:
 
 
 def apart(low: list[Row], high: list[Row], figure: str) -> float:
-    """How many spreads `figure` is higher in the rows `high`."""
+    """How many spreads `figure` is higher in the rows `high`; NaN if either are of one seed."""
     return in_spreads([row[figure] for row in low], [row[figure] for row in high])
 
 
 def in_spreads(low: list[float], high: list[float]) -> float:
+    if min(len(low), len(high)) < 2:
+        return math.nan
     (a, error_a), (b, error_b) = spread(low), spread(high)
     return (b - a) / max(error_a, error_b, 1e-9)
 
@@ -141,7 +146,8 @@ def recall(rows: list[Row]) -> tuple[str, str] | None:
     if not sparse or not cfg:
         return None
     words = f"{sparse[0]['method']}: {_shown(sparse, 'recall')}; {cfg[0]['method']}: {_shown(cfg, 'recall')}"
-    return words, HOLDS if apart(cfg, sparse, "recall") > -COUNTS else FAILS
+    difference = apart(cfg, sparse, "recall")
+    return words, judge([difference]) if math.isnan(difference) else HOLDS if difference > -COUNTS else FAILS
 
 
 def at_equal_seconds(rival: str) -> Callable[[list[Row]], tuple[str, str] | None]:

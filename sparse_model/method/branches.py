@@ -92,10 +92,11 @@ class Evaluation:
         return replace(self, branches=tuple(replace(b, condition=(b.condition, given)) for b, given in named))
 
     def placed(
-        self, sparsity: Sparsity, size: Sequence[int], patch: Sequence[int], part: slice = slice(None)
+        self, sparsity: Sparsity, depth: int, size: Sequence[int], patch: Sequence[int], part: slice = slice(None)
     ) -> "Evaluation":
-        """The same in a network with these routes and patches, over a latent [N, C, *size]; see `TokenMask.over`."""
-        factors = sparsity.factors
+        """The same in a network of `depth` layers with these routes and patches, over a latent [N, C, *size]; see
+        `TokenMask.over`."""
+        factors = sparsity.factors(depth)
         structured = self.subsets is not None and self.subsets.selection == STRUCTURED
         if self.subsets is None or not (factors or self.mask or structured):
             return self
@@ -111,8 +112,9 @@ class Evaluation:
 
     def prepare(self, network: nn.Module, x: Tensor) -> Prepared:
         """The same evaluation with its tokens drawn for all routes of a network and its batch x [N, C, H, W]."""
-        batch, tokens = len(x) // len(self.branches), network.config.tokens(*x.shape[-2:])
-        placed = self.placed(network.sparsity, x.shape[2:], (network.config.patch_size,) * 2)
+        config = network.config
+        batch, tokens = len(x) // len(self.branches), config.tokens(*x.shape[-2:])
+        placed = self.placed(network.sparsity, config.depth, x.shape[2:], (config.patch_size,) * 2)
         return placed.drawn(network.sparsity.count, batch, tokens, x.device)
 
     def drawn(self, routes: int, batch: int, tokens: int, device: torch.device | str | None = None) -> Prepared:

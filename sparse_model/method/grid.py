@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -76,6 +75,4 @@ def _spread(chances: Tensor, height: int, width: int) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """The rank of each of the last dimension's values, 0 for the lowest; equal ones rank in their order."""
-    first = torch.ones(values.shape[-1], values.shape[-1], dtype=torch.bool).tril(-1)
-    one, other = values.unsqueeze(-1), values.unsqueeze(-2)
-    return ((other < one) | ((other == one) & first)).sum(dim=-1)
+    return values.argsort(dim=-1, stable=True).argsort(dim=-1)

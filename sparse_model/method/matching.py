@@ -87,6 +87,11 @@ class Matching:
             pairs = zip(shares, self.looks, strict=True)
             return sum(share * look.guided(scaled.at(look.progress).omega) for share, look in pairs)
 
+        if moved(1.0) > target == 0:
+            raise ValueError(
+                f"CFG at {cfg:g} does not move the picture, so there is nothing to match: the positive and the "
+                "negative condition are the same, or the scale is 1."
+            )
         if moved(1.0) > target:
             raise ValueError(
                 f"Leaving out tokens in the strong branch alone moves the picture {moved(1.0) / target:.2g} times as "

@@ -55,7 +55,12 @@ class Compiled(nn.Module):
 
 def noise(seed: int, batch: int, shape: Sequence[int]) -> Tensor:
     """Starting noise [batch, *shape]; sample i depends on seed + i alone, whatever the batch."""
-    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)])
+    return torch.stack([torch.randn(*shape, generator=_generator(seed + i)) for i in range(batch)])
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Seeds are numbers of 64 bits, as a host's are; behind the last one comes 0."""
+    return torch.Generator().manual_seed(seed % 2**64)
 
 
 @torch.inference_mode()
@@ -132,5 +137,5 @@ def independent_condition(condition: Condition, seed: int) -> Tensor:
     if isinstance(condition, Text):
         raise ValueError("the rule ICG draws random labels, so it needs a class-conditional model; use CFG or SG.")
     batch, classes = condition.shape
-    labels = [torch.randint(classes, (), generator=torch.Generator().manual_seed(seed + i)) for i in range(batch)]
+    labels = [torch.randint(classes, (), generator=_generator(seed + i)) for i in range(batch)]
     return torch.nn.functional.one_hot(torch.stack(labels), classes).to(condition)

@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from bisect import bisect_right
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .guidance import RULES, Settings
 from .tokens import SELECTIONS
@@ -20,6 +21,12 @@ INTERPOLATIONS: dict[str, Callable[[float], float]] = {
 LEVELS = 6
 """Steps of a rising or falling gamma. Few different counts of tokens let kernels and compiled networks be reused, and
 curves of one shape step at the same moments. For the paper's cosine from 0 to 0.6 the values are 0, 0.1, ..., 0.6."""
+
+KEYFRAMES = 1000
+"""At most, of a curve; more than a run has steps, and few enough for an editor that asks at every key."""
+
+TICKS = 1 << 16
+"""Of the way between two keyframes: as finely jumps are found."""
 
 HALF_WAY = {"step": 0.5}
 """Where on its way a ramp ends, of those that do not end at 1."""
@@ -43,6 +50,8 @@ class Curve:
             )
         if not self.keyframes:
             raise ValueError("a curve needs at least one keyframe, such as 0:0.5.")
+        if len(self.keyframes) > KEYFRAMES:
+            raise ValueError(f"a curve has {len(self.keyframes)} keyframes; leave some out, {KEYFRAMES} is the most.")
         if not all(math.isfinite(number) for keyframe in self.keyframes for number in keyframe):
             raise ValueError(f"a curve's keyframes must be finite numbers, not {self.keyframes}.")
         times = [time for time, _ in self.keyframes]
@@ -51,7 +60,7 @@ class Curve:
 
     def __call__(self, progress: float, levels: int | None = None) -> float:
         """The value at `progress`; with `levels`, a ramp between keyframes is a staircase of as many steps."""
-        after = bisect_right([time for time, _ in self.keyframes], progress)
+        after = self._behind(progress)
         if after == 0 or after == len(self.keyframes):
             return self.keyframes[max(after - 1, 0)][1]
         (t0, v0), (t1, v1) = self.keyframes[after - 1], self.keyframes[after]
@@ -68,9 +77,28 @@ class Curve:
         if v0 == v1:
             return u
         secant = (v1 - v0) / (t1 - t0)
-        slopes = monotone_slopes(self.keyframes)
-        begin, end = slopes[after - 1] / secant, slopes[after] / secant
+        begin, end = self._slopes[after - 1] / secant, self._slopes[after] / secant
         return u * u * (3 - 2 * u) + begin * u * (1 - u) ** 2 - end * u * u * (1 - u)
+
+    def jumps(self, start: float, end: float, levels: int) -> list[float]:
+        """When the staircase of so many `levels` jumps between two moments that have no keyframe between them."""
+        after = self._behind(start)
+        if after == 0 or after == len(self.keyframes):
+            return []
+        (t0, _), (t1, _) = self.keyframes[after - 1], self.keyframes[after]
+        found = []
+        for level in range(levels):
+            tick = bisect_left(range(TICKS), (level + 0.5) / levels, key=lambda i: self._share(after, i / TICKS))
+            found.append(t0 + (t1 - t0) * tick / TICKS)
+        return [time for time in found if start < time < end]
+
+    def _behind(self, progress: float) -> int:
+        """The number of the first keyframe behind a moment."""
+        return bisect_right(self.keyframes, progress, key=lambda keyframe: keyframe[0])
+
+    @cached_property
+    def _slopes(self) -> list[float]:
+        return monotone_slopes(self.keyframes)
 
     @property
     def low(self) -> float:
@@ -175,18 +203,25 @@ class Schedule:
             object.__setattr__(self, "gamma_weak", Curve.constant(0.0))
         if RULES[self.rule].contrasts_sparsity:
             for progress in self._moments():
-                if self.gamma_strong(progress) >= self.gamma_weak(progress):
+                now = self.at(progress)
+                if now.gamma_strong >= now.gamma_weak:
                     raise ValueError(
-                        f"gamma_strong {self.gamma_strong(progress):g} is not below gamma_weak "
-                        f"{self.gamma_weak(progress):g} at progress {progress:g}: in SG the weak branch must be "
-                        "sparser than the strong one."
+                        f"gamma_strong {now.gamma_strong:g} is not below gamma_weak {now.gamma_weak:g} at progress "
+                        f"{progress:.3g}: in SG the weak branch must be sparser than the strong one."
                     )
 
-    def _moments(self) -> list[float]:
-        """Progress values at which two curves can change their order."""
-        inner = [time for curve in (self.gamma_strong, self.gamma_weak) for time, _ in curve.keyframes]
-        grid = [self.start + (self.end - self.start) * i / 256 for i in range(257)]
-        return sorted(grid + [time for time in inner if self.start <= time <= self.end])
+    def _moments(self) -> Iterator[float]:
+        """Moments of the active interval that show every pair of gammas which is sampled there."""
+        curves = self.gamma_strong, self.gamma_weak
+        times = {self.start, self.end}.union(time for curve in curves for time, _ in curve.keyframes)
+        times = sorted(time for time in times if self.start <= time <= self.end)
+        for a, b in itertools.pairwise(times):
+            yield a
+            strong, weak = zip(*((now.gamma_strong, now.gamma_weak) for now in map(self.at, (a, b))), strict=True)
+            if max(strong) >= min(weak):  # else their order is clear, since neither turns in between
+                jumps = {a, b}.union(*(curve.jumps(a, b, LEVELS) for curve in curves))
+                yield from ((c + d) / 2 for c, d in itertools.pairwise(sorted(jumps)))
+        yield self.end
 
     def at(self, progress: float, cfg: float = 1.0) -> Settings:
         """The values at a moment; outside the active interval omega is 1."""

@@ -86,11 +86,12 @@ class Sparsity:
         """How many token subsets one evaluation needs for each branch."""
         return len(self.routes) + (self.mask is not None)
 
-    @property
-    def factors(self) -> tuple[float, ...]:
-        """What every route multiplies a schedule's rates by; () where they leave them as they are."""
-        found = tuple(route.factor for route in self.routes)
-        return () if set(found) <= {1.0} else found
+    def factors(self, depth: int) -> tuple[float, ...]:
+        """What every route multiplies a schedule's rates by, by the numbers of `stretches`; () where they leave them as
+        they are."""
+        if all(route.factor == 1 for route in self.routes):
+            return ()
+        return tuple(route.factor for route in self._in_order(depth))
 
     def check_rates(self, gamma_strong: float, gamma_weak: float) -> None:
         """ValueError if a route would scale the highest rates of a schedule out of their range."""
@@ -107,16 +108,22 @@ class Sparsity:
                     )
 
     def stretches(self, depth: int) -> Iterator[tuple[range, int | None]]:
-        """(layers, route number or None) over all layers in order; ValueError if routes overlap."""
+        """(layers, route number or None) over all layers in order; ValueError if routes overlap.
+
+        Routes are numbered as they follow one another in the network, however they are written.
+        """
         layer = 0
-        placed = sorted((route.layers(depth) for route in self.routes), key=lambda layers: layers.start)
-        for number, layers in enumerate(placed):
+        for number, route in enumerate(self._in_order(depth)):
+            layers = route.layers(depth)
             if layers.start < layer:
                 raise ValueError(f"two routes overlap at layer {layers.start}; routes must follow one another.")
             yield range(layer, layers.start), None
             yield layers, number
             layer = layers.stop
         yield range(layer, depth), None
+
+    def _in_order(self, depth: int) -> list[Route]:
+        return sorted(self.routes, key=lambda route: route.layers(depth).start)
 
     def to_dict(self) -> dict[str, Any]:
         """What `to_json` writes, as a value for somebody else's JSON."""

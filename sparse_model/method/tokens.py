@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .grid import Grid
 
-STRUCTURED = "structured"
-SELECTIONS = ("exact", "bernoulli", STRUCTURED)
+BERNOULLI, STRUCTURED = "bernoulli", "structured"
+SELECTIONS = ("exact", BERNOULLI, STRUCTURED)
 
 
 def keep_count(tokens: int, gamma: float) -> int:
@@ -68,16 +68,17 @@ class TokenOrders:
 
     Drawn on the CPU from (seed, evaluation, branch, route) alone, so the same tokens are kept on every device and
     however a host splits the branches over calls. Sample i of a batch uses `seed + i`, the same as a batch of one
-    with that seed. Subsets of the `ahead` evaluations that are expected are made in even blocks of at most BLOCK and
-    stay on the device, so that nothing is uploaded in the middle of most steps.
+    with that seed; how many are kept is not decided here (`Subsets.count`). Subsets of the `ahead` evaluations that are
+    expected are made in even blocks of at most BLOCK and stay on the device, so that nothing is uploaded in the middle
+    of most steps.
     """
 
     BLOCK = 32
 
     def __init__(self, seed: int = 0, ahead: int = 1, scores: Callable[..., Tensor] = random_scores):
-        self.seed, self.ahead, self.scores = seed, ahead, scores
-        blocks = -(-ahead // self.BLOCK)
-        self._block = -(-ahead // blocks)
+        self.seed, self.ahead, self.scores = seed, max(ahead, 1), scores  # a run may be of no steps
+        blocks = -(-self.ahead // self.BLOCK)
+        self._block = -(-self.ahead // blocks)
         self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
         self._all: dict[tuple, Tensor] = {}
         self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on
@@ -157,8 +158,9 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
 class Subsets:
     """Which tokens the branches of one evaluation keep. `exact` keeps T - int(T * gamma) tokens per sample
     (CompVis/tread). `bernoulli` keeps each token with probability 1 - gamma (arXiv 2601.01608, eq. 5); its count is
-    drawn from the binomial once per evaluation and shared by the samples and by branches of one gamma, so that a batch
-    stays rectangular. `structured` keeps as many as `exact`, evenly over the `grid` (Grid.scores): at gamma 0.75 one of
+    drawn from the binomial once per evaluation, by the seed of the first sample, and shared by the samples and by
+    branches of one gamma, so that a batch stays rectangular: here a sample keeps another number of tokens than alone.
+    `structured` keeps as many as `exact`, evenly over the `grid` (Grid.scores): at gamma 0.75 one of
     every 2 x 2, as SPRINT is trained (arXiv 2510.21986). Tokens that lie on no known grid it keeps as `exact` does.
     ValueError for another selection.
 
@@ -185,7 +187,7 @@ class Subsets:
             gamma = gamma * self.factors[route]
             if gamma > 1:
                 raise ValueError(f"route number {route} scales the sparsity rate to {gamma:g}, which is over 1.")
-        if self.selection == "bernoulli":
+        if self.selection == BERNOULLI:
             chances = torch.rand(tokens, generator=_generator(self.orders.seed, self.evaluation, route))
             kept = int((chances >= gamma).sum())
         else:

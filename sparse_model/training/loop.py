@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..checkpoints.checkpoint import build, save
 from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
+from ..method.sparsity import Sparsity
 from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
 from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
@@ -32,6 +34,7 @@ from .muon import Muon
 from .start import bundled, start_from
 from .state import read_state, write_state
 
+MEASURED = 20  # steps between looks at the loss, for which a GPU is waited for
 VALIDATION_GAMMAS = (0.0, 0.5, 0.9)
 VALIDATION_PICTURES = 512  # at most, of the training pictures as of the held-out ones
 TIMED = 2  # the step of a run that is timed on a CPU: the first one compiles
@@ -68,6 +71,15 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(config.warmup, 1), (config.steps - step) / max(config.decay, 1))
 
 
+def trained_rate(sparsity: Sparsity) -> float:
+    """The sparsity rate of training; ValueError for routes of several, which one evaluation does not have."""
+    ratios = sorted({route.ratio for route in sparsity.routes} | ({sparsity.mask} - {None}))
+    if len(ratios) > 1:
+        found = ", ".join(f"{ratio:g}" for ratio in ratios)
+        raise ValueError(f"the routes have the ratios {found}, but all are trained at one: give them the same.")
+    return ratios[0] if ratios else 0.0
+
+
 class Ema:
     """A running mean of the weights, quick at first: decay min(ema, (1 + n) / (10 + n)) after n steps."""
 
@@ -77,7 +89,8 @@ class Ema:
     @torch.no_grad()
     def update(self, source: nn.Module, step: int, decay: float) -> None:
         decay = min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.network.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        average = get_ema_multi_avg_fn(decay)
+        average(list(self.network.parameters()), [p.detach() for p in source.parameters()], step)
 
 
 def spec_of(config: TrainConfig, pictures: Pictures) -> ModelSpec:
@@ -91,6 +104,7 @@ class Run:
     """One training run in a folder: state/ to resume from, log.jsonl, grids, and the exported checkpoints."""
 
     def __init__(self, config: TrainConfig, pictures: Pictures, out: Path):
+        self.gamma = trained_rate(config.sparsity)
         self.accelerator = Accelerator(mixed_precision=config.precision)
         self.config, self.out = config, out
         self.pictures = pictures.to(self.accelerator.device) if self._fit(pictures) else pictures
@@ -175,7 +189,8 @@ class Run:
         """(x, y, sigma, z) of a step: decided by (seed, step, process) and the device that the pictures are on, so a
         resumed run repeats it."""
         config, rank, device = self.config, self.accelerator.process_index, self.pictures.device
-        generator = torch.Generator(device).manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
+        seed = (config.seed * 1_000_003 + step) * 1_009 + rank
+        generator = torch.Generator(device).manual_seed(seed)
         drawn = {"generator": generator, "device": device}
         chosen = self.train_index[torch.randint(len(self.train_index), (config.batch,), **drawn)]
         x, y = self.pictures.pixels(chosen), self.pictures.weights(chosen)
@@ -186,20 +201,16 @@ class Run:
             y *= torch.rand(y.shape, **drawn) >= config.word_drop
         if config.augmentation != Augmentation():
             x = augment(x, self.pictures.mirrors(chosen), config.augmentation, generator)
-        torch.manual_seed(step * 1_009 + rank)  # the token subsets of this step
+        torch.manual_seed(seed)  # the token subsets of this step
         return tuple(value.to(self.accelerator.device, non_blocking=True) for value in (x, y, sigma, z))
 
-    def gamma(self) -> float:
-        sparsity = self.config.sparsity
-        return sparsity.mask if sparsity.mask is not None else (sparsity.routes[0].ratio if sparsity.routes else 0.0)
-
     def loss(self, x: Tensor, y: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
-        config, inputs = self.config, (self.network, self.spec.prediction, x, y, sigma, z, self.gamma())
+        config, inputs = self.config, (self.network, self.spec.prediction, x, y, sigma, z, self.gamma)
         if config.sparsity.mask is None:
             return flow_loss(*inputs)
         return masked_flow_loss(*inputs, config.network.patch_size, config.mae)
 
-    def train_step(self) -> float:
+    def train_step(self) -> Tensor:
         factor = rate_factor(self.step, self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -214,7 +225,17 @@ class Run:
             optimizer.zero_grad()
         self.step += 1
         self.ema.update(self.accelerator.unwrap_model(self.network), self.step, self.config.ema)
-        return loss.item() if self.step % 20 == 0 else math.nan
+        return loss.detach()
+
+    def check(self, loss: Tensor) -> None:
+        """ValueError if the loss of the last step, or a weight behind it, is no finite number in any process."""
+        sums = torch.stack([loss, *(parameter.detach().sum() for parameter in self.network.parameters())])
+        if self.agreed(not sums.isfinite().all()):
+            raise ValueError(
+                f"training has diverged: at step {self.step} the loss ({loss:g}) or a weight is no finite number, so "
+                f"nothing was saved; lower the rate ({self.config.rate:g}) and go on from the last state, or start "
+                "again in another folder."
+            )
 
     def report(self, record: dict[str, float | None]) -> None:
         """The record with the validation losses into log.jsonl, a sample grid, and the averaged weights so far."""
@@ -256,8 +277,8 @@ def train(
     """Trains until `config.steps` or for `minutes`; the same call again goes on where the last one stopped.
 
     Every `every` steps: state, validation losses (log.jsonl) and a sample grid. On a CPU it says soon how long that
-    will take. SIGTERM and Ctrl-C save before they
-    end the run; then the number of that signal is returned.
+    will take. SIGTERM and Ctrl-C save before they end the run; then the number of that signal is returned. ValueError
+    once the run has diverged, with nothing saved since.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run(config, pictures, out)
@@ -266,7 +287,7 @@ def train(
         temporary.write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
     started, first = time.monotonic(), run.step
     bar = tqdm(total=config.steps, initial=run.step, desc=config.title, disable=not run.accelerator.is_main_process)
-    mean = None
+    loss = mean = None
     slow = run.accelerator.device.type == "cpu" and run.accelerator.is_main_process
     if slow and run.step < config.steps:
         tqdm.write(beginning(config.batch))
@@ -277,15 +298,20 @@ def train(
             bar.update()
             if slow and run.step == first + TIMED:
                 tqdm.write(outlook(time.monotonic() - before, config.steps - run.step, every))
-            if math.isfinite(loss):
-                mean = loss if mean is None else 0.9 * mean + 0.1 * loss
+            measured, reported = run.step % MEASURED == 0, run.step % every == 0 or run.step == config.steps
+            if measured or reported or run.step == config.early:
+                run.check(loss)
+            if measured:
+                mean = loss.item() if mean is None else 0.9 * mean + 0.1 * loss.item()
                 bar.set_postfix(loss=f"{mean:.4f}")
             if run.step == config.early:
                 run.export(EARLY)
-            if run.step % every == 0 or run.step == config.steps:
+            if reported:
                 run.checkpoint()
                 speed = (run.step - first) * config.batch * run.accelerator.num_processes / (time.monotonic() - started)
                 run.report({"step": run.step, "loss": mean, "pictures/s": speed})
+        if loss is not None:
+            run.check(loss)
         run.checkpoint()
         run.export(EXPORT)
     return stopping[0] if stopping else None

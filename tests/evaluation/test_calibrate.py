@@ -62,6 +62,16 @@ def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, m
     assert len(read(path)[0].settings) == 2  # one budget leaves the others alone
 
 
+def test_one_seed_names_no_winner(sweep, checkpoint):
+    path = checkpoint()
+    one = sweep(path=path)
+    one.sizes = replace(one.sizes, seeds=1)
+    with pytest.raises(ValueError, match="told by the spread over seeds; raise --seeds to 2 or more"):
+        calibrate(one, path, [0.6, 1])
+    assert one.results.rows == [] and read(path)[0].settings == ()
+    calibrate(one, path, [1])
+
+
 def _plain(schedule):
     return schedule_to_dict(schedule)
 

@@ -225,6 +225,27 @@ def test_verdicts_follow_the_figures():
     assert outcome(moved, "The good region") == HOLDS
 
 
+def test_one_seed_decides_no_claim():
+    """It has no spread, by which differences are judged: the figures are shown, and the claim is not measured."""
+
+    def seeds(rows, count):
+        return [row for row in rows if row["seed"] < count]
+
+    sparse = rows_of("rules", "SG (0, 0)", 90)
+    cfg = rows_of("rules", "CFG (0, 0)", 100, schedule={"rule": "CFG"})
+    naive = [
+        row
+        for place in (0, 1)
+        for row in rows_of("naive", str(place), 9 + place, schedule={"gamma_strong": {"keyframes": [[0, place]]}})
+    ]
+    for claim in ("Calibrated SG is better than CFG after", "At its best SG keeps the recall"):
+        assert outcome(sparse + cfg, claim) == HOLDS
+        assert outcome(sparse + seeds(cfg, 1), claim) == UNKNOWN == outcome(seeds(sparse + cfg, 1), claim)
+    assert outcome(naive, "Sparsity") != UNKNOWN == outcome(seeds(naive, 1), "Sparsity")
+    shown = [verdict.figures for verdict in verdicts(seeds(sparse + cfg, 1)) if verdict.claim.startswith("At its best")]
+    assert "CFG (0, 0)" in shown[0]
+
+
 def test_the_recipe_is_compared_at_no_more_multiply_adds_of_a_picture():
     claim = "Calibrated SG is better than SG_FLOPS"
     paper = rows_of("recipes", "SG_FLOPS", 50, gmacs=1.0, steps=20)

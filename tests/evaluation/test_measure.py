@@ -4,14 +4,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from sparse_model.checkpoints.checkpoint import CheckpointError, load, read, save
-from sparse_model.evaluation.measure import UNGUIDED, Cell, digest
+from sparse_model.evaluation.measure import UNGUIDED, Bench, Cell, digest
 from sparse_model.evaluation.reference import read_reference
+from sparse_model.evaluation.speed import cell_of
+from sparse_model.method.guidance import RULES
 from sparse_model.method.schedule import constant
 from sparse_model.method.sparsity import Sparsity
 from sparse_model.training.config import CONFIGS
@@ -38,6 +41,30 @@ def test_the_batch_size_does_not_change_the_figures(bench):
     for name in ("frechet", "precision", "recall", "density", "coverage", "consistency", "distance", "gmacs"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3), name
     assert rows[0]["key"] == rows[1]["key"]
+
+
+def test_the_batch_size_is_part_of_what_bernoulli_measures(bench):
+    """A batch shares the number of its tokens, which its first sample's seed decides."""
+    cell = replace(SG, schedule=replace(SG.schedule, selection="bernoulli"))
+    small, large = bench(batch=4), bench(batch=12)
+    rows = [found.measure(cell) for found in (small, large)]
+    assert [row["batch"] for row in rows] == [4, 12]
+    assert rows[0]["frechet"] != rows[1]["frechet"] and rows[0]["key"] != rows[1]["key"]
+    for selection in ("exact", "structured"):
+        other = replace(SG, schedule=replace(SG.schedule, selection=selection))
+        assert small.key(other) == large.key(other) and "batch" not in small.measure(other)
+
+
+def test_rows_that_were_published_are_found_again():
+    """Their keys are as they were when they were measured, of rules without a weaker checkpoint."""
+    text = (ROOT / "docs" / "results" / "icons-64" / "held-out.jsonl").read_text()
+    rows = [row for row in map(json.loads, text.splitlines()) if "reference" in row]
+    rows = [row for row in rows if not RULES[row["schedule"]["rule"]].auxiliary]
+    for row in rows:
+        found = Bench.__new__(Bench)
+        found.precision, found.batch, found.reference = row["dtype"], 7, SimpleNamespace(digest=row["reference"])
+        assert found.key(cell_of(row)) == row["key"], row["method"]
+    assert len(rows) > 90
 
 
 def test_a_row_says_what_it_cost(bench):

@@ -263,6 +263,7 @@ def neighbours() -> dict[str, Any]:
     animal = ZOO["FLUX.1"]
     patcher, x, positive = build(animal), latent(animal), conditions(animal)
     middle, early = Sparsity((Route(1, -2, 0.5),)), Sparsity((Route(0, 0),))
+    two = Route(0, 0, factor=0.5), Route(1, 1)
     plan = constant(0.25, 0.75, 2.0)
 
     def sampled(model: Any) -> list[Tensor]:
@@ -333,6 +334,7 @@ def neighbours() -> dict[str, Any]:
         "patched before": same(alone, wrapped) and before_calls > 0,
         "patched behind": same(alone, behind_ours) and all_calls > before_calls,
         "factor": same(alone_at(middle, 0.75), alone_at(Sparsity((replace(middle.routes[0], factor=1.5),)), 0.5)),
+        "order": same(*(alone_at(Sparsity(two[::step]), 0.5) for step in (1, -1))),
         "factor over 1": message(lambda: sampled(routed(patcher, Sparsity((Route(1, -2, factor=1.5),))))),
         "mask of everything": message(
             lambda: predictions(guided(routed(patcher, middle), plan, torch.ones(1, 9, 9)), positive, None, x, 2.0)

@@ -108,7 +108,7 @@ def test_of_two_routes_the_last_one_counts(neighbours: dict[str, Any]) -> None:
 
 
 def test_a_route_may_scale_the_rates(neighbours: dict[str, Any]) -> None:
-    assert neighbours["factor"]
+    assert neighbours["factor"] and neighbours["order"]
 
 
 def test_split_batches_keep_the_same_tokens(neighbours: dict[str, Any]) -> None:

@@ -134,5 +134,5 @@ def test_tokens_that_lie_on_no_known_grid_are_kept_by_chance():
 
 def test_only_the_structured_selection_asks_where_tokens_lie():
     for selection, grid in (("structured", Grid.of((8, 6), (2, 2))), ("exact", None), ("bernoulli", None)):
-        placed = Evaluation((Branch(0.5),), subsets(1, selection=selection)).placed(Sparsity(), (8, 6), (2, 2))
+        placed = Evaluation((Branch(0.5),), subsets(1, selection=selection)).placed(Sparsity(), 1, (8, 6), (2, 2))
         assert placed.subsets.grid == grid

@@ -58,6 +58,12 @@ def test_what_the_strong_branch_leaves_out_counts_as_well():
         Matching(constant(0.5, 0.9, 2), looks(*PATH, dropped=1)).matched(1.25)
 
 
+def test_a_cfg_that_moves_nothing_is_said():
+    for scale, cfg in ((1, 1), (5, 0)):
+        with pytest.raises(ValueError, match=f"CFG at {scale} does not move the picture, so there is nothing to match"):
+            Matching(constant(0.5, 0.9, 2), looks(*PATH, dropped=1, cfg=cfg)).matched(scale)
+
+
 def test_an_interval_and_a_curve_keep_their_shape():
     schedule = replace(constant(0, 0.5, 2), start=0.4)
     found = Matching(schedule, looks(*PATH)).matched(5)

@@ -191,6 +191,15 @@ def test_independent_conditions_are_labels_of_their_own():
     assert torch.equal(labels[7:9], independent_condition(torch.zeros(2, 5), 7))
 
 
+def test_behind_the_last_seed_comes_the_first():
+    """A host's seeds reach up to 2**64 - 1; negative ones are those from there down, as PyTorch has them."""
+    last, labels = 2**64 - 1, torch.zeros(2, 5)
+    assert torch.equal(independent_condition(labels, last)[1:], independent_condition(labels[:1], 0))
+    assert torch.equal(noise(last, 2, SHAPE)[1:], noise(0, 1, SHAPE))
+    generator = torch.Generator().manual_seed(-5)
+    assert torch.equal(noise(-5, 1, SHAPE)[0], torch.randn(SHAPE, generator=generator))
+
+
 MEAN, SPREAD = 0.6, 0.4
 
 

@@ -5,11 +5,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparse_model.method.guidance import RULES
-from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, Settings, constant
+from sparse_model.method.schedule import INTERPOLATIONS, PRESETS, Curve, Schedule, Settings, constant, monotone_slopes
 
 values = st.floats(-5, 5)
 progress = st.floats(0, 1)
@@ -76,6 +76,17 @@ def test_smooth_curves_turn_only_at_keyframes(curve, moments):
         assert all((b - a) * (v1 - v0) >= -1e-9 for a, b in itertools.pairwise(found))
 
 
+def test_the_slopes_of_a_curve_are_worked_out_once(monkeypatch):
+    """Not at every moment that is asked for, which would make a schedule of many keyframes take seconds."""
+    made = []
+    monkeypatch.setattr(
+        "sparse_model.method.schedule.monotone_slopes", lambda points: made.append(points) or monotone_slopes(points)
+    )
+    weak = Curve(tuple((i / 999, 0.5 + 0.001 * (i % 400)) for i in range(1000)), "smooth")
+    Schedule(Curve.constant(0.1), weak, Curve.constant(2))
+    assert [weak(i / 50) for i in range(50)] and len(made) == 1
+
+
 @pytest.mark.parametrize(("text", "curve"), [
     ("0.5", Curve.constant(0.5)),
     ("cosine 0 0.6", Curve.cosine(0, 0.6)),
@@ -107,6 +118,7 @@ def test_other_texts_are_no_curve(text):
     (((0.5, 1.0), (0.5, 2.0)), "linear", "must rise within"),
     (((0.5, 1.0), (0.2, 2.0)), "linear", "must rise within"),
     (((0.0, 1.0),), "cubic", "interpolation 'cubic' is unknown"),
+    (tuple((i / 2000, 1.0) for i in range(1001)), "linear", "has 1001 keyframes; leave some out, 1000 is the most"),
 ])  # fmt: skip
 def test_bad_curves(keyframes, interpolation, message):
     with pytest.raises(ValueError, match=message):
@@ -176,10 +188,43 @@ def test_in_sg_the_weak_branch_is_sparser_all_the_way():
     crossing = Curve.linear(0.0, 0.8), Curve.linear(0.8, 0.0), Curve.constant(2)
     with pytest.raises(ValueError, match=r"at progress 0\.5"):
         Schedule(*crossing)
-    Schedule(*crossing, end=0.49)  # where guidance is off the order does not matter
+    Schedule(*crossing, end=0.41)  # where guidance is off the order does not matter
     Schedule(*crossing, rule="AG + SG")
     with pytest.raises(ValueError, match=r"at progress 0\.7"):
         Schedule(Curve.step(0.1, 0.5, 0.7), Curve.constant(0.5), Curve.constant(2))
+
+
+def test_in_sg_the_weak_branch_is_sparser_in_what_is_sampled():
+    """Not in the curves alone, which differ by as much as half a step of their staircases."""
+    strong, weak = Curve.parse("smooth 0.1:0.89, 1:0.47"), Curve.parse("cosine 0:0.9, 0.35:0.9, 0.9:0.54")
+    assert all(strong(i / 1000) < weak(i / 1000) for i in range(1001))
+    with pytest.raises(ValueError, match=r"gamma_strong 0\.61 is not below gamma_weak 0\.6 at progress 0\.7"):
+        Schedule(strong, weak, Curve.constant(2))
+    Schedule(strong, weak, Curve.constant(2), end=0.7)
+
+
+gammas = st.builds(
+    lambda times, values, kind: Curve(tuple(zip(times, values[: len(times)], strict=True)), kind),
+    times, st.lists(st.integers(0, 19).map(lambda i: i / 20), min_size=5, max_size=5),
+    st.sampled_from(list(INTERPOLATIONS)),
+)  # fmt: skip
+
+
+@given(gammas, gammas, times)
+@settings(max_examples=500)
+def test_no_moment_of_an_accepted_schedule_has_a_denser_weak_branch(strong, weak, ends):
+    bounds = {"start": ends[0], "end": ends[-1]}
+    free = Schedule(strong, weak, Curve.constant(2), "CFG + SG", **bounds)
+    moments = [free.start + (free.end - free.start) * i / 997 for i in range(998)]
+    wrong = [moment for moment in moments if free.at(moment).gamma_strong >= free.at(moment).gamma_weak]
+    try:
+        replace(free, rule="SG")
+    except ValueError as error:
+        at = float(str(error).partition("at progress ")[2].partition(":")[0])
+        near = [free.at(min(max(at + i * 1e-5, 0), 1)) for i in range(-100, 101)]
+        assert any(now.gamma_strong >= now.gamma_weak for now in near)
+    else:
+        assert not wrong
 
 
 @given(st.floats(1, 30))

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sparsity import LAYERS, Route, Sparsity
+from sparse_model.networks.dit import DiT, DiTConfig
 
 ratios = st.floats(0, 1, exclude_max=True)
 layers = st.integers(-LAYERS, LAYERS)
@@ -179,11 +182,24 @@ def test_numbers_of_layers_are_bounded():
 def test_factors_are_a_key_of_their_own_beside_the_trainers():
     plain = Sparsity((Route(2, -2, 0.5),))
     assert plain.to_dict() == {"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}
-    assert plain.factors == ()
+    assert plain.factors(30) == ()
     five = Sparsity(tuple(Route(*values, factor=values[2] / 0.4) for values in FIVE))
-    assert five.factors == pytest.approx((0.25, 0.625, 1, 0.625, 0.25))
+    assert five.factors(30) == pytest.approx((0.25, 0.625, 1, 0.625, 0.25))
     assert Sparsity.from_json(five.to_json()) == five
     assert "gamma_factor" not in five.to_dict()["routes"][2]
+
+
+@pytest.mark.parametrize("first", [8, -2])
+def test_a_factor_belongs_to_its_route_in_whatever_order_they_are_written(first):
+    """Layers 8 and 9 of ten see more tokens than 2 and 3, also where nothing but the depth tells their order."""
+    routes = Route(first, -1, factor=0.5), Route(2, 3, factor=1.0)
+    for written in (routes, routes[::-1]):
+        sparsity = Sparsity(written)
+        placed = [layers for layers, number in sparsity.stretches(10) if number is not None]
+        assert dict(zip(placed, sparsity.factors(10), strict=True)) == {range(2, 4): 1.0, range(8, 10): 0.5}
+        network = DiT(DiTConfig(16, 2, 4, 16, 10, 2, num_classes=3), sparsity)
+        kept = Evaluation((Branch(0.5),)).prepare(network, torch.zeros(1, 4, 16, 16)).kept
+        assert [index.shape[1] for (index,) in kept] == [32, 48]
 
 
 @pytest.mark.parametrize("factor", ["-1", "NaN", "Infinity"])

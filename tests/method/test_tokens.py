@@ -171,10 +171,10 @@ def test_gradients_flow_through_both_ways():
     assert x.grad[0, :, 0].tolist() == [1, 3, 1, 3]
 
 
-@given(seeds, st.integers(0, 10**6), st.integers(1, 5), st.sampled_from(SELECTIONS))
+@given(seeds, st.integers(0, 10**6), st.integers(0, 5), st.sampled_from(SELECTIONS))
 @settings(max_examples=30)
 def test_drawing_ahead_keeps_the_same_tokens(seed, first, ahead, selection):
-    """Also for samplers that evaluate more often than planned, or step back."""
+    """Also for samplers that evaluate more often than planned, though none was, or step back."""
     grid = Grid((3, 4))
     run = replace(subsets(seed, first, selection, ahead), grid=grid)
     for evaluation in (*range(first, first + 2 * ahead + 1), first):

@@ -1,6 +1,7 @@
 """The training loop on tiny networks: it learns, resumes exactly, and saves when it is told to stop."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -70,6 +71,38 @@ def assert_same(a, b):
     assert not different
 
 
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (17, 18 / 27), (10_000, 0.9)])
+def test_the_average_follows_quickly_at_first(step, decay):
+    weights, average = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    expected = [
+        decay * old + (1 - decay) * new for old, new in zip(average.parameters(), weights.parameters(), strict=True)
+    ]
+    loop.Ema(average).update(weights, step, 0.9)
+    torch.testing.assert_close(list(average.parameters()), expected)
+
+
+def test_the_seed_of_a_run_decides_the_tokens_of_its_steps(config, pictures, tmp_path):
+    """Those of seed 0 are what they always were, so that its runs go on as they began."""
+
+    def drawn(seed, step):
+        Run(replace(config, seed=seed), pictures, tmp_path).batch(step)
+        return torch.rand(8)
+
+    first = drawn(0, 3)
+    assert torch.equal(first, torch.rand(8, generator=torch.Generator().manual_seed(3 * 1_009)))
+    assert not torch.equal(first, drawn(1, 3)) and not torch.equal(drawn(1, 3), drawn(1, 4))
+
+
+def test_all_routes_are_trained_at_one_ratio(pictures, tmp_path):
+    network, _ = NETWORKS["dit"]
+    config = TrainConfig(network, Sparsity((Route(0, 0, 0.25), Route(1, 1, 0.5))), steps=1, batch=8, held_out=8)
+    with pytest.raises(ValueError, match=r"the routes have the ratios 0\.25, 0\.5, but all are trained at one"):
+        Run(config, pictures, tmp_path)
+    same = replace(config, sparsity=Sparsity((Route(0, 0, 0.25), Route(1, 1, 0.25, factor=0.5))))
+    assert Run(same, pictures, tmp_path).gamma == 0.25
+    assert [loop.trained_rate(sparsity) for sparsity in (Sparsity(), Sparsity(mask=0.75))] == [0.0, 0.75]
+
+
 def test_loss_falls(config, pictures, tmp_path):
     run = Run(TrainConfig(**{**vars(config), "steps": 40}), pictures, tmp_path)
     before = run.validate()
@@ -128,6 +161,40 @@ def test_a_finished_run_goes_on_with_more_steps(config, pictures, tmp_path, no_g
     train(config, pictures, tmp_path, every=6)
     train(TrainConfig(**{**vars(config), "steps": 8}), pictures, tmp_path, every=8)
     assert json.loads((tmp_path / "state/step.json").read_text()) == 8
+
+
+@pytest.mark.parametrize(("steps", "every", "early"), [(40, 100, 0), (6, 100, 0), (40, 5, 0), (40, 100, 5)])
+def test_a_run_that_diverges_stops_and_saves_nothing(
+    config, pictures, tmp_path, no_grid, monkeypatch, steps, every, early
+):
+    """Whatever comes first: a look at the loss, the end, a report, the early export."""
+    loss = Run.loss
+    train(replace(config, steps=2, early=0), pictures, tmp_path)
+    (tmp_path / "config.json").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(Run, "loss", lambda run, *inputs: loss(run, *inputs) * (math.nan if run.step == 4 else 1))
+    told = r"training has diverged: at step \d+ the loss \(nan\).*lower the rate \(0.003\)"
+    with pytest.raises(ValueError, match=told):
+        train(replace(config, steps=steps, early=early), pictures, tmp_path, every=every)
+    (tmp_path / "config.json").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_are_no_numbers_are_not_saved_either(config, pictures, tmp_path, no_grid, monkeypatch):
+    """A finite loss can have a gradient that is not, also in the last step before a signal."""
+    step = Run.train_step
+
+    def overflowing(run):
+        loss = step(run)
+        if run.step == 3:
+            next(run.network.parameters()).data[0] = math.inf
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Run, "train_step", overflowing)
+    with pytest.raises(ValueError, match="or a weight is no finite number, so nothing was saved"):
+        train(replace(config, early=0), pictures, tmp_path, every=100)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -46,7 +46,7 @@ def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequen
         raise ValueError(f"The mask is empty ({list(mask.shape)}): connect a mask with pixels, or none.")
     adapter, placed = adapter_of(model), TokenMask(mask, shape[2:])
     tokens, stay = adapter.tokens(tuple(shape)), adapter.staying(placed, tuple(shape))
-    plain = replace(subsets(), factors=adapter.sparsity.factors)
+    plain = replace(subsets(), factors=adapter.sparsity.factors(adapter.depth))
     routes = range(max(len(plain.factors), 1))
 
     def kept(curve: Curve, progress: float) -> list[int]:

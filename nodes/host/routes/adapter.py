@@ -74,7 +74,8 @@ class HostModel:
         numbered = numbered_blocks(self.network, self.family)
         blocks = [(stage, self._plain(f"diffusion_model.{path}")) for path, stage, _ in numbered]
         stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
-        kept = replace(subsets(), factors=self.sparsity.factors, stay=Staying.first(stay, tokens) if stay else None)
+        factors = self.sparsity.factors(len(blocks))
+        kept = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
 
         def count(branches: Sequence[Branch]) -> int:
             total = 0

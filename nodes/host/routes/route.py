@@ -17,7 +17,7 @@ from ..plain import plain
 from ..wire import evaluation_of, picture_shape, places_of
 from .block import RoutedBlock, installed, routed_blocks
 from .cut import name_of
-from .families import placed
+from .families import numbered_blocks, placed
 from .family import Family
 from .probe import Probe, inside_blocks, objects_inside
 from .routing import Call
@@ -97,7 +97,8 @@ class RouteTokens:
             grid = self.family.grid(network, shape[2:])
             start, count = self.family.span(network, grid, inputs, math.prod(grid))
             part = slice(start, start + count) if count < math.prod(grid) else slice(None)  # the rest is never left out
-            now = now.placed(self.sparsity, shape[2:], self.family.sides(network, len(shape) - 2), part)
+            depth, sides = len(numbered_blocks(network, self.family)), self.family.sides(network, len(shape) - 2)
+            now = now.placed(self.sparsity, depth, shape[2:], sides, part)
             labels = places_of(transformer_options, x, t)
             probe = self._probe(model, now, transformer_options)
             if "patches" in transformer_options:

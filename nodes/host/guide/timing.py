@@ -36,13 +36,13 @@ def step_seconds(
     cfg: float = 1.0,
     weak_model: ModelPatcher | None = None,
 ) -> dict[str, float]:
-    """Seconds of one step in the middle of sampling a latent [B, C, ...], after one to warm up: of no guidance, CFG and
-    the schedule's rule, which is left out where it runs a second model and there is no `weak_model`.
+    """Seconds of one step over a latent [B, C, ...] with the rates of the middle of guidance, after one to warm up: of
+    no guidance, CFG and the schedule's rule, left out where it runs a second model and there is no `weak_model`.
 
     The weak branch of every rule is timed with the same condition: a null condition costs as much. `cfg` is the scale
     of a rule that has CFG besides.
     """
-    rule, halfway = RULES[schedule.rule], schedule.at(0.5)
+    rule, halfway = RULES[schedule.rule], schedule.at((schedule.start + schedule.end) / 2)
     moment = replace(
         schedule,
         gamma_strong=Curve.constant(halfway.gamma_strong),

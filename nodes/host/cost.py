@@ -1,9 +1,10 @@
 """What a plan costs on a MODEL: tokens and multiply-adds of every step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...sparse_model.cost import Cost, cost_of
+from ...sparse_model.cost import Cost, cost_of, together
 from ...sparse_model.method.branches import Branch
 from ...sparse_model.method.guidance import RULES, Settings
 from ...sparse_model.method.schedule import Schedule
@@ -53,3 +54,19 @@ def step_costs(
 
     moments = (schedule.at(number / steps, cfg) for number in range(steps))
     return [made.get(now) or made.setdefault(now, step(now)) for now in moments]
+
+
+def share_of_unguided(
+    model: Any,
+    ran: Mapping[tuple[Branch, ...], int],
+    shape: tuple[int, ...],
+    text: int,
+    stay: int = 0,
+    weak_model: Any | None = None,
+) -> float:
+    """Multiply-adds of the evaluations that ran, of so many times these branches, as a share of as many dense ones of
+    one branch; the rest is that of `step_costs`."""
+    count = adapter_of(model).counter(shape, text, stay)
+    weak = None if weak_model is None else adapter_of(weak_model).counter(shape, text, stay)
+    total = sum(times * together(branches, count, weak) for branches, times in ran.items())
+    return total / (sum(ran.values()) * count((Branch(),)))

@@ -4,14 +4,21 @@
 Guided runs beside what the host and other nodes do in the same sampling: their hooks, their latents, their sigmas.
 """
 
+import contextlib
+import logging
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
+from unittest import mock
 
 from hosted_pack import load_pack, report
 
 checkout, pack, checkpoint, *wanted = sys.argv[1:]
 part = load_pack(checkout, pack, "--use-pytorch-cross-attention")
 
+import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiTSimple  # noqa: E402
@@ -22,6 +29,7 @@ from zoo import ZOO, build, conditions, latent  # noqa: E402
 adapter_of, guided = part("nodes.host.adapters").adapter_of, part("nodes.host.guide.patch").guided
 SparseGuider, Match = part("nodes.host.guide.guider").SparseGuider, part("nodes.match").SparseGuidanceMatch
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
+Branch, RULES = part("sparse_model.method.branches").Branch, part("sparse_model.method.guidance").RULES
 constant = part("sparse_model.method.schedule").constant
 
 CFG = 4.0
@@ -64,4 +72,74 @@ def skip_layers() -> dict[str, Any]:
     }
 
 
-report({"skip layers": skip_layers}, wanted)
+def lines_of(info: mock.Mock) -> list[str]:
+    """What was said of the cost of a run."""
+    said = [call.args[0] % call.args[1:] for call in info.call_args_list]
+    return [text for text in said if " s per step" in text]
+
+
+def told(
+    steps: int = 10,
+    sampler: str = "euler",
+    scheduler: str = "simple",
+    denoise: float = 1.0,
+    part_of: slice = slice(None),
+) -> list[dict[str, Any]]:
+    """What a patched model and Sparse Guider say that a run cost of which the first half is guided, and what it cost by
+    the rows that the network was given."""
+    model = part("nodes.host.own.loading").load(checkpoint)
+    plan = replace(constant(0.25, 0.75, 2.0), end=0.5)
+    way = comfy.samplers.KSampler(model, steps, model.load_device, sampler, scheduler, denoise)
+    x, label = torch.zeros(1, 3, 16, 16), torch.tensor([[[1.0, 0.0, 1.0]]])
+    count = adapter_of(model).counter(tuple(x.shape), 1)
+    strong, weak = RULES["SG"].branches(plan.at(0.0))
+    costs, found = {1: count((strong,)), 2: count((strong, weak))}, []
+    stock = comfy.samplers.CFGGuider(guided(model, plan))
+    stock.set_conds([[label, {}]], [[label * 0, {}]])
+    stock.set_cfg(2.0)
+    for guider in (stock, SparseGuider(model, plan, [[label, {}]])):
+        rows, noise = [], torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        handle = model.model.diffusion_model.register_forward_pre_hook(
+            lambda _, args, rows=rows: rows.append(len(args[0]))
+        )
+        with mock.patch.object(logging, "info") as info:
+            guider.sample(
+                noise, x, comfy.samplers.sampler_object(sampler), way.sigmas[part_of], disable_pbar=True, seed=9
+            )
+        handle.remove()
+        (line,) = lines_of(info)
+        share = sum(costs[number] for number in rows) / (2 * count((Branch(),)) * len(rows))
+        found.append({"line": line, "share": f"{share:.0%}", "rows": rows})
+    return found
+
+
+def interrupted() -> list[str]:
+    """What is said of a run that ends before its last step."""
+    model, label = part("nodes.host.own.loading").load(checkpoint), torch.tensor([[[1.0, 0.0, 1.0]]])
+    guider = SparseGuider(model, constant(0.25, 0.75, 2.0), [[label, {}]])
+
+    def stop(step: int, *_: Any) -> None:
+        if step == 1:
+            raise comfy.model_management.InterruptProcessingException
+
+    x = torch.zeros(1, 3, 16, 16)
+    with (
+        mock.patch.object(logging, "info") as info,
+        contextlib.suppress(comfy.model_management.InterruptProcessingException),
+    ):
+        guider.sample(
+            x + 1, x, comfy.samplers.sampler_object("euler"), torch.linspace(1, 0, 5), callback=stop, disable_pbar=True
+        )
+    return lines_of(info)
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "skip layers": skip_layers,
+    "simple": told,
+    "denoise": partial(told, denoise=0.3),
+    "karras": partial(told, scheduler="karras"),
+    "heun": partial(told, sampler="heun"),
+    "split": partial(told, part_of=slice(3, 8)),
+    "interrupted": interrupted,
+}
+report(CASES, wanted)

@@ -23,3 +23,21 @@ def test_another_nodes_hook_gets_the_pair_of_cfg(guiding: Outcomes) -> None:
     assert min(found["effect"], found["pull"]) > 0.01
     assert max(found["patch"], found["guider"]) < 1e-5
     assert 1 < found["matched"] < 100
+
+
+@pytest.mark.parametrize(
+    ("case", "guided", "evaluations"),
+    [("simple", 6, 10), ("denoise", 0, 10), ("karras", 2, 10), ("heun", 11, 19), ("split", 3, 4)],
+)
+def test_the_line_under_the_node_is_what_ran(guiding: Outcomes, case: str, guided: int, evaluations: int) -> None:
+    """The share of CFG in which half of progress is guided, at the noise levels that the sampler went through."""
+    for told in guiding[case]:
+        assert [told["rows"].count(2), len(told["rows"])] == [guided, evaluations]
+        assert told["line"].startswith(f"Sparse Guidance: {told['share']} of the work of CFG, ")
+        steps = 4 if case == "split" else 10
+        more = f", {evaluations} evaluations" if evaluations != steps else ""
+        assert told["line"].endswith(f" s per step, {steps} steps{more}.")
+
+
+def test_an_interrupted_run_says_nothing(guiding: Outcomes) -> None:
+    assert guiding["interrupted"] == []

@@ -88,7 +88,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
         with self._weak(noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
             output = super().inner_sample(noise, latent_image, *rest, **kwargs)
-        tell_cost(self, run, self.schedule, shape)
+        tell_cost(self, run, shape)
         return output
 
     def _weak(self, *sampling: Any) -> Any:

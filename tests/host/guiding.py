@@ -133,6 +133,29 @@ def interrupted() -> list[str]:
     return lines_of(info)
 
 
+def latent_of_a_weak_model() -> dict[str, Any]:
+    """The latent that a model and its weaker one are told about, as concat_cond of inpainting models uses it: an image,
+    and none."""
+    animal, seen = ZOO["SD3"], {}
+    main, weak = build(animal), build(animal, seed=1)
+    x, positive = latent(animal), conditions(animal, 1)
+    for name, patcher in (("main", main), ("weak", weak)):
+        own = patcher.model.extra_conds
+
+        def told(own: Callable = own, name: str = name, **kwargs: Any) -> dict[str, Any]:
+            seen[name] = kwargs["latent_image"]
+            return own(**kwargs)
+
+        patcher.model.extra_conds = told
+    guider = SparseGuider(main, constant(0, 0, 2.0, "AG"), positive, None, weak)
+    found = {}
+    for case, image in {"image": x, "empty": x * 0}.items():
+        guider.sample(x, image, Denoise(), torch.tensor([0.7, 0.0]), denoise_mask=x[:, :1] * 0 + 1, disable_pbar=True)
+        found[case] = [torch.equal(seen["main"], seen["weak"]), torch.equal(seen["main"], image)]
+    told_shapes = [getattr(patcher.model, "latent_shapes", None) for patcher in (main, weak)]
+    return {**found, "shapes": told_shapes[0] == told_shapes[1]}
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "skip layers": skip_layers,
     "simple": told,
@@ -141,5 +164,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "heun": partial(told, sampler="heun"),
     "split": partial(told, part_of=slice(3, 8)),
     "interrupted": interrupted,
+    "latent of a weak model": latent_of_a_weak_model,
 }
 report(CASES, wanted)

@@ -41,3 +41,9 @@ def test_the_line_under_the_node_is_what_ran(guiding: Outcomes, case: str, guide
 
 def test_an_interrupted_run_says_nothing(guiding: Outcomes) -> None:
     assert guiding["interrupted"] == []
+
+
+def test_a_weak_model_is_told_of_the_same_latent(guiding: Outcomes) -> None:
+    """[Equal to the model's, equal to the one that came in]: SD3 shifts and scales a latent, but not an empty one. And
+    of the same shapes, where the host tells them."""
+    assert guiding["latent of a weak model"] == {"image": [True, False], "empty": [True, True], "shapes": True}

@@ -156,6 +156,21 @@ def latent_of_a_weak_model() -> dict[str, Any]:
     return {**found, "shapes": told_shapes[0] == told_shapes[1]}
 
 
+def no_negative() -> dict[str, Any]:
+    """Rows per evaluation of SG beside CFG at cfg 1 without a negative, where another node asks for one."""
+    model, label = part("nodes.host.own.loading").load(checkpoint), torch.tensor([[[1.0, 0.0, 1.0]]])
+    asking, x, rows, pictures = model.clone(), torch.zeros(1, 3, 16, 16), [], []
+    asking.set_model_sampler_post_cfg_function(lambda args: args["denoised"], disable_cfg1_optimization=True)
+    handle = model.model.diffusion_model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    for patcher in (model, asking):
+        guider = SparseGuider(patcher, constant(0.25, 0.75, 2.0, "SG beside CFG"), [[label, {}]])
+        pictures.append(
+            guider.sample(x + 1, x, comfy.samplers.sampler_object("euler"), torch.linspace(1, 0, 3), seed=9)
+        )
+    handle.remove()
+    return {"rows": rows, "equal": torch.equal(*pictures)}
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "skip layers": skip_layers,
     "simple": told,
@@ -164,6 +179,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "heun": partial(told, sampler="heun"),
     "split": partial(told, part_of=slice(3, 8)),
     "interrupted": interrupted,
+    "no negative": no_negative,
     "latent of a weak model": latent_of_a_weak_model,
 }
 report(CASES, wanted)

@@ -47,3 +47,8 @@ def test_a_weak_model_is_told_of_the_same_latent(guiding: Outcomes) -> None:
     """[Equal to the model's, equal to the one that came in]: SD3 shifts and scales a latent, but not an empty one. And
     of the same shapes, where the host tells them."""
     assert guiding["latent of a weak model"] == {"image": [True, False], "empty": [True, True], "shapes": True}
+
+
+def test_no_negative_is_no_branch(guiding: Outcomes) -> None:
+    """Two predictions in each of two steps, whether or not a patch wants a negative's."""
+    assert guiding["no negative"] == {"rows": [2, 2, 2, 2], "equal": True}

@@ -65,7 +65,8 @@ class GuidanceHook:
             return self.evaluate(args)
         positive, negative = args["conds"]
         sigma = float(args["sigma"].flatten()[0])
-        scaled = negative is not None and (run.rule.beside_cfg or run.scaled)
+        # CFG away from the condition itself is none
+        scaled = negative is not None and (negative is not positive if run.rule.beside_cfg else run.scaled)
         run.unscaled += not scaled
         now = run.settings(args["model"].model_sampling, sigma, scaled)
         alone = not run.rule.needed(now)

@@ -40,20 +40,22 @@ def step_costs(
     tokens, count, factors = adapter.tokens(shape), adapter.counter(shape, text, stay), adapter.sparsity.factors
     subset = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
     routes = range(max(len(factors), 1))
-    made: dict[Settings, Step] = {}
+    made: dict[tuple[Branch, ...], Step] = {}  # omega, which may change at every step, decides nothing more
 
     def step(now: Settings) -> Step:
         branches = RULES[schedule.rule].branches(now)
+        if branches in made:
+            return replace(made[branches], now=now)
         kept = tuple(
             round(sum(subset.count(tokens, branch.gamma, route) for route in routes) / len(routes))
             if branch.gamma > 0
             else tokens
             for branch in branches
         )
-        return Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
+        made[branches] = Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
+        return made[branches]
 
-    moments = (schedule.at(number / steps, cfg) for number in range(steps))
-    return [made.get(now) or made.setdefault(now, step(now)) for now in moments]
+    return [step(schedule.at(number / steps, cfg)) for number in range(steps)]
 
 
 def share_of_unguided(

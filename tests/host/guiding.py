@@ -30,7 +30,7 @@ adapter_of, guided = part("nodes.host.adapters").adapter_of, part("nodes.host.gu
 SparseGuider, Match = part("nodes.host.guide.guider").SparseGuider, part("nodes.match").SparseGuidanceMatch
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 Branch, RULES = part("sparse_model.method.branches").Branch, part("sparse_model.method.guidance").RULES
-constant = part("sparse_model.method.schedule").constant
+constant, Curve = part("sparse_model.method.schedule").constant, part("sparse_model.method.schedule").Curve
 
 CFG = 4.0
 
@@ -171,6 +171,16 @@ def no_negative() -> dict[str, Any]:
     return {"rows": rows, "equal": torch.equal(*pictures)}
 
 
+def counted_once() -> dict[str, int]:
+    """How often a step of 50 is counted, and how many omegas there are."""
+    animal, costs = ZOO["FLUX.1"], part("nodes.host.cost")
+    route = adapter_of(build(animal)).routed(Sparsity((Route(1, 3),)))
+    plan = replace(constant(0.25, 0.75, 2.0), omega=Curve.linear(1.5, 3.0))
+    with mock.patch.object(costs, "cost_of", wraps=costs.cost_of) as counting:
+        steps = costs.step_costs(route, plan, 50, animal.latent, 5)
+    return {"counted": counting.call_count, "omegas": len({step.now.omega for step in steps})}
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "skip layers": skip_layers,
     "simple": told,
@@ -179,6 +189,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "heun": partial(told, sampler="heun"),
     "split": partial(told, part_of=slice(3, 8)),
     "interrupted": interrupted,
+    "counted once": counted_once,
     "no negative": no_negative,
     "latent of a weak model": latent_of_a_weak_model,
 }

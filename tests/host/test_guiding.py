@@ -52,3 +52,7 @@ def test_a_weak_model_is_told_of_the_same_latent(guiding: Outcomes) -> None:
 def test_no_negative_is_no_branch(guiding: Outcomes) -> None:
     """Two predictions in each of two steps, whether or not a patch wants a negative's."""
     assert guiding["no negative"] == {"rows": [2, 2, 2, 2], "equal": True}
+
+
+def test_steps_that_differ_in_omega_alone_are_counted_once(guiding: Outcomes) -> None:
+    assert guiding["counted once"] == {"counted": 1, "omegas": 50}

@@ -181,6 +181,19 @@ def counted_once() -> dict[str, int]:
     return {"counted": counting.call_count, "omegas": len({step.now.omega for step in steps})}
 
 
+def sheet() -> list[float]:
+    """The cost of a picture on a sheet at denoise 0.3 under a plan that guides the first half, and that of its strong
+    branch alone."""
+    model, label = part("nodes.host.own.loading").load(checkpoint), torch.tensor([[[1.0, 0.0, 1.0]]])
+    sheets, latent_image = part("nodes.host.guide.sheet"), {"samples": torch.zeros(1, 3, 16, 16)}
+    sampling = {"seed": 9, "sampler_name": "heun", "scheduler": "simple", "denoise": 0.3}
+    made = sheets.Sheet(model, [[label, {}]], None, None, latent_image, sampling)
+    setting = sheets.Setting(replace(constant(0.25, 0.75, 2.0), end=0.5), 4)
+    made.make([setting])
+    count = adapter_of(model).counter((1, 3, 16, 16), 1)
+    return [made.made[setting].cost, count((Branch(0.25),)) / count((Branch(),))]
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "skip layers": skip_layers,
     "simple": told,
@@ -190,6 +203,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "split": partial(told, part_of=slice(3, 8)),
     "interrupted": interrupted,
     "counted once": counted_once,
+    "sheet": sheet,
     "no negative": no_negative,
     "latent of a weak model": latent_of_a_weak_model,
 }

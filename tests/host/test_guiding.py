@@ -56,3 +56,8 @@ def test_no_negative_is_no_branch(guiding: Outcomes) -> None:
 
 def test_steps_that_differ_in_omega_alone_are_counted_once(guiding: Outcomes) -> None:
     assert guiding["counted once"] == {"counted": 1, "omegas": 50}
+
+
+def test_a_sheet_tells_the_cost_of_what_ran(guiding: Outcomes) -> None:
+    cost, strong = guiding["sheet"]
+    assert cost == pytest.approx(strong) and cost < 1

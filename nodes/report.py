@@ -83,7 +83,7 @@ class SparseGuidanceReport(io.ComfyNode):
         found = step_costs(model, sparsity, steps, shape, text, cfg, stay, weak_model)
         lines = table(sparsity, found, text)
         if stay:
-            lines.insert(5, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")
+            lines.insert(6, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")
         if time_a_step:
             lines += ["", *timed(model, sparsity, positive, shape, cfg, weak_model)]
         picture = np.asarray(cost_plot([step.cost for step in found]), dtype=np.float32) / 255
@@ -120,6 +120,7 @@ def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
         *(f"{name:14s} {value / 1e9:10.2f}" for name, value in rows),
         f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {text} text tokens are "
         "counted, and what runs once for several branches only once.",
+        "The steps are taken to be even over progress, one evaluation each: the scheduler simple at denoise 1.",
         "",
         "step         strong: gamma   tokens   GMACs   weak: gamma   tokens   GMACs",
     ]

@@ -53,9 +53,14 @@ def cost_of(count: Count, rule: str, now: Settings, auxiliary: Count | None = No
     branches, dense = RULES[rule].branches(now), count((Branch(),))
     counts = (count, auxiliary or count)
     strong, *others = (counts[branch.auxiliary]((branch,)) for branch in branches)
-    passes = [tuple(b for b in branches if b.auxiliary == bool(weak)) for weak in range(2)]
-    total = sum(counts[weak](own) for weak, own in enumerate(passes) if own)
+    total = together(branches, count, auxiliary)
     return Cost(dense, 2 * dense, strong, sum(others), strong + sum(others) - total)
+
+
+def together(branches: Sequence[Branch], count: Count, auxiliary: Count | None = None) -> float:
+    """Multiply-adds of one evaluation for one picture: the branches of each network in one pass."""
+    passes = [tuple(b for b in branches if b.auxiliary == weak) for weak in (False, True)]
+    return sum(way(own) for way, own in zip((count, auxiliary or count), passes, strict=True) if own)
 
 
 def step_cost(

@@ -1,9 +1,10 @@
 """What a plan costs on a MODEL: tokens and multiply-adds of every step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...sparse_model.cost import Cost, cost_of
+from ...sparse_model.cost import Cost, cost_of, together
 from ...sparse_model.method.branches import Branch
 from ...sparse_model.method.guidance import RULES, Settings
 from ...sparse_model.method.schedule import Schedule
@@ -40,17 +41,35 @@ def step_costs(
     factors = adapter.sparsity.factors(adapter.depth)
     subset = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
     routes = range(max(len(factors), 1))
-    made: dict[Settings, Step] = {}
+    made: dict[tuple[Branch, ...], Step] = {}  # omega, which may change at every step, decides nothing more
 
     def step(now: Settings) -> Step:
         branches = RULES[schedule.rule].branches(now)
+        if branches in made:
+            return replace(made[branches], now=now)
         kept = tuple(
             round(sum(subset.count(tokens, branch.gamma, route) for route in routes) / len(routes))
             if branch.gamma > 0
             else tokens
             for branch in branches
         )
-        return Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
+        made[branches] = Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
+        return made[branches]
 
-    moments = (schedule.at(number / steps, cfg) for number in range(steps))
-    return [made.get(now) or made.setdefault(now, step(now)) for now in moments]
+    return [step(schedule.at(number / steps, cfg)) for number in range(steps)]
+
+
+def share_of_unguided(
+    model: Any,
+    ran: Mapping[tuple[Branch, ...], int],
+    shape: tuple[int, ...],
+    text: int,
+    stay: int = 0,
+    weak_model: Any | None = None,
+) -> float:
+    """Multiply-adds of the evaluations that ran, of so many times these branches, as a share of as many dense ones of
+    one branch; the rest is that of `step_costs`."""
+    count = adapter_of(model).counter(shape, text, stay)
+    weak = None if weak_model is None else adapter_of(weak_model).counter(shape, text, stay)
+    total = sum(times * together(branches, count, weak) for branches, times in ran.items())
+    return total / (sum(ran.values()) * count((Branch(),)))

@@ -9,8 +9,8 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
 
-block, families, family, routing = (
-    hostless(f"nodes.host.routes.{name}") for name in ("block", "families", "family", "routing")
+block, cut, families, family, routing = (
+    hostless(f"nodes.host.routes.{name}") for name in ("block", "cut", "families", "family", "routing")
 )
 
 TOKENS, ROWS = 8, 4
@@ -122,6 +122,27 @@ def test_a_dense_branch_keeps_the_grid_and_a_sparse_one_is_told():
     for read in (tuple, len, lambda grid: grid[0]):
         with pytest.raises(ValueError, match="grid_sizes, the frames, rows and columns"):
             read(sparse)
+
+
+@pytest.mark.parametrize("kind", ["OutOfMemoryError", "AcceleratorError", "RuntimeError"])
+def test_want_of_memory_is_not_a_patch_that_cannot_work(kind):
+    """The host hears of it as of any other: torch's own class, CUDA's, and Metal's, which has none."""
+    problem = getattr(torch, kind, RuntimeError)("out of memory")
+
+    def patch():
+        raise problem
+
+    with pytest.raises(type(problem)) as raised:
+        cut.named(patch)()
+    assert raised.value is problem
+
+
+def test_a_patch_that_fails_on_kept_tokens_is_named():
+    def patch():
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(ValueError, match=r"patch cannot work inside a block that drops tokens \(shapes differ\)"):
+        cut.named(patch)()
 
 
 def test_a_block_is_as_before_behind_a_call():

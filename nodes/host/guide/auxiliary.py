@@ -46,6 +46,11 @@ class Auxiliary:
         comfy.sampler_helpers.prepare_model_patcher(self.patcher, {"positive": own}, options)
         model = self.patcher.model
         self.patcher.pre_run()
+        # what the host tells its own model before it asks it about the conditions
+        if "latent_shapes" in shapes:
+            model.latent_shapes = shapes["latent_shapes"]
+        if latent_image is not None and torch.count_nonzero(latent_image) > 0:
+            latent_image = model.process_latent_in(latent_image)
         try:
             own = comfy.samplers.process_conds(
                 model, noise, {"positive": own}, device, latent_image, denoise_mask, seed, **shapes

@@ -1,5 +1,6 @@
 """A guider that follows a schedule's own omega and may take its weak branch from a second model."""
 
+from collections import Counter
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ....sparse_model.method.branches import Branch
 from ....sparse_model.method.guidance import NULL, RULES
 from ....sparse_model.method.schedule import Schedule
 from ..own.model import spec_of
@@ -40,6 +42,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
             check_route(weak_model, "The weak model", schedule)
         super().__init__(unguided(model))
         self.schedule, self.auxiliary, self.mask = schedule, None, mask
+        self.ran: Counter[tuple[Branch, ...]] = Counter()  # how often the latest run evaluated which branches
         self.set_cfg(cfg)
         rule, conditions = RULES[schedule.rule], {"positive": positive}
         if NULL in rule.conditions and not (rule.beside_cfg and cfg == 1):
@@ -83,12 +86,12 @@ class SparseGuider(comfy.samplers.CFGGuider):
         shape = picture_shape(noise, kwargs.get("latent_shapes"))
         mask = mask_over(self.model_patcher, self.schedule, self.mask, shape)
         run = Run(self.schedule, seed or 0, first, steps=max(len(sigmas) - 1, 1), mask=mask)
-        self.model_options = with_entry(self.model_options, run)
+        self.model_options, self.ran = with_entry(self.model_options, run), run.ran
         rest = (device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         with self._weak(noise, latent_image, device, sigmas, denoise_mask, seed, kwargs) as weak:
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
             output = super().inner_sample(noise, latent_image, *rest, **kwargs)
-        tell_cost(self, run, self.schedule, shape)
+        tell_cost(self, run, shape)
         return output
 
     def _weak(self, *sampling: Any) -> Any:

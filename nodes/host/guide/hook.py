@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.conds
@@ -26,6 +26,28 @@ def evaluate_conditions(args: dict[str, Any]) -> list[Tensor]:
     )
 
 
+def evaluate_branches(
+    evaluate: Evaluate, args: dict[str, Any], evaluation: Evaluation, conds: list[list | None]
+) -> list[Tensor]:
+    """One prediction per entry of `conds`, the conditions of an evaluation's branches.
+
+    Another node's hook is called as the host calls it, with two: of more branches it gets the first and the null one,
+    which are CFG's own, and the host evaluates the rest.
+    """
+    if len(conds) < 3 or evaluate is evaluate_conditions:
+        marked = with_entry(args["model_options"], evaluation)
+        return evaluate({**args, "conds": conds, "model_options": marked})
+    places = range(len(conds))
+    pair = (0, next(place for place in places if evaluation.branches[place].condition == NULL))
+    found = {}
+    for way, chosen in ((evaluate, pair), (evaluate_conditions, [place for place in places if place not in pair])):
+        branches, asked = (tuple(values[place] for place in chosen) for values in (evaluation.branches, conds))
+        part = replace(evaluation, branches=branches)
+        predictions = evaluate_branches(way, args, part, list(asked))
+        found |= zip(chosen, predictions, strict=True)
+    return [found[place] for place in places]
+
+
 @dataclass(frozen=True)
 class GuidanceHook:
     """The host's `sampler_calc_cond_batch_function`: [positive, negative] -> [strong, weak] predictions.
@@ -43,7 +65,8 @@ class GuidanceHook:
             return self.evaluate(args)
         positive, negative = args["conds"]
         sigma = float(args["sigma"].flatten()[0])
-        scaled = negative is not None and (run.rule.beside_cfg or run.scaled)
+        # CFG away from the condition itself is none
+        scaled = negative is not None and (negative is not positive if run.rule.beside_cfg else run.scaled)
         run.unscaled += not scaled
         now = run.settings(args["model"].model_sampling, sigma, scaled)
         alone = not run.rule.needed(now)
@@ -70,8 +93,7 @@ class GuidanceHook:
         ]
         if len(conds) == 1:
             conds.append(None)  # other nodes' hooks expect two
-        marked = {**args, "conds": conds, "model_options": with_entry(args["model_options"], evaluation)}
-        predictions = self.evaluate(marked)
+        predictions = evaluate_branches(self.evaluate, args, evaluation, conds)
         if not any(branch.auxiliary for branch in branches):
             return predictions[: len(branches)]
         others = self.auxiliary(args, evaluation)

@@ -13,10 +13,10 @@ from ....sparse_model.method.guidance import NULL, POSITIVE
 from ....sparse_model.method.matching import Look, Matching
 from ....sparse_model.method.schedule import Schedule, constant
 from ..adapters import adapter_of
-from ..wire import KEY, with_entry
+from ..wire import KEY
 from .checks import check_plan
 from .guider import SparseGuider
-from .hook import Evaluate, own_ids
+from .hook import Evaluate, evaluate_branches, own_ids
 from .patch import HOOK, earlier_hook, unguided
 from .progress import progress
 from .sampling import fitting, sample_latent
@@ -40,7 +40,7 @@ class Looks:
         asked, places = self.matching.asked(args["model_options"]["transformer_options"][KEY], moment)
         given = dict(zip((POSITIVE, NULL), args["conds"], strict=True))
         conds = [own_ids(given[branch.condition], place) for place, branch in enumerate(asked.branches)]
-        found = self.evaluate({**args, "conds": conds, "model_options": with_entry(args["model_options"], asked)})
+        found = evaluate_branches(self.evaluate, args, asked, conds)
         self.matching.looks.append(Look.at(moment, sigma, [found[place] for place in places]))
         return found[:2]
 

@@ -90,5 +90,5 @@ class BeginRun:
                 "CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         else:
-            tell_cost(guider, run, schedule, shape)
+            tell_cost(guider, run, shape)
         return output

@@ -3,13 +3,14 @@
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from ....sparse_model.method.branches import Evaluation
+from ....sparse_model.method.branches import Branch, Evaluation
 from ....sparse_model.method.guidance import NULL, RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.token_mask import TokenMask
@@ -24,8 +25,8 @@ class Run:
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
     `cfg` tells that scale at the moment, which nodes change from step to step. Tokens under a `mask` are never left
     out. `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of
-    the latest pair, `evaluations` how many there were, `began` when the first one did (of `time.perf_counter`), and
-    `unscaled` at how many of them the sampler's scale was 1.
+    the latest pair, `ran` how often each set of branches was evaluated, `began` when the first one was (of
+    `time.perf_counter`), and `unscaled` at how many of them the sampler's scale was 1.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
     vanishes with the run's own options.
@@ -38,7 +39,7 @@ class Run:
     relative: bool = False
     cfg: Callable[[], Any] = lambda: None
     mask: TokenMask | None = None
-    evaluations: int = field(default=0, init=False)
+    ran: Counter[tuple[Branch, ...]] = field(default_factory=Counter, init=False)
     began: float | None = field(default=None, init=False)
     unscaled: int = field(default=0, init=False)
     strong: Evaluation | None = field(default=None, init=False)
@@ -53,6 +54,11 @@ class Run:
     def __deepcopy__(self, memo: dict) -> "Run":
         """Old hosts copy the options of a model deeply at every clone; a run has one state."""
         return self
+
+    @property
+    def evaluations(self) -> int:
+        """How many there were."""
+        return self.ran.total()
 
     @property
     def rule(self) -> Rule:
@@ -82,9 +88,9 @@ class Run:
         if self.began is None:
             self.began = time.perf_counter()
         branches, kept = self.rule.branches(now), self._kept.at(self.first + self.evaluations)
-        self.evaluations += 1
         self.strong = Evaluation(branches[:1], kept, self.mask)
         asked = (*branches, replace(branches[0], condition=NULL)) if null else branches
+        self.ran[asked] += 1
         return Evaluation(asked, kept, self.mask)
 
     def pair(self, predictions: Sequence[Tensor], now: Settings) -> tuple[Tensor, Tensor | None]:

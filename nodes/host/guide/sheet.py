@@ -1,7 +1,7 @@
 """Many small samplings of one seed, one after another, for people to look at side by side."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from ....sparse_model.cost import Cost
+from ....sparse_model.method.branches import Branch
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Schedule, constant
 from ....sparse_model.method.sparsity import Route, Sparsity
 from ..adapters import adapter_of
-from ..cost import step_costs
+from ..cost import share_of_unguided, step_costs
 from .guider import SparseGuider
 from .sampling import fitting, sample_latent
 from .timing import now, unguided_seconds
@@ -109,14 +110,17 @@ class Sheet:
         step = unguided_seconds(self.model, self.positive, self._shape)
         return step * sum((self.cost(setting) or 1.0) * setting.steps for setting in settings) / len(settings)
 
-    def cost(self, setting: Setting) -> float | None:
-        """Multiply-adds of a mean step as a share of one without guidance; None for networks that nobody can count."""
+    def cost(self, setting: Setting, ran: Mapping[tuple[Branch, ...], int] | None = None) -> float | None:
+        """Multiply-adds of what `ran`, or as long as nothing has of steps even over progress, as a share of no
+        guidance; None for networks that nobody can count."""
         model = self._model(setting)
         try:
             text = adapter_of(model).text_tokens(self.positive)
         except ValueError:
             return None
         weak = self.weak_model if RULES[setting.schedule.rule].auxiliary else None
+        if ran is not None:
+            return share_of_unguided(model, ran, self._shape, text, weak_model=weak)
         steps = step_costs(model, setting.schedule, setting.steps, self._shape, text, setting.cfg, weak_model=weak)
         mean = Cost.mean(step.cost for step in steps)
         return mean.total / mean.unguided
@@ -148,7 +152,7 @@ class Sheet:
         # loading the model is no part of it
         guider.model_patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, TIMED, timed)
         found = sample_latent(guider, self.latent, steps=setting.steps, callback=callback, **self.sampling)
-        return Picture(found["samples"].cpu(), self.cost(setting), sum(took))
+        return Picture(found["samples"].cpu(), self.cost(setting, guider.ran), sum(took))
 
 
 def route_of(model: ModelPatcher) -> tuple[int, int]:

@@ -18,6 +18,9 @@ from .speech import ByRow
 GEOMETRY = ("grid_sizes",)
 """What the host's transformer_options say about the whole grid of tokens, for patches inside a block."""
 
+DEVICE_ERRORS = (torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError))
+"""What the host takes for want of memory, or for a device that failed at work of any kind."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -170,10 +173,10 @@ def named(patch: Callable, name: str | None = None) -> Callable:
     def on_kept_tokens(*args: Any, **kwargs: Any) -> Any:
         try:
             return patch(*args, **kwargs)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, IndexError, AssertionError) as problem:
             said = " ".join(str(problem).split())
+            if isinstance(problem, DEVICE_ERRORS) or "out of memory" in said.lower():
+                raise  # the host tries again with less
             raise ValueError(
                 f"{name or name_of(patch)} cannot work inside a block that drops tokens ({said}): take that node out, "
                 "or let Token Route route other blocks."

@@ -144,7 +144,7 @@ def uncounted() -> list[str]:
         raise RuntimeError("no such operation on shapes")
 
     telling, model = part("nodes.host.guide.telling"), own()
-    with mock.patch.object(telling, "step_costs", uncountable), warnings(logging.INFO) as said:
+    with mock.patch.object(telling, "share_of_unguided", uncountable), warnings(logging.INFO) as said:
         sampled(guided(model[0], PLAN), model, 2.0)
     return said
 

@@ -26,9 +26,10 @@ def tell_cost(guider: Any, run: Run, schedule: Schedule, shape: tuple[int, ...])
     text = f"{f'{compared:.0%} of the work of CFG, ' if compared else ''}{seconds:.2f} s per step, {run.steps} steps"
     logging.info("Sparse Guidance: %s.", text)
     running = get_executing_context()
-    if running is not None:
-        server = importlib.import_module("server").PromptServer.instance
-        server.send_sync(EVENT, {"node": running.node_id, "text": text}, server.client_id)
+    server = importlib.import_module("server").PromptServer.instance
+    if running is not None and server.client_id is not None:  # None is every editor that is open
+        told = {"node": running.node_id, "prompt_id": running.prompt_id, "text": text}
+        server.send_sync(EVENT, told, server.client_id)
 
 
 def against_cfg(guider: Any, run: Run, schedule: Schedule, shape: tuple[int, ...]) -> float | None:

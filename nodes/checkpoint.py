@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from .host.own.bundle import load_clip, load_vae
 from .host.own.loading import load
 from .host.own.model import spec_of
-from .loader import description
+from .loader import changed, description
 from .sockets import CATEGORY, found_by
 
 INSIDE = "in the checkpoint"
@@ -53,9 +53,11 @@ class SparseCheckpointLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str, text_encoder: str = INSIDE) -> tuple[str, str, int]:
-        """A file that training has written anew is loaded anew."""
-        return ckpt_name, text_encoder, _path("checkpoints", ckpt_name).stat().st_mtime_ns
+    def fingerprint_inputs(cls, ckpt_name: str | None, text_encoder: str | None = INSIDE) -> tuple:
+        """A file that training has written anew is loaded anew. A linked input is None here: the host itself sees when
+        what comes over the link changes."""
+        files = {"checkpoints": ckpt_name, "text_encoders": None if text_encoder == INSIDE else text_encoder}
+        return ckpt_name, text_encoder, *(name and changed(_path(folder, name)) for folder, name in files.items())
 
     @classmethod
     def execute(cls, ckpt_name: str, text_encoder: str = INSIDE) -> io.NodeOutput:

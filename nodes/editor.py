@@ -99,7 +99,7 @@ def spec_of_file(name: str) -> ModelSpec:
 
 @lru_cache(maxsize=32)
 def _read(path: str, changed: int) -> ModelSpec:
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path, values=False) as checkpoint:
         return checkpoint.spec
 
 

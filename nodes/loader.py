@@ -5,6 +5,8 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..sparse_model.checkpoints.bundled import HELPER, best_first
+from ..sparse_model.checkpoints.source import find
+from ..sparse_model.files import FileError
 from .host.own.decoder import vae_of
 from .host.own.folders import model_names, model_path
 from .host.own.loading import WEIGHT_TYPES, checkpoint_names, listed_name, load
@@ -76,9 +78,10 @@ class SparseModelLoader(io.ComfyNode):
             return str(problem)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, weight_dtype: str) -> tuple[str, str, int]:
-        """A file that training has written anew is loaded anew."""
-        return model_name, weight_dtype, Path(full_path(model_name)).stat().st_mtime_ns
+    def fingerprint_inputs(cls, model_name: str | None, weight_dtype: str | None) -> tuple:
+        """A file that training has written anew is loaded anew. A linked input is None here: the host itself sees when
+        what comes over the link changes."""
+        return model_name, weight_dtype, model_name and changed(Path(full_path(model_name)))
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
@@ -91,6 +94,14 @@ class SparseModelLoader(io.ComfyNode):
 def listed() -> list[str]:
     """The checkpoints to choose from."""
     return best_first(checkpoint_names(model_names()))
+
+
+def changed(path: Path) -> tuple[int, ...]:
+    """When the files of a checkpoint were written, its shards too; () where one is missing, which loading says."""
+    try:
+        return tuple(file.stat().st_mtime_ns for file in (path, *find(path).files))
+    except (FileError, OSError):
+        return ()
 
 
 def full_path(name: str) -> str:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,16 +65,17 @@ class Contents:
 
 
 @contextmanager
-def opened(files: Sequence[Path]) -> Iterator[Contents]:
+def opened(files: Sequence[Path], values: bool = True) -> Iterator[Contents]:
     """The contents of a checkpoint in one file or several, which stay open until the block ends.
 
-    FileError if one is damaged or holds no weights.
+    Without `values` no tensor can be read out of PyTorch's own format, of which they would all be in memory at once.
+    FileError if a file is damaged or holds no weights.
     """
     tensors, metadata, wrappers = {}, {}, ()
     with ExitStack() as stack:
         for file in files:
             try:
-                contents = _opened_file(file, stack)
+                contents = _opened_file(file, stack, values)
             except FileError as error:
                 if len(files) == 1:
                     raise
@@ -97,11 +99,11 @@ def finite(tensor: Tensor) -> bool:
     return all(torch.isfinite(part.float() if small else part).all() for part in parts)
 
 
-def _opened_file(path: Path, stack: ExitStack) -> Contents:
+def _opened_file(path: Path, stack: ExitStack, values: bool) -> Contents:
     if path.suffix == ".safetensors":
         return _safetensors(path, stack)
     if path.suffix in PICKLES:
-        return _pickled(path)
+        return _pickled(path, values)
     raise FileError(f"'{path.suffix}' is not a checkpoint format; use .safetensors, {', '.join(sorted(PICKLES))}.")
 
 
@@ -146,15 +148,16 @@ def _in_safetensors(file: BinaryIO, start: int, key: str, begin: int, end: int, 
     return Stored(shape, dtype, get)
 
 
-def _pickled(path: Path) -> Contents:
+def _pickled(path: Path, values: bool) -> Contents:
     """Reads with the restricted unpickler only, all of the file at once: of memory that is mapped the system takes away
-    what somebody cuts off a file. Namespace is what DiT's training script stores its options in."""
+    what somebody cuts off a file. Without `values` PyTorch skips them. Namespace is what DiT's training script stores
+    its options in."""
     try:
         with path.open("rb") as file:
             room = _room(file)
             file.seek(0)
             with torch.serialization.safe_globals([argparse.Namespace]):
-                data = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+                data = torch.load(file, map_location="cpu" if values else "meta", weights_only=True, mmap=False)
     except (FileError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
@@ -205,12 +208,18 @@ def _found(needle: bytes, file: BinaryIO) -> bool:
 
 def _in_memory(key: str, value: Tensor) -> Stored:
     ordinary = value.layout is torch.strided and not value.is_nested and not value.is_quantized
-    if not ordinary or value.device.type != "cpu" or value.dtype.is_complex:
+    if not ordinary or value.device.type not in ("cpu", "meta") or value.dtype.is_complex:
         raise FileError(f"{key} is not an ordinary tensor of real numbers.")
     if value.numel() * value.dtype.itemsize > value.untyped_storage().nbytes():
         raise FileError(f"{key} is stored as a view that repeats its values, not whole.")
     value = value.detach()
-    return Stored(tuple(value.shape), value.dtype, lambda: value)
+    return Stored(tuple(value.shape), value.dtype, partial(_value, key, value))
+
+
+def _value(key: str, value: Tensor) -> Tensor:
+    if value.is_meta:
+        raise FileError(f"it is known only when it is loaded, as {key} must be read for it.")
+    return value
 
 
 def _weights(data: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -99,7 +99,7 @@ async function suggest({ target: field, type }) {
 }
 
 function keys(event) {
-  if (!current || event.target !== current.field) return;
+  if (!current || event.target !== current.field || event.isComposing) return;  // Enter ends a word of an input method
   const { choices } = current;
   if (event.key === "Escape") close();
   else if (event.key === "Enter" || event.key === "Tab") pick(choices[current.chosen]);

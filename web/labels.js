@@ -4,17 +4,19 @@ import { api } from "../../scripts/api.js";
 import { complete } from "./completion.js";
 import { checkpointOf } from "./graph.js";
 
-const known = new Map();  // checkpoint -> labels
+const FRESH = 10000;  // ms: while a label is typed; a file may be replaced
+const known = new Map();  // checkpoint -> { labels, until }
 
 async function labelsOf(node) {
   const name = checkpointOf(node);
   if (!name) return [];
-  if (!known.has(name)) {
+  if (!(Date.now() < known.get(name)?.until)) {
     const response = await api.fetchApi(`/sparse_guidance/labels?model_name=${encodeURIComponent(name)}`);
     if (!response.ok) return [];
-    known.set(name, await response.json());
+    const labels = await response.json();
+    known.set(name, { labels, until: labels.length ? Date.now() + FRESH : 0 });
   }
-  return known.get(name);
+  return known.get(name).labels;
 }
 
 /** [start, end] of the label at the cursor: between commas, without a bracket in front or a weight behind. */

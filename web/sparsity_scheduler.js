@@ -3,8 +3,8 @@
 // The host answers both (nodes/editor.py), with the code that runs later. Without this script the node works the same and
 // shows every widget.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { answered } from "./asking.js";
 import { complete } from "./completion.js";
 import { fold, grow } from "./fold.js";
 import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
@@ -107,11 +107,8 @@ async function ask(node, state) {
   const now = question(node);
   const key = JSON.stringify(now);
   if (key === state.key) return;
-  const response = await api.fetchApi("/sparse_guidance/plan", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(now.asked),
-  });
-  if (!response.ok) return;
-  const plan = await response.json();
+  const plan = await answered(state, "/sparse_guidance/plan", now.asked);
+  if (!plan) return;
   state.key = key;
   state.settings = plan.settings ?? [];
   const elsewhere = plan.error && now.asked.connected && !now.asked.model_name && now.asked.preset === "from the model";

@@ -2,8 +2,8 @@
 //
 // The host answers (nodes/editor.py). Without this script the node works the same and shows every widget.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { answered } from "./asking.js";
 import { fold, grow } from "./fold.js";
 import { say } from "./said.js";
 
@@ -20,11 +20,9 @@ async function look(node) {
   if (state.asking || key === state.key) return;
   state.asking = true;
   try {
-    const response = await api.fetchApi("/sparse_guidance/route", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
-    });
-    if (!response.ok) return;
-    const { used, text } = await response.json();
+    const answer = await answered(state, "/sparse_guidance/route", values);
+    if (!answer) return;
+    const { used, text } = answer;
     state.key = key;
     say(node, text);
     if (used && fold(node, used, ["sparse_guidance_said"])) grow(node, state.saved);

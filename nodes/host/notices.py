@@ -50,6 +50,6 @@ def show(text: str) -> None:
     if running is None:  # nobody's node
         return
     server = importlib.import_module("server").PromptServer.instance
-    if text or running.node_id in _shown:
+    if server.client_id is not None and (text or running.node_id in _shown):  # None is every editor that is open
         server.send_progress_text(text, running.node_id, server.client_id)
         (_shown.add if text else _shown.discard)(running.node_id)

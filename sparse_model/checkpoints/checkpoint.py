@@ -80,17 +80,18 @@ class Checkpoint:
 
 
 @contextmanager
-def open_checkpoint(path: Path | str) -> Iterator[Checkpoint]:
+def open_checkpoint(path: Path | str, values: bool = True) -> Iterator[Checkpoint]:
     """The checkpoint at `path`: a file, an index of shards, one of the shards, or a diffusers folder.
 
     The spec comes from the file's metadata, or else from keys, shapes and, where two families share both, the name.
+    Without `values` it is only looked at: nothing more of a file is read than that needs (`tensors.opened`).
     CheckpointError unless it is a whole checkpoint of a known architecture.
     """
     path = Path(path)
     with ExitStack() as stack:
         with explained(path):
             source = find(path)
-            contents = stack.enter_context(opened(source.files))
+            contents = stack.enter_context(opened(source.files, values))
             tensors = multiplied_out(contents)
             if HOSTS + RECORD in tensors:  # beside a text encoder or a VAE
                 tensors = {key.removeprefix(HOSTS): value for key, value in tensors.items() if key.startswith(HOSTS)}

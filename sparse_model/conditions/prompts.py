@@ -57,7 +57,7 @@ NOISE = (
     (r"\bclick\b\s(?:for|on)\s\w+", ""),
     (rf"\b(?:{EXTENSIONS})(?:\simages?)?", ""),
     (r"\bpage\s+\d+\b", ""),
-    (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),
+    (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*\b", " "),
     (r"\b\d+(?:\.\d*)?[x\u0445\u00d7]\d+(?:\.\d*)?\b", ""),  # sizes
     (r"\b\s+:\s+", ": "),
     (r"(\D[,./])\b", r"\1 "),

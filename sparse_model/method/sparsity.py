@@ -3,13 +3,14 @@
 import ast
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-OPTION = re.compile(r"""(?P<quote>["']?)--tread_config[=\s]\s*(?P<value>.+?)(?P=quote)(\s*\\)?""", re.DOTALL)
-"""SimpleTuner's option as it is typed: quoted or not, perhaps with the backslash that continues a line."""
+OPTION = "--tread_config"
+"""SimpleTuner's option on its command line."""
+LONGEST = 1 << 17
+"""Characters of a pasted configuration: a whole one has a few thousand."""
 
 KEYS = ("start_layer_idx", "end_layer_idx", "selection_ratio")
 LAYERS = 1 << 20  # more than any network has
@@ -170,13 +171,18 @@ class Sparsity:
         There it stands under "tread_config", as an object or as text (JSON or Python, which that trainer takes too), or
         behind "--tread_config=" on its command line.
         """
+        if len(text) > LONGEST:
+            raise ValueError(
+                f"not a route: this text has {len(text):,} characters, and a trainer's configuration has at most "
+                f"{LONGEST:,}; paste the JSON of its route alone."
+            )
         fragment = text.strip().rstrip(",")
-        option = OPTION.fullmatch(fragment)
+        option = _option(fragment)
         if option is not None:
-            fragment = _unquoted(option["value"])
+            fragment = _unquoted(option)
         try:
             found = _literal("{" + fragment + "}" if fragment.startswith('"') else fragment)
-            for key in ("tread_config", "--tread_config"):
+            for key in ("tread_config", OPTION):
                 found = found.get(key, found)
             text = json.dumps(_literal(found) if isinstance(found, str) else found)
         except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
@@ -187,6 +193,19 @@ class Sparsity:
 def _not_a_route(text: str) -> ValueError:
     example = '{"routes": [{"start_layer_idx": 2, "end_layer_idx": -2, "selection_ratio": 0.5}]}'
     return ValueError(f"not a route: {text[:80]!r}; expected JSON such as {example}.")
+
+
+def _option(text: str) -> str | None:
+    """The value of `--tread_config` as it is typed, None if that is not what the text is: quoted as a whole or not,
+    perhaps with the backslash that continues a line. By hand, in one pass: a regular expression tries every space."""
+    quote = text[:1] if text[:1] in ("'", '"') else ""
+    name, rest = text[len(quote) :][: len(OPTION)], text[len(quote) + len(OPTION) :]
+    if name != OPTION or not (rest[:1] == "=" or rest[:1].isspace()):
+        return None
+    value = rest[1:].lstrip()
+    if value.endswith("\\"):
+        value = value[:-1].rstrip()
+    return value.removesuffix(quote) if value.endswith(quote) else None
 
 
 def _unquoted(text: str) -> str:

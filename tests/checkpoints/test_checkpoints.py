@@ -88,6 +88,16 @@ def test_sizes_come_from_shapes(tmp_path, patch, channels, learn_sigma):
     assert spec.latent == ("pixels" if channels == 3 else "sd")
 
 
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
+def test_a_pickle_is_looked_at_without_its_values(tmp_path, network, spec, archive):
+    path = tmp_path / "tread.pt"
+    torch.save({"ema": network.state_dict()}, path, _use_new_zipfile_serialization=archive)
+    with checkpoint.open_checkpoint(path) as whole, checkpoint.open_checkpoint(path, values=False) as seen:
+        assert seen.spec == whole.spec and seen.parameters == whole.parameters
+        with pytest.raises(CheckpointError, match="known only when it is loaded"):
+            dict(seen.each())
+
+
 def test_a_model_of_1000_classes_knows_the_names_of_imagenet(tmp_path):
     torch.save(DiT(replace(CONFIG, num_classes=1000)).state_dict(), tmp_path / "net.pt")
     labels = checkpoint.read(tmp_path / "net.pt")[0].labels

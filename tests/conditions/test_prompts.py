@@ -85,3 +85,10 @@ def test_a_hundred_thousand_letters_take_no_minute(piece):
     started = time.process_time()
     prompts.twice(prompt)
     assert time.process_time() - started < 10
+
+
+def test_a_long_article_number_takes_no_minute():
+    prompt = "a1a" + "1" * 60_000 + "_x"
+    started = time.process_time()
+    assert prompts.thorough(prompt) == prompt
+    assert time.process_time() - started < 10

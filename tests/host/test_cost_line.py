@@ -35,6 +35,7 @@ def test_the_cost_of_a_run(host: Host) -> None:
     told = {event["data"]["node"]: event["data"]["text"] for event in result.named(EVENT)}
     assert set(told) == {ours[0], stock[0]} and len(result.named(EVENT)) == 2
     assert "steps are taken to be even over progress" in result.outputs[report]["text"][0]
+    assert {event["data"]["prompt_id"] for event in result.named(EVENT)} == {result.prompt_id}
     share = re.search(r"(\d+%) of CFG", result.outputs[report]["text"][0])[1]
     cost = step_cost(SPEC, replace(constant(0.25, 0.75, 2.0), start=0.25), 4, attention=True)
     assert share == f"{cost.total / cost.cfg:.0%}"

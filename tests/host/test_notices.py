@@ -1,8 +1,11 @@
 """What is said of a run that goes on stands under the node that samples."""
 
+import json
 import struct
+import time
 
 import pytest
+import websocket
 from graphs import Graph, write_models
 from host import Host
 
@@ -63,3 +66,26 @@ def test_several_things_stand_together(host: Host) -> None:
         one[1],
         "HyperTile has no effect on this model, whose blocks and attention it does not know; take it out.",
     ]
+
+
+def test_nobody_else_is_told(host: Host) -> None:
+    """A prompt without a client, as scripts queue them: what it says is for no editor that happens to be open."""
+    graph, _ = sampled(64, True, seed=7)
+    stream = websocket.create_connection(f"ws://127.0.0.1:{host.port}/ws?clientId=somebody", timeout=2)
+    try:
+        prompt_id = host.post("/prompt", {"prompt": graph.nodes}).json()["prompt_id"]
+        until = time.monotonic() + 120
+        while prompt_id not in host.get(f"/history/{prompt_id}").json() and time.monotonic() < until:
+            time.sleep(0.2)
+        messages = []
+        try:
+            while True:
+                messages.append(stream.recv())
+        except websocket.WebSocketTimeoutException:
+            pass
+    finally:
+        stream.close()
+    kinds = [json.loads(message)["type"] for message in messages if isinstance(message, str)]
+    assert "status" in kinds and "sparse_guidance.cost" not in kinds
+    assert texts([message for message in messages if isinstance(message, bytes)]) == []
+    assert "64 x 64 pixels are 256 tokens" in host.log

@@ -1,14 +1,17 @@
 """What the host answers the editor's scripts before a run: the plan of a Sparsity Scheduler, the labels of a model."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from graphs import SPEC, Graph, write_checkpoint
 from host import Host
 
 from sparse_model.checkpoints.bundled import DEFAULT, DEFAULT_LABELS
+from sparse_model.checkpoints.checkpoint import build
 from sparse_model.checkpoints.spec import Setting
 from sparse_model.method.schedule import PRESETS
 
@@ -131,6 +134,27 @@ def test_labels(host: Host) -> None:
     known = host.get("/sparse_guidance/labels", model_name=DEFAULT.name).json()
     assert {label.strip() for label in DEFAULT_LABELS.split(",")} <= set(known)
     assert host.get("/sparse_guidance/labels", model_name="../../etc/passwd").json() == []
+
+
+def peak(host: Host) -> int:
+    """The most memory, in bytes, that the server has used since it was last asked."""
+    process = Path("/proc", str(host.pid))
+    (found,) = (line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+    (process / "clear_refs").write_text("5")
+    return 1024 * int(found.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the memory of a process is read from /proc")
+def test_a_pickle_is_not_read_into_memory_to_be_looked_at(host: Host) -> None:
+    path = host.directory / "models" / "diffusion_models" / "large.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"ema": build(SPEC).state_dict(), "opt": {"m": torch.zeros(1 << 26)}}, path)  # 256 MiB
+    peak(host)
+    before = peak(host)
+    known = host.get("/sparse_guidance/labels", model_name=path.name).json()
+    assert known == ["0", "1", "2"]
+    assert peak(host) - before < 1 << 26
+    path.unlink()
 
 
 def route(host: Host, **values: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Routes and masks: where they lie in a network, and the JSON that records them."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -165,6 +166,20 @@ def test_a_trainers_configuration_is_taken_as_it_is(text):
 def test_what_is_no_route_is_refused(text):
     with pytest.raises(ValueError, match="not a route"):
         Sparsity.from_trainer(text)
+
+
+@pytest.mark.parametrize("text", ["--tread_config=a{}b", "--tread_config=a{}\\", "'--tread_config={}"])
+def test_a_long_text_is_refused_at_once(text):
+    """The editor asks about it when a file is opened, and nothing else runs meanwhile."""
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="not a route"):
+        Sparsity.from_trainer(text.format(" " * 60_000))
+    assert time.perf_counter() - began < 2
+
+
+def test_a_text_longer_than_any_configuration_is_not_read():
+    with pytest.raises(ValueError, match="not a route: this text has 200,000 characters"):
+        Sparsity.from_trainer("1," * 100_000)
 
 
 FIVE = [(1, 5, 0.1), (6, 12, 0.25), (13, 20, 0.4), (21, 26, 0.25), (27, 28, 0.1)]

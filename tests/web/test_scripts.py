@@ -1,0 +1,44 @@
+"""The editor's scripts by themselves: how often they ask the host, what they remember, which keys they take."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if shutil.which("node") is None:
+        pytest.skip("the editor's scripts run in node")
+    folder = tmp_path_factory.mktemp("editor")
+    shutil.copytree(REPOSITORY / "web", folder / "extensions" / "pack", ignore=shutil.ignore_patterns("docs"))
+    (folder / "scripts").mkdir()
+    for name in ("app", "api"):
+        (folder / "scripts" / f"{name}.js").write_text(f"export const {name} = {{}};\n")
+    (folder / "package.json").write_text('{"type": "module"}')
+    command = ["node", str(Path(__file__).with_name("scripts.mjs")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_host_that_does_not_answer_is_not_pressed(found: dict[str, Any]) -> None:
+    """In six seconds, at a look every 0.3 s."""
+    assert found["refused"] == {"TokenRoute": 2, "SparsityScheduler": 2}
+    assert found["answered"] == {"TokenRoute": 1, "SparsityScheduler": 1}
+
+
+def test_labels_are_those_of_the_file_as_it_is(found: dict[str, Any]) -> None:
+    """None were known before the file could be read, and others once it was replaced."""
+    assert found["none"] == []
+    assert found["written"] == ["rocket"]
+    assert found["anew"] == ["robot"]
+
+
+def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:
+    assert found["composing"] == []

@@ -220,9 +220,7 @@ class LabelEmbedder(nn.Module):
         null = (1 - y.sum(dim=1, keepdim=True)).clamp(min=0)
         # Looking every row up is how the layer hands out its table in the right dtype and on the right device.
         table = self.embedding_table(torch.arange(self.classes + 1, device=y.device))
-        # A table of one byte per number is storage: products of such numbers are coarse on a CPU and missing on a GPU.
-        kind = y.dtype if table.dtype.itemsize == 1 else table.dtype
-        return torch.cat([y, null], dim=1).to(kind) @ table.to(kind)
+        return torch.cat([y, null], dim=1).to(table.dtype) @ table
 
 
 class LabelProjection(nn.Module):

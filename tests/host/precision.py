@@ -1,15 +1,17 @@
 """Runs inside a host's Python, without a server: python precision.py CHECKOUT PACK CHECKPOINT [CASE ...], prints JSON.
 
-What the host's call of a network makes of labels that are combined.
+What the host's call of a network adds to its own numbers: labels that are combined, and rounding.
 """
 
 import sys
+from pathlib import Path
 
 from hosted_pack import load_pack, report
 
 checkout, pack, checkpoint, *wanted = sys.argv[1:]
 part = load_pack(checkout, pack, "--use-pytorch-cross-attention")
 
+import comfy.model_management as management  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -54,4 +56,17 @@ def labels() -> list[float]:
     return errors
 
 
-report({"labels": labels}, wanted)
+def noted() -> dict[str, list[str]]:
+    """In which precision weights are kept, and which the host has noted to move them in (new hosts alone)."""
+    model = load(str(Path(checkpoint).with_name("xut.safetensors")), "fp8_e4m3fn").model.diffusion_model
+    kept, moved = {}, {}
+    for name, module in model.named_modules():
+        for key, value in module.named_parameters(recurse=False):
+            kept[f"{name}.{key}"] = str(value.dtype)
+            moved[f"{name}.{key}"] = str(getattr(module, f"{key}_comfy_model_dtype", None))
+    if not hasattr(management, "archive_model_dtypes"):
+        moved = kept
+    return {"differ": [key for key in kept if kept[key] != moved[key]], "kinds": sorted(set(kept.values()))}
+
+
+report({"labels": labels, "noted": noted}, wanted)

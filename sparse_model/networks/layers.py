@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
@@ -135,6 +136,20 @@ def sincos_positions(width: int, height: int, length: int, native: int) -> Tenso
     rows, columns = table(height), table(length)
     grid = torch.cat([columns.repeat(height, 1), rows.repeat_interleave(length, dim=0)], dim=1)
     return grid.float().unsqueeze(0)
+
+
+def sincos_like(x: Tensor, width: int, height: int, length: int, native: int) -> Tensor:
+    """`sincos_positions` on the device and in the precision of x, made and uploaded once for many evaluations. Not to
+    be written to."""
+    if torch.compiler.is_compiling():
+        return sincos_positions(width, height, length, native).to(x)
+    return _kept_sincos(width, height, length, native, x.device, x.dtype)
+
+
+@lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
+def _kept_sincos(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # autograd could not save what was made in inference
+        return sincos_positions(width, height, length, native).to(device, dtype)
 
 
 def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..files import FileError, printable, sentence
 from ..networks.layers import TORCH, Backend
+from ..networks.precision import stored_as
 from ..tensors import Stored, finite, opened
 from ..writing import whole_file
 from .checks import check_runs, check_sizes, limited
@@ -66,14 +67,15 @@ class Checkpoint:
         return counts.most_common(1)[0][0]
 
     def each(
-        self, dtype: torch.dtype | None = None, between: Callable[[], None] = lambda: None
+        self, dtype: Callable[[str], torch.dtype | None] = lambda _: None, between: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[str, Tensor]]:
-        """(key, values on the CPU) one after another, floating point in `dtype` if one is given, each checked to be
-        finite. `between` is called before each of them and may raise to stop. CheckpointError for a damaged tensor."""
+        """(key, values on the CPU) one after another, floating point in the `dtype` of the key if it has one, each
+        checked to be finite. `between` is called before each of them and may raise to stop. CheckpointError for a
+        damaged tensor."""
         for key, stored in self.tensors.items():
             between()
             with explained(self.path):
-                value = stored.read(dtype)
+                value = stored.read(dtype(key))
                 if value.is_floating_point() and not finite(value):
                     raise FileError(f"{key} holds values that are not finite; the file is damaged.")
             yield key, value
@@ -126,9 +128,9 @@ def fill(
     device: torch.device | str,
     between: Callable[[], None] = lambda: None,
 ) -> None:
-    """Puts a checkpoint's weights into a network in place of its own, one at a time: at no moment are there two copies
-    of more than one tensor."""
-    state = {key: value.to(device) for key, value in checkpoint.each(dtype, between)}
+    """Puts a checkpoint's weights into a network in place of its own, in `dtype` but for what has to be more exact, one
+    at a time: at no moment are there two copies of more than one tensor."""
+    state = {key: value.to(device) for key, value in checkpoint.each(stored_as(network, dtype), between)}
     network.load_state_dict(state, assign=True)
 
 

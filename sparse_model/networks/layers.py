@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
@@ -137,6 +138,20 @@ def sincos_positions(width: int, height: int, length: int, native: int) -> Tenso
     return grid.float().unsqueeze(0)
 
 
+def sincos_like(x: Tensor, width: int, height: int, length: int, native: int) -> Tensor:
+    """`sincos_positions` on the device and in the precision of x, made and uploaded once for many evaluations. Not to
+    be written to."""
+    if torch.compiler.is_compiling():
+        return sincos_positions(width, height, length, native).to(x)
+    return _kept_sincos(width, height, length, native, x.device, x.dtype)
+
+
+@lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
+def _kept_sincos(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # autograd could not save what was made in inference
+        return sincos_positions(width, height, length, native).to(device, dtype)
+
+
 def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Axial rotary positions of a height x length grid: [1, height * length, width / 2, 2], cosines and sines.
 
@@ -220,9 +235,7 @@ class LabelEmbedder(nn.Module):
         null = (1 - y.sum(dim=1, keepdim=True)).clamp(min=0)
         # Looking every row up is how the layer hands out its table in the right dtype and on the right device.
         table = self.embedding_table(torch.arange(self.classes + 1, device=y.device))
-        # A table of one byte per number is storage: products of such numbers are coarse on a CPU and missing on a GPU.
-        kind = y.dtype if table.dtype.itemsize == 1 else table.dtype
-        return torch.cat([y, null], dim=1).to(kind) @ table.to(kind)
+        return torch.cat([y, null], dim=1).to(table.dtype) @ table
 
 
 class LabelProjection(nn.Module):

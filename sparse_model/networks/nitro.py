@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Backend, GridConfig, sincos_positions, sinusoid
+from .layers import Backend, GridConfig, sincos_like, sinusoid
 
 NATIVE = 16  # patches along a side at 512 pixels: positions at 1024 are those of 512, twice as dense
 
@@ -35,9 +35,9 @@ class NitroConfig(GridConfig):
         return self.patch_size**2 * self.in_channels
 
 
-def positions(config: NitroConfig, height: int, length: int) -> Tensor:
+def positions(config: NitroConfig, height: int, length: int, x: Tensor) -> Tensor:
     """[1, height * length, D], stretched to the same picture at every size."""
-    return sincos_positions(config.width, height, length, NATIVE)
+    return sincos_like(x, config.width, height, length, NATIVE)
 
 
 def text_norm(backend: Backend, width: int) -> nn.Module:

@@ -53,7 +53,7 @@ class NitroDiT(nn.Module):
         x, t, embeddings, mask = evaluation.distinct(x, t, *y)
         patch, mixer = self.config.patch_size, self.config.mixer_depth
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.pos_embed(x) + positions(self.config, height, length).to(x)  # [U * B, T, D]
+        h = self.pos_embed(x) + positions(self.config, height, length, x)  # [U * B, T, D]
         text = self.read(embeddings.to(x.dtype)).unsqueeze(1)  # [U * B, 1, M, D]
         bias = torch.zeros_like(text[..., 0]).masked_fill(~mask.bool().unsqueeze(1), torch.finfo(x.dtype).min)
         samples = (self.modulation(t, x.dtype), text, bias)

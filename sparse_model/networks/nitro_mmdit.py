@@ -59,7 +59,7 @@ class NitroMMDiT(nn.Module):
         x, t, embeddings = evaluation.distinct(x, t, y.embeddings)
         patch, mixer, words = self.config.patch_size, self.config.mixer_depth, embeddings.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        image = self.pos_embed(x) + positions(self.config, height, length).to(x)  # [U * B, T, D]
+        image = self.pos_embed(x) + positions(self.config, height, length, x)  # [U * B, T, D]
         text = self.text_embedding_norm(self.context_embedder(embeddings.to(x.dtype)))  # [U * B, M, D]
         h, c = torch.cat([image, text], dim=1), self.time_text_embed(t, x.dtype).unsqueeze(1)  # [U * B, T + M, D]
         blocks = [partial(block, words=words) for block in self.transformer_blocks]

@@ -29,7 +29,7 @@ from .layers import (
     modulate,
     rotary_positions,
     rotate,
-    sincos_positions,
+    sincos_like,
     unpatchify,
 )
 from .sprint import SprintConfig
@@ -86,7 +86,7 @@ class SRDiT(nn.Module):
         c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         token = self.wg_norm(self.cls_projectors2(token)).unsqueeze(1)
         shallow = torch.cat([token, self.x_embedder(picture)], dim=1)  # [U * B, 1 + T, D]
-        shallow = shallow + self.positions(height, length).to(shallow)
+        shallow = shallow + self.positions(height, length, shallow)
 
         start, stop = self.config.encoder_depth, self.config.encoder_depth + self.config.depth
         shallow, values = self.blocks[0].with_values(shallow, c, positions)
@@ -120,12 +120,12 @@ class SRDiT(nn.Module):
         filled = F.pad(token, (0, count * size[0] * size[1] - token.shape[1]))
         return torch.cat([picture, filled.unflatten(1, (count, *size))], dim=1)
 
-    def positions(self, height: int, length: int) -> Tensor:
+    def positions(self, height: int, length: int, x: Tensor) -> Tensor:
         """[1, 1 + height * length, D]: the checkpoint's own table at its own size, computed for any other."""
         grid = self.config.grid
         if height == length == grid:
-            return self.pos_embed
-        return F.pad(sincos_positions(self.config.width, height, length, grid), (0, 0, 1, 0))
+            return self.pos_embed.to(x)
+        return F.pad(sincos_like(x, self.config.width, height, length, grid), (0, 0, 1, 0))
 
 
 def with_class_token(evaluation: Prepared) -> Prepared:

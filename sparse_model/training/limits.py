@@ -12,7 +12,10 @@ LIMITS = {  # least and most, both included
     "in_channels": (1, 4096), "width": (4, 65536), "depth": (1, 1024), "heads": (1, 1024), "mlp_ratio": (0.1, 64),
     "num_classes": (1, 10**6), "decoder_width": (4, 65536), "decoder_depth": (1, 1024), "decoder_heads": (1, 1024),
 }  # fmt: skip
-CHOICES = {"output": ("data", "velocity"), "precision": ("no", "bf16", "fp16")}
+CHOICES = {
+    "output": ("data", "velocity"),
+    "precision": ("no", "bf16"),  # not fp16: accelerate would unscale the gradients once for each of two optimizers
+}
 
 
 def parsed(key: str, text: str, now: Any) -> Any:

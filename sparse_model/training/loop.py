@@ -159,7 +159,7 @@ class Run:
                 remove_left_overs(self.out / name, age=0)
         self.accelerator.wait_for_everyone()
         if self.state.is_dir():
-            self.step = read_state(self.state, self.networks, self.optimizers, self.accelerator.scaler)
+            self.step = read_state(self.state, self.networks, self.optimizers)
 
     def agreed(self, wish: bool) -> bool:
         """Whether any process wishes it: one that stopped alone would leave the others waiting for its gradients."""
@@ -172,7 +172,7 @@ class Run:
     def checkpoint(self) -> None:
         """The whole state, replaced only once the new one is complete."""
         if self.accelerator.is_main_process:
-            write_state(self.fresh, self.networks, self.optimizers, self.step, self.accelerator.scaler)
+            write_state(self.fresh, self.networks, self.optimizers, self.step)
             if self.state.is_dir():
                 shutil.rmtree(self.replaced, ignore_errors=True)
                 os.replace(self.state, self.replaced)

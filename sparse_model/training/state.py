@@ -14,14 +14,11 @@ from torch.optim import Optimizer
 from ..tensors import finite
 from ..writing import reason
 
-STEP, SCALER, OPTIMIZERS = "step.json", "scaler.json", "optimizers"
+STEP, OPTIMIZERS = "step.json", "optimizers"
 
 
-def write_state(
-    folder: Path, networks: Mapping[str, nn.Module], optimizers: Sequence[Optimizer], step: int, scaler: Any = None
-) -> None:
-    """Writes NAME.safetensors of every network, the optimizers' tensors, the step, and the state of the gradient
-    scaler where there is one.
+def write_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Sequence[Optimizer], step: int) -> None:
+    """Writes NAME.safetensors of every network, the optimizers' tensors, and the step.
 
     OSError in one sentence if that fails; then the folder is gone.
     """
@@ -31,8 +28,6 @@ def write_state(
         for name, network in networks.items():
             _write_tensors(network.state_dict(), folder / f"{name}.safetensors")
         _write_tensors(_optimizer_tensors(optimizers), folder / f"{OPTIMIZERS}.safetensors")
-        if scaler is not None:
-            (folder / SCALER).write_text(json.dumps(scaler.state_dict()), encoding="utf-8")
         (folder / STEP).write_text(json.dumps(step), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -42,9 +37,7 @@ def write_state(
         ) from error
 
 
-def read_state(
-    folder: Path, networks: Mapping[str, nn.Module], optimizers: Sequence[Optimizer], scaler: Any = None
-) -> int:
+def read_state(folder: Path, networks: Mapping[str, nn.Module], optimizers: Sequence[Optimizer]) -> int:
     """Puts back what `write_state` wrote, once all of it is read and checked -> the step.
 
     ValueError in one sentence if a file is missing or damaged, or is one of other networks.
@@ -54,7 +47,6 @@ def read_state(
         for name, network in networks.items():
             _check_shapes(folder, states[name], network)
         kept = _optimizer_states(load_file(folder / f"{OPTIMIZERS}.safetensors"), optimizers)
-        scale = None if scaler is None else json.loads((folder / SCALER).read_text(encoding="utf-8"))
         step = json.loads((folder / STEP).read_text(encoding="utf-8"))
         if type(step) is not int or step < 0:
             raise KeyError("it names no step")
@@ -62,8 +54,6 @@ def read_state(
             network.load_state_dict(states[name])
         for optimizer, state in zip(optimizers, kept, strict=True):
             optimizer.load_state_dict(state)
-        if scaler is not None:
-            scaler.load_state_dict(scale)
     except OtherNetwork:
         raise
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

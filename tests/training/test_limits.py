@@ -15,7 +15,7 @@ from sparse_model.training.config import CONFIGS, changed
     ("rate=NaN", "'rate=NaN' does not fit: rate is a number"),
     ("rate=Infinity", "'rate=Infinity' does not fit: rate is a number"),
     ("output=foo", "'output=foo' does not fit: use one of data, velocity."),
-    ("precision=fp8", "'precision=fp8' does not fit: use one of no, bf16, fp16."),
+    ("precision=fp16", "'precision=fp16' does not fit: use one of no, bf16."),
     ("label_drop=2", "'label_drop=2' does not fit: it must be from 0 to 1."),
     ("held_out=0", "'held_out=0' does not fit: it must be at least 1."),
     ("compile=1", "'compile=1' does not fit: compile is true or false"),

@@ -61,6 +61,8 @@ def _loaded(checkpoint: Checkpoint, dtype: torch.dtype | None) -> SparseModel:
     model = config.get_model({}, device=torch.device("meta"))
     model.device = offload
     fill(model.diffusion_model, checkpoint, dtype, offload, management.throw_exception_if_processing_interrupted)
+    if hasattr(management, "archive_model_dtypes"):  # new hosts move weights in the precision that was noted last
+        management.archive_model_dtypes(model.diffusion_model)
     return model
 
 

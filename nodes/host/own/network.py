@@ -104,7 +104,9 @@ class HostForward:
         return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
-        """[N, n, classes] -> [N, classes]. The largest of n: the host repeats shorter conditions along that axis."""
+        """[N, n, classes] -> [N, classes]. The one of n that is farthest from 0: the host repeats shorter conditions
+        along that axis, and weights may be negative."""
         if context is None:
             return x.new_zeros(len(x), self.spec.config.num_classes)
-        return context.amax(dim=1)
+        least, most = context.aminmax(dim=1)
+        return torch.where(most >= -least, most, least)

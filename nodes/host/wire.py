@@ -48,8 +48,7 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
 
     ValueError where another node has put the batch together anew and it cannot be told whose its rows are.
     """
-    entry = transformer_options.get(KEY)
-    asked = entry if isinstance(entry, Evaluation) else getattr(entry, "strong", None)
+    asked = _asked(transformer_options)
     if asked is None:
         return DENSE
     labels = transformer_options["cond_or_uncond"]
@@ -64,6 +63,21 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
             "take it out."
         )
     return asked.labelled([labels[chunk] for chunk, _ in chunks], [(inputs[chunk], part) for chunk, part in chunks])
+
+
+def of_sample(transformer_options: dict[str, Any], sample: int) -> dict[str, Any]:
+    """What these options say of the batch, for a call with one of its samples alone."""
+    found, asked = {}, _asked(transformer_options)
+    if asked is not None:
+        found[KEY] = asked.of(sample)
+    if "sigmas" in transformer_options:
+        found["sigmas"] = transformer_options["sigmas"][sample : sample + 1]
+    return found
+
+
+def _asked(transformer_options: dict[str, Any]) -> Evaluation | None:
+    entry = transformer_options.get(KEY)
+    return entry if isinstance(entry, Evaluation) else getattr(entry, "strong", None)
 
 
 def places_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> tuple[int, ...]:

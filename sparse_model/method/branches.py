@@ -104,6 +104,12 @@ class Evaluation:
         grid = Grid.of(size, patch, part) if structured and len(size) > 1 else None
         return replace(self, subsets=replace(self.subsets, factors=factors, stay=stay or self.subsets.stay, grid=grid))
 
+    def of(self, sample: int) -> "Evaluation":
+        """The same for one sample of a batch that runs on its own."""
+        if self.subsets is None or sample == 0:
+            return self
+        return replace(self, subsets=replace(self.subsets, orders=self.subsets.orders.of(sample)))
+
     def draw(self, route: int, batch: int, tokens: int, device: torch.device | str | None) -> tuple[Tensor, ...]:
         """The kept tokens of every branch in one route: [batch, K] each."""
         if self.subsets is None:

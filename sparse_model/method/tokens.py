@@ -79,9 +79,16 @@ class TokenOrders:
         self.seed, self.ahead, self.scores = seed, max(ahead, 1), scores  # a run may be of no steps
         blocks = -(-self.ahead // self.BLOCK)
         self._block = -(-self.ahead // blocks)
+        self._samples: dict[int, TokenOrders] = {}
         self._drawn: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, scores from there on
         self._all: dict[tuple, Tensor] = {}
         self._made: dict[tuple, tuple[int, Tensor]] = {}  # key -> first evaluation, subsets of one size from there on
+
+    def of(self, sample: int) -> "TokenOrders":
+        """Those of one sample of the batch."""
+        if sample not in self._samples:
+            self._samples[sample] = TokenOrders(self.seed + sample, self.ahead, self.scores)
+        return self._samples[sample]
 
     def scores_from(
         self,

@@ -258,6 +258,27 @@ def auxiliary(route: Any) -> str:
     return message(lambda: sampled(weak, 0.75))
 
 
+def one_row() -> list[float] | None:
+    """How far each of two videos under SG is from itself with its tokens hidden, in a network that takes one row."""
+    case = Case("MiniMax-H3")
+    animal = ZOO[case.animal]
+    patcher = build(animal)
+    if patcher is None:
+        return None
+    x = latent(replace(animal, latent=(2, *animal.latent[1:])))
+    positive, route = conditions(animal), Route(*case.route)
+    sparse = guided(routed(patcher, Sparsity((route,))), constant(0.25, 0.75, 2.0))
+    together = predictions(sparse, positive, None, x, 2.0)[1]
+    kept, found = subset(patcher, 1, 2, tokens_of(animal), 0.75), []
+    for i in range(2):
+        own = kept[i : i + 1]
+        hidden = NoRows(patcher.model.diffusion_model, case, animal, route.layers(depth(patcher, animal)), own)
+        with hidden.hiding():
+            alone = predictions(patcher, positive, None, x[i : i + 1], 1.0)[0]
+        found.append(error(together[i], alone[0]))
+    return found
+
+
 def neighbours() -> dict[str, Any]:
     """Routes beside what other nodes do to the same model."""
     animal = ZOO["FLUX.1"]
@@ -330,6 +351,7 @@ def neighbours() -> dict[str, Any]:
     )  # fmt: skip
     convolutional = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=unet), object_patches_backup={})
     return {
+        "two videos, a row each": one_row(),
         "replaced": same(alone, beside) and set(seen[:2]) == {20},
         "patched before": same(alone, wrapped) and before_calls > 0,
         "patched behind": same(alone, behind_ours) and all_calls > before_calls,

@@ -100,6 +100,12 @@ def test_replaced_blocks_compose(neighbours: dict[str, Any]) -> None:
     assert neighbours["skipped"]
 
 
+def test_samples_of_a_batch_run_one_by_one(neighbours: dict[str, Any], checkout: Checkout) -> None:
+    """Where a network takes one row: each with its own tokens."""
+    errors = neighbours["two videos, a row each"]
+    assert errors is None if version_key(checkout.version) < (0, 4) else max(errors) < 1e-4
+
+
 def test_of_two_routes_the_last_one_counts(neighbours: dict[str, Any]) -> None:
     assert neighbours["stacked"]
     assert "This replaces the route" in neighbours["stacked text"]

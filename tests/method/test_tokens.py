@@ -232,3 +232,10 @@ def test_areas_of_several_sizes_draw_their_own_orders():
     run = subsets(7, ahead=4)
     for tokens in (64, 16, 64):
         assert torch.equal(run.at(2).draw(0, 1, tokens, 0.5), subsets(7, 2).draw(0, 1, tokens, 0.5))
+
+
+def test_one_sample_of_a_batch_keeps_its_own_tokens():
+    """Where a network takes one row at a time."""
+    orders = TokenOrders(3, ahead=2)
+    together = orders.lowest(4, 1, 0, 3, 10)
+    assert torch.equal(together, torch.cat([orders.of(i).lowest(4, 1, 0, 1, 10) for i in range(3)]))

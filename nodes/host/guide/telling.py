@@ -25,8 +25,10 @@ def tell_cost(guider: Any, run: Run, shape: tuple[int, ...]) -> None:
         text += f", {run.evaluations} evaluations"
     logging.info("Sparse Guidance: %s.", text)
     running = get_executing_context()
+    if running is None:
+        return
     server = importlib.import_module("server").PromptServer.instance
-    if running is not None and server.client_id is not None:  # None is every editor that is open
+    if server.client_id is not None:  # None is every editor that is open
         told = {"node": running.node_id, "prompt_id": running.prompt_id, "text": text}
         server.send_sync(EVENT, told, server.client_id)
 

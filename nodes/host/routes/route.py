@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of, picture_shape, places_of
+from ..wire import evaluation_of, of_sample, picture_shape, places_of
 from .block import RoutedBlock, installed, routed_blocks
 from .cut import name_of
 from .families import numbered_blocks, placed
@@ -41,11 +41,13 @@ def routed(model: ModelPatcher, family: Family, sparsity: Sparsity) -> ModelPatc
 
 
 def row_by_row(given: tuple, more: dict[str, Any]) -> Iterator[tuple[tuple, dict[str, Any]]]:
-    """The arguments of a call of a model, positional and named, for each row of its batch."""
+    """The arguments of a call of a model, positional and named, for each row of its batch: one chunk of one sample."""
     total, options = len(given[0]), given[-1]
+    size = total // len(options.get("cond_or_uncond", [0]))
     for i in range(total):
-        chunk = i * len(options.get("cond_or_uncond", [0])) // total
+        chunk, sample = divmod(i, size)
         own = {name: options[name][chunk : chunk + 1] for name in ("cond_or_uncond", "uuids") if name in options}
+        own |= of_sample(options, sample)
 
         def row(value: Any, i: int = i) -> Any:
             return rows_of(value, total, slice(i, i + 1)) if isinstance(value, Tensor) else value

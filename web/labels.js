@@ -19,11 +19,10 @@ async function labelsOf(node) {
   return known.get(name).labels;
 }
 
-/** [start, end] of the label at the cursor: between commas, without a bracket in front or a weight behind. */
+/** [start, end] of the label at the cursor: between commas or line breaks, without a bracket in front or a weight behind. */
 export function labelAt(text, cursor) {
-  const start = text.lastIndexOf(",", cursor - 1) + 1;
-  const comma = text.indexOf(",", cursor);
-  const entry = text.slice(start, comma < 0 ? text.length : comma);
+  const start = text.slice(0, cursor).search(/[^,\n]*$/);
+  const [entry] = /^[^,\n]*/.exec(text.slice(start));
   const [, before] = /^([\s(]*)/.exec(entry);
   const [label] = /^[^:)]*/.exec(entry.slice(before.length));
   return [start + before.length, start + before.length + label.trimEnd().length];

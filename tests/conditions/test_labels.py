@@ -24,6 +24,8 @@ LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
         ("(1: odd:0.25)", [0, 0, 0, 0, 0.25]),
         ("(1: odd)", [0, 0, 0, 0, 1]),
         ("rocket:-1, fox:1e2", [0, -1, 0, 100, 0]),
+        ("twemoji\n(red apple:0.5),\n\nfox\r\n", [1, 0, 0.5, 1, 0]),
+        ("rocket\n: 2, fox:\n3", [0, 2, 0, 3, 0]),
     ],
 )
 def test_weights(text, expected):
@@ -40,13 +42,18 @@ def test_weights(text, expected):
         ("fox:x", "no number after the colon"),
         ("fox:", "'fox:' has no number after the colon"),
         ("(fox:1.3", r"'\(fox' is not a label of this model; did you mean fox"),
-        ("rocket:nan", "'rocket:nan' weighs too much; write a weight from -100 to 100"),
-        ("rocket:inf", "'rocket:inf' weighs too much"),
+        ("rocket:nan", "'rocket:nan' has no number after the colon"),
+        ("rocket:inf", "'rocket:inf' weighs too much; write a weight from -100 to 100"),
         ("(rocket:-inf)", r"'\(rocket:-inf\)' weighs too much"),
         ("rocket:1e38", "'rocket:1e38' weighs too much"),
         ("\u00b2", "'\u00b2' is not a label"),
         ("9" * 5000, "class id 9+\u2026 is past the end"),
-        (":1", "'' is not a label"),
+        (":1", "':1' has no label before the colon"),
+        ("fox, :", "':' has no label before the colon"),
+        ("twemoji fox", "'twemoji fox' is not a label of this model; write commas between: twemoji, fox$"),
+        ("Twemoji; red apple:0.5 3", "write commas between: Twemoji, red apple:0.5, 3$"),
+        ("twemoji\uff0cfox\u3001rocket", "write commas between: twemoji, fox, rocket$"),
+        ("twemoji\nrocket foxx", "'rocket foxx' is not a label of this model; did you mean rocket"),
     ],
 )
 def test_unknown(text, message):
@@ -59,7 +66,7 @@ def test_brackets_that_belong_to_a_label():
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * 100_000, ":" * 100_000, "(" * 100_000, "no:" * 30_000, "a b " * 25_000, "\0" * 9]
+    "text", ["x" * 100_000, ":" * 100_000, "(" * 100_000, "no:" * 30_000, "a b " * 25_000, "fox " * 70, "\0" * 9]
 )
 def test_an_error_quotes_no_megabyte(text):
     with pytest.raises(ValueError) as caught:

@@ -34,9 +34,9 @@ class SparseClassCondition(io.ComfyNode):
                     default=DEFAULT_LABELS,
                     multiline=True,
                     placeholder="no label: the null condition",
-                    tooltip="Labels, separated by commas or line breaks; a number after a colon weighs one: rocket:0.5. "
-                    "Numbers alone are class ids. Nothing at all is the null condition. Typing suggests the model's "
-                    "labels; the loader's second output lists them.",
+                    tooltip="Labels, separated by commas or line breaks; a number after a colon weighs one: "
+                    "rocket:0.5. A number is a class id, unless a label of that name exists. Nothing at all is the "
+                    "null condition. Typing suggests the model's labels; the loader's second output lists them.",
                 ),
             ],
             outputs=[

@@ -17,8 +17,8 @@ HEAVIEST = 100
 SHOWN, LONGEST = 80, 300
 """Characters of a name in an error, and of one that is compared with every label."""
 
-SEPARATORS = re.compile("[;|\\uff0c\\uff1b\\u3001]")
-"""What people also write between words; of the Chinese and Japanese: the comma, the semicolon, the enumeration comma."""
+SEPARATORS = re.compile("[;|\uff0c\uff1b\u3001]")
+"""What people also write between words; the last three are Chinese: comma, semicolon, and the comma of lists."""
 
 IMAGENET = Path(__file__).parent / "imagenet.txt"
 
@@ -32,7 +32,7 @@ def class_names(classes: int) -> tuple[str, ...]:
 
 def label_weights(text: str, labels: Sequence[str]) -> Tensor:
     """Label weights [classes] of a list with commas or line breaks: "twemoji, rocket", "rocket:0.5", "(rocket:1.3)" as
-    prompts write it, or ids such as "207".
+    prompts write it, or ids such as "207" where no label has that name.
 
     Every name weighs 1 unless a weight, from -100 to 100, follows its colon. Empty text is the null condition, all
     zeros. ValueError for a name that is not a label, with the nearest ones, and for a weight that is none.

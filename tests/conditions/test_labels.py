@@ -1,10 +1,15 @@
 """From typed labels to label weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from sparse_model.checkpoints.bundled import DEFAULT
+from sparse_model.checkpoints.checkpoint import open_checkpoint
 from sparse_model.conditions.labels import class_names, label_weights
 
+PAGE = Path(__file__).parents[2] / "web" / "docs" / "SparseClassCondition.md"
 LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
 
 
@@ -59,6 +64,14 @@ def test_weights(text, expected):
 def test_unknown(text, message):
     with pytest.raises(ValueError, match=message):
         label_weights(text, LABELS)
+
+
+def test_a_number_is_a_class_id_unless_a_label_has_that_name():
+    """As the help page says of this very file."""
+    with open_checkpoint(DEFAULT) as checkpoint:
+        labels = checkpoint.spec.labels
+    assert label_weights("5, 17", labels).nonzero().flatten().tolist() == [17, labels.index("5")]
+    assert "in *icons-64* `5` is the label 5, `17` is class 17." in PAGE.read_text(encoding="utf-8")
 
 
 def test_brackets_that_belong_to_a_label():

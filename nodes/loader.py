@@ -122,8 +122,7 @@ def description(spec) -> str:
             f"omega {now.omega:g} at the start, {spec.steps} steps."
         )
     if spec.settings:
-        names = ", ".join(f"{own.name} ({own.steps} steps)" for own in spec.settings)
-        lines.append(f"Settings for Sparsity Scheduler: {names}.")
+        lines += ["Settings for Sparsity Scheduler:", *(f"  {own}" for own in spec.settings)]
     if spec.note:
         lines.append(f"{spec.note}.")
     if spec.labels:

@@ -1,5 +1,6 @@
 """Everything a checkpoint says about itself apart from its weights."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,14 @@ class Setting:
     name: str
     schedule: Schedule
     steps: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.steps} steps)"
+
+
+def _shown_name(name: str) -> str:
+    """A setting's name out of "'Fast'" or "fast (10 steps)"."""
+    return re.sub(r"\s*\(\d+ steps\)$", "", name.strip("'\" ").casefold())
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,12 @@ class ModelSpec:
     settings: tuple[Setting, ...] = ()
 
     def setting(self, name: str) -> Setting:
-        """The settings of a name; ValueError that says which ones there are."""
-        for setting in self.settings:
-            if setting.name == name:
-                return setting
+        """The settings of a name as it is spelled, in another case, or as texts show it: in quotes, with its steps.
+        ValueError that says which ones there are."""
+        for spelled in (str, str.casefold, _shown_name):
+            for setting in self.settings:
+                if spelled(setting.name) == spelled(name):
+                    return setting
         known = ", ".join(f"'{setting.name}'" for setting in self.settings)
         raise ValueError(
             f"This model's file has no settings '{name}'; "

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     spec, weights = checkpoint.spec, checkpoint.parameters
     lines = [f"{options.checkpoint.name}: {spec.title}", f"  {spec.describe()}", f"  {weights / 1e6:.1f} M parameters"]
     if spec.settings:
-        lines.append("  settings: " + ", ".join(f"{own.name} ({own.steps} steps)" for own in spec.settings))
+        lines += ["  settings:", *(f"    {own}" for own in spec.settings)]
     if spec.note:
         lines.append(f"  {spec.note}.")
     if spec.labels:

@@ -72,8 +72,14 @@ def test_recommended_schedules_survive(schedule):
 
 
 def test_a_setting_is_found_by_its_name():
-    spec = ModelSpec("dit", DiTConfig(), Flow(), settings=(Setting("half", PRESETS["SG_FLOPS"], 20),))
-    assert spec.setting("half").steps == 20
+    names = {"half": 20, "Half": 21, "SG, 0.5 of CFG": 22, "half (20 steps)": 23}
+    settings = tuple(Setting(name, PRESETS["SG_FLOPS"], steps) for name, steps in names.items())
+    spec = ModelSpec("dit", DiTConfig(), Flow(), settings=settings)
+    assert {setting.name: spec.setting(setting.name).steps for setting in spec.settings} == names
+    assert spec.setting("HALF").steps == 20
+    for written in ("sg, 0.5 OF cfg", "SG, 0.5 of CFG (22 steps)", "'SG, 0.5 of CFG'", str(settings[2])):
+        assert spec.setting(written).steps == 22, written
+    spec = replace(spec, settings=settings[:1])
     with pytest.raises(ValueError, match=r"^This model's file has no settings 'fast'; it offers 'half'\.$"):
         spec.setting("fast")
     with pytest.raises(ValueError, match=r"'fast'; it names none, so leave this empty\.$"):

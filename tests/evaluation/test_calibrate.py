@@ -57,7 +57,7 @@ def test_calibration_within_several_budgets_names_what_wins(sweep, checkpoint, m
         spec.setting("fast")
     capsys.readouterr()
     assert main(["inspect", str(path)]) == 0
-    assert "settings: 0.6 of CFG (2 steps), 1 of CFG (2 steps)" in capsys.readouterr().out
+    assert "  settings:\n    0.6 of CFG (2 steps)\n    1 of CFG (2 steps)\n" in capsys.readouterr().out
     calibrate(one, path, [0.8])
     assert len(read(path)[0].settings) == 2  # one budget leaves the others alone
 

@@ -92,7 +92,7 @@ def test_a_setting_of_the_file_is_what_runs(host: Host, offering: str) -> None:
     about = graph.add("PreviewAny", source=[model[0], 1])
     plots = [
         graph.sparsity(preset="from the model", model=model),
-        graph.sparsity(preset="from the model", model=model, setting="0.5 of CFG\n"),
+        graph.sparsity(preset="from the model", model=model, setting="0.5 of cfg (11 steps)\n"),
         graph.sparsity(preset="SG_FLOPS"),
     ]
     shown = [graph.add("PreviewImage", images=[node[0], 1])[0] for node in plots]
@@ -100,7 +100,9 @@ def test_a_setting_of_the_file_is_what_runs(host: Host, offering: str) -> None:
     recommended, half, flops = (result.pixels(node) for node in shown)
     assert np.array_equal(half, flops) and not np.array_equal(half, recommended)
     (said,) = result.outputs[about[0]]["text"]
-    assert "Settings for Sparsity Scheduler: 0.5 of CFG (11 steps), 1 of CFG (12 steps)." in said.splitlines()
+    lines = said.splitlines()
+    names = lines.index("Settings for Sparsity Scheduler:") + 1
+    assert lines[names : names + 2] == ["  0.5 of CFG (11 steps)", "  1 of CFG (12 steps)"]
 
     graph = Graph()
     wrong = graph.sparsity(preset="from the model", model=graph.model(offering), setting="fast")

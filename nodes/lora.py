@@ -40,5 +40,7 @@ class SparseLoRALoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name: str, strength_model: float) -> io.NodeOutput:
+        if strength_model == 0:
+            return io.NodeOutput(model)
         path = Path(folder_paths.get_full_path_or_raise("loras", lora_name))
         return io.NodeOutput(with_lora(model, path, strength_model))

@@ -222,6 +222,13 @@ def test_names_of_other_trainers(host: Host) -> None:
     assert "other.safetensors holds nothing for the layers of this model" in sentence(host, scene.graph)
 
 
+def test_a_lora_of_strength_0_is_not_read(host: Host) -> None:
+    scene = Scene()
+    off = scene.graph.add("SparseLoRALoader", model=scene.model, lora_name="other.safetensors", strength_model=0.0)
+    nodes = [scene.graph.save(scene.sampled(scene.guided(model))) for model in (off, scene.model)]
+    assert equal(sampled_latents(host, scene.graph), *nodes)
+
+
 def test_the_report_counts_the_prompt(host: Host) -> None:
     scene = Scene()
     values = {"model": scene.model, "sparsity": scene.graph.sparsity(preset="HDM"), "latent": scene.latent, "steps": 4}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..conditions.text import TextSpec
+from ..files import printable
 from ..method.prediction import Epsilon, Flow, Prediction
 from ..method.schedule import Schedule
 from ..method.sparsity import Sparsity
@@ -61,9 +62,9 @@ class ModelSpec:
             for setting in self.settings:
                 if spelled(setting.name) == spelled(name):
                     return setting
-        known = ", ".join(f"'{setting.name}'" for setting in self.settings)
+        known = printable(", ".join(f"'{setting.name}'" for setting in self.settings), 300)
         raise ValueError(
-            f"This model's file has no settings '{name}'; "
+            f"This model's file has no settings '{printable(name, 80)}'; "
             + (f"it offers {known}." if known else "it names none, so leave this empty.")
         )
 

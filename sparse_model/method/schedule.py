@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ..files import printable
 from .guidance import RULES, Settings
 from .tokens import SELECTIONS
 
@@ -27,6 +28,9 @@ KEYFRAMES = 1000
 
 TICKS = 1 << 16
 """Of the way between two keyframes: as finely jumps are found."""
+
+SHOWN = 80
+"""Characters of a curve in an error."""
 
 HALF_WAY = {"step": 0.5}
 """Where on its way a ramp ends, of those that do not end at 1."""
@@ -53,10 +57,12 @@ class Curve:
         if len(self.keyframes) > KEYFRAMES:
             raise ValueError(f"a curve has {len(self.keyframes)} keyframes; leave some out, {KEYFRAMES} is the most.")
         if not all(math.isfinite(number) for keyframe in self.keyframes for number in keyframe):
-            raise ValueError(f"a curve's keyframes must be finite numbers, not {self.keyframes}.")
+            wrong = next(frame for frame in self.keyframes if not all(map(math.isfinite, frame)))
+            raise ValueError(f"a curve's keyframes must be finite numbers, not {wrong[0]:g}:{wrong[1]:g}.")
         times = [time for time, _ in self.keyframes]
         if min(times) < 0 or max(times) > 1 or any(a >= b for a, b in itertools.pairwise(times)):
-            raise ValueError(f"keyframe times must rise within [0, 1], not {', '.join(f'{time:g}' for time in times)}.")
+            shown = printable(", ".join(f"{time:g}" for time in times), SHOWN)
+            raise ValueError(f"keyframe times must rise within [0, 1], not {shown}.")
 
     def __call__(self, progress: float, levels: int | None = None) -> float:
         """The value at `progress`; with `levels`, a ramp between keyframes is a staircase of as many steps."""
@@ -147,7 +153,9 @@ class Curve:
                 return cls.constant(float(words[0]))
             keyframes = _keyframes(words)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{text!r} is not a curve; write 0.5, 'cosine 0 0.6' or '0:0.5, 0.3:0.2, 1:0'.") from error
+            raise ValueError(
+                f"'{printable(text, SHOWN)}' is not a curve; write 0.5, 'cosine 0 0.6' or '0:0.5, 0.3:0.2, 1:0'."
+            ) from error
         return cls(keyframes)
 
 

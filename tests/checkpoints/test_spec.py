@@ -82,6 +82,9 @@ def test_a_setting_is_found_by_its_name():
     spec = replace(spec, settings=settings[:1])
     with pytest.raises(ValueError, match=r"^This model's file has no settings 'fast'; it offers 'half'\.$"):
         spec.setting("fast")
+    with pytest.raises(ValueError) as caught:
+        replace(spec, settings=(Setting("y" * 100_000, PRESETS["SG_FLOPS"], 20),)).setting("x" * 100_000)
+    assert len(str(caught.value)) < 500
     with pytest.raises(ValueError, match=r"'fast'; it names none, so leave this empty\.$"):
         replace(spec, settings=()).setting("fast")
 

@@ -109,9 +109,16 @@ def test_other_texts_are_no_curve(text):
         Curve.parse(text)
 
 
+@pytest.mark.parametrize("text", ["x" * 100_000, "0:1 " * 900, "1:0 " * 900, "\0\n" * 99, "0:nan " * 900])
+def test_an_error_quotes_no_long_curve(text):
+    with pytest.raises(ValueError) as caught:
+        Curve.parse(text)
+    assert len(str(caught.value)) < 200 and str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(("keyframes", "interpolation", "message"), [
     ((), "linear", "at least one keyframe"),
-    (((0.0, math.nan),), "linear", "finite"),
+    (((0.0, math.nan),), "linear", "must be finite numbers, not 0:nan"),
     (((0.0, math.inf),), "linear", "finite"),
     (((-0.1, 1.0),), "linear", "must rise within"),
     (((0.0, 1.0), (1.1, 1.0)), "linear", "must rise within"),

@@ -141,7 +141,7 @@ class Curve:
     @classmethod
     def parse(cls, text: str) -> "Curve":
         """`0.5`, `cosine 0 0.6`, `linear 0.2 0.8`, `step 0.5 0.2 0.7`, or keyframes `0:0.5, 0.3:0.2, 1:0`, with the
-        name of an interpolation in front or not."""
+        name of an interpolation in front or not. Spaces beside a colon do not matter."""
         words = text.replace(",", " ").split()
         try:
             if words and words[0] in INTERPOLATIONS:
@@ -153,6 +153,9 @@ class Curve:
                 return cls.constant(float(words[0]))
             keyframes = _keyframes(words)
         except (TypeError, ValueError) as error:
+            closer = ":".join(part.strip() for part in text.split(":"))
+            if closer != text.strip():
+                return cls.parse(closer)
             raise ValueError(
                 f"'{printable(text, SHOWN)}' is not a curve; write 0.5, 'cosine 0 0.6' or '0:0.5, 0.3:0.2, 1:0'."
             ) from error

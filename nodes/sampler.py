@@ -109,7 +109,7 @@ class SparseKSampler(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         schedule = sparsity if sparsity is not None else preset_schedule(preset, model)
-        if omega > 0:
+        if not omega <= 0:  # NaN is neither, and refused there
             schedule = schedule.with_scale(omega)
         guider = SparseGuider(model, schedule, positive, negative, weak_model, cfg, mask)
         return io.NodeOutput(

@@ -243,8 +243,10 @@ class Schedule:
     def with_scale(self, omega: float) -> "Schedule":
         """The same shape of omega with another maximum: its excess over 1 is stretched to reach `omega`.
 
-        A flat curve, or one that never exceeds 1, becomes constant.
+        A flat curve, or one that never exceeds 1, becomes constant. ValueError for a maximum that is none.
         """
+        if not math.isfinite(omega):
+            raise ValueError(f"omega {omega:g} is no guidance scale; use a number such as 2.")
         if self.omega.high == self.omega.low or self.omega.high <= 1:
             return replace(self, omega=Curve.constant(omega))
         stretch = (omega - 1) / (self.omega.high - 1)

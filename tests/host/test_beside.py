@@ -159,6 +159,13 @@ def test_a_size_far_from_the_trained_one_is_said(beside: Outcomes) -> None:
     (said,) = beside["sizes"]["64"]
     assert "64 x 64 pixels are 256 tokens; this model was trained at 16 x 16 (16 tokens)" in said
     assert beside["sizes"]["16"] == []
+    for name, words in {"of a video": "3 channels in 5 dimensions", "of 4 channels": "4 channels in 4"}.items():
+        (said,) = beside["sizes"][name]
+        assert f"The latent has {words}" in said, "its tokens are nobody's concern"
+
+
+def test_no_number_is_no_preset(beside: Outcomes) -> None:
+    assert beside["scale"] == "omega nan is no guidance scale; use a number such as 2."
 
 
 def test_a_step_can_be_stopped_between_two_blocks(beside: Outcomes) -> None:

@@ -250,6 +250,12 @@ def test_with_scale_sets_the_maximum(omega):
     assert replace(scaled, omega=shaped.omega) == shaped
 
 
+@pytest.mark.parametrize("omega", [math.nan, math.inf])
+def test_with_scale_wants_a_scale(omega):
+    with pytest.raises(ValueError, match=f"^omega {omega} is no guidance scale; use a number such as 2"):
+        constant(0.1, 0.9, 4).with_scale(omega)
+
+
 def test_with_scale_of_a_curve_without_excess():
     rising = replace(constant(0.1, 0.9, 1), omega=Curve.linear(0.5, 1.0))
     assert rising.with_scale(3).omega == Curve.constant(3)

@@ -237,6 +237,7 @@ def begin_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE wrapper of every model of this pack: what is worth a word before the first step."""
     guider = executor.class_obj
     spec, notices = spec_of(guider.model_patcher), begin(guider.model_options)
+    check_latent(spec, noise.shape)  # a size is worth no word if the latent is another model's
     if words := about_size(spec, noise.shape):
         notices.say(words)
     return executor(noise, *args, **kwargs)

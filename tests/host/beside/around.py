@@ -1,5 +1,6 @@
 """What people meet around sampling: sizes, interruption, names of files."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -11,14 +12,26 @@ from setting import own, part, sampled, warnings
 
 
 def sizes() -> dict[str, list[str]]:
-    """What is said about a latent of 256 tokens, and about one of the 16 that the model was trained at."""
+    """What is said about a latent of 256 tokens, about one of the 16 that the model was trained at, and about those of
+    other models."""
     patcher, _, positive, negative = own()
     found = {}
     for side in (64, 16):
         with warnings() as said:
             sampled(patcher, (patcher, torch.zeros(1, 3, side, side), positive, negative), steps=1)
         found[str(side)] = [text for text in said if "tokens" in text]
+    for name, shape in {"of a video": (1, 3, 5, 64, 64), "of 4 channels": (1, 4, 64, 64)}.items():
+        parts = patcher, torch.zeros(shape), positive, negative
+        with warnings() as said:
+            error = message(lambda parts=parts: sampled(patcher, parts, steps=1))
+        found[name] = [error, *(text for text in said if "tokens" in text)]
     return found
+
+
+def scale() -> str:
+    """What Sparse KSampler answers to an omega that is no number, which the bounds of its widget let pass."""
+    execute = part("nodes.sampler").SparseKSampler.execute
+    return message(lambda: execute(None, [], {}, 0, 1, "HPSv3", math.nan, "euler", "simple", 1.0))
 
 
 def interrupted() -> list[str]:
@@ -53,6 +66,7 @@ def windows() -> dict[str, Any]:
 
 CASES: dict[str, Callable[[], Any]] = {
     "sizes": sizes,
+    "scale": scale,
     "interrupted": interrupted,
     "Windows": windows,
 }

@@ -93,4 +93,9 @@ now += 60000;
 found.anew = await entered(["robot"]);
 found.composing = await entered(["robot"], { isComposing: true });
 
+const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
+found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
+  text.slice(...labelAt(text, cursor))
+));
+
 console.log(JSON.stringify(found));

@@ -40,5 +40,10 @@ def test_labels_are_those_of_the_file_as_it_is(found: dict[str, Any]) -> None:
     assert found["anew"] == ["robot"]
 
 
+def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
+    """By commas and line breaks, as the node reads them."""
+    assert found["spans"] == ["ro", "red apple", ""]
+
+
 def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:
     assert found["composing"] == []

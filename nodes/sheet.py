@@ -46,7 +46,8 @@ def _number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError("this is not a number")
+        several = len(text.replace(";", " ").split()) > 1
+        raise ValueError("this is not a number" + "; write commas between several" * several)
     return number
 
 
@@ -89,6 +90,7 @@ AXES: dict[str, Callable[[object, Setting, str], Setting]] = {
 
 
 def _preset(text: str, model: object) -> Schedule:
+    text = next((name for name in PRESET_NAMES if name.casefold() == text.casefold()), text)
     if text not in PRESET_NAMES:
         raise ValueError(f"there is no such preset; use {', '.join(PRESET_NAMES)}")
     return preset_schedule(text, model)

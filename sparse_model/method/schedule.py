@@ -144,7 +144,8 @@ class Curve:
         name of an interpolation in front or not. Spaces beside a colon do not matter."""
         words = text.replace(",", " ").split()
         try:
-            if words and words[0] in INTERPOLATIONS:
+            if words and words[0].lower() in INTERPOLATIONS:
+                words[0] = words[0].lower()
                 numbers = [float(word) for word in words[1:] if ":" not in word]
                 if not numbers:
                     return cls(_keyframes(words[1:]), words[0])

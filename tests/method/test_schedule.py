@@ -99,6 +99,7 @@ def test_the_slopes_of_a_curve_are_worked_out_once(monkeypatch):
     (" 0 : .5 ,1 :\t.2 ", Curve(((0, 0.5), (1, 0.2)))),
     ("smooth 0 : .5, 0.5: .3, 1 : .2", Curve(((0, 0.5), (0.5, 0.3), (1, 0.2)), "smooth")),
     ("cosine 0 : 1", Curve.cosine(0, 1)),
+    ("Cosine 0 1", Curve.cosine(0, 1)),
 ])  # fmt: skip
 def test_curves_are_written_as_text(text, curve):
     assert Curve.parse(text) == curve

@@ -12,11 +12,13 @@ from torch import Tensor
 from ....sparse_model.method.branches import Branch
 from ....sparse_model.method.guidance import NULL, RULES
 from ....sparse_model.method.schedule import Schedule
+from ..notices import begin
 from ..own.model import spec_of
 from ..wire import KEY, picture_shape, with_entry
 from .auxiliary import Auxiliary
 from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
+from .idle import missed
 from .patch import earlier_hook, install, unguided
 from .run import Run, first_evaluation
 from .telling import tell_cost
@@ -82,6 +84,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
         **kwargs: Any,
     ) -> Tensor:
         """Here the models are loaded, and self.model_options belong to this run alone."""
+        notices = begin(self.model_options)
         first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
         shape = picture_shape(noise, kwargs.get("latent_shapes"))
         mask = mask_over(self.model_patcher, self.schedule, self.mask, shape)
@@ -92,6 +95,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
             output = super().inner_sample(noise, latent_image, *rest, **kwargs)
         tell_cost(self, run, shape)
+        if words := missed(run):
+            notices.say(words)
         return output
 
     def _weak(self, *sampling: Any) -> Any:

@@ -13,6 +13,7 @@ from ..notices import begin
 from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
+from .idle import missed
 from .run import Run, first_evaluation
 from .telling import tell_cost
 
@@ -79,6 +80,8 @@ class BeginRun:
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         notices = begin(guider.model_options)
         output = executor(*args, **kwargs)
+        if words := missed(run):
+            notices.say(words)
         if not run.evaluations and len(sigmas) > 1:
             notices.say(
                 f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "

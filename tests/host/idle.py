@@ -1,0 +1,78 @@
+"""Runs inside a host's Python, without a server: python idle.py CHECKOUT PACK CHECKPOINT [CASE ...], for
+`hosted_pack.report`.
+
+Runs that come out as if Sparse Guidance, or a part of it, were not there, and what they say.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent / "beside"))
+
+from hosted_pack import report
+
+setting = importlib.import_module("setting")  # the host can be imported from here on
+part, own, sampled, constant, guided = setting.part, setting.own, setting.sampled, setting.constant, setting.guided
+
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+from probing import SEED  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+Curve = part("sparse_model.method.schedule").Curve
+PRESETS = part("sparse_model.method.schedule").PRESETS
+Simple = part("nodes.simple").SparseGuidanceSimple
+MODEL = own()
+
+
+def told(act: Callable[[], Tensor]) -> tuple[Tensor, list[str]]:
+    """What an act makes, and what it says."""
+    with setting.warnings() as said:
+        made = act()
+    return made, [text.removeprefix("Sparse Guidance: ") for text in said if text.startswith("Sparse Guidance: ")]
+
+
+def own_guider(model: Any, plan: Any, sigmas: Tensor) -> Tensor:
+    """Euler steps with Sparse Guider."""
+    _, x, positive, negative = MODEL
+    guider = setting.SparseGuider(model, plan, positive, negative)
+    start, sampler = torch.zeros_like(x), comfy.samplers.sampler_object("euler")
+    return guider.sample(x, start, sampler, sigmas, disable_pbar=True, seed=SEED)
+
+
+def missed() -> dict[str, Any]:
+    """Plans that no step falls into, with a patch and with a guider: what is said, and whether the picture is that of
+    no guidance."""
+    model, found = MODEL[0], {}
+    plain = {steps: sampled(model, MODEL, 1.0, steps) for steps in (3, 5, 20)}
+    for steps in (5, 20):
+        made, said = told(
+            lambda steps=steps: sampled(Simple.execute(model, 3.0, 0.01, 0.15, 1.0)[0], MODEL, 1.0, steps)
+        )
+        found[f"simple, {steps} steps"] = torch.equal(made, plain[steps]), said
+    strong, three = constant(0.0, 0.75, 2.0), torch.linspace(1, 0, 4)
+    plans = {
+        "preset": PRESETS["like Skip Layer Guidance"],
+        "between": replace(strong, start=0.4, end=0.41),
+        "curve": replace(strong, omega=Curve(((0.0, 1.0), (0.4, 3.0), (0.41, 1.0)), "step"), start=0.2),
+        "meant": constant(0.0, 0.75, 1.0),
+    }
+    for name, plan in plans.items():
+        made, said = told(lambda plan=plan: own_guider(model, plan, three))
+        found[name] = torch.equal(made, plain[3]), said
+    made, said = told(lambda: sampled(guided(model, plans["between"]), MODEL, 2.0, 3))
+    found["patch"] = torch.equal(made, plain[3]), said
+    late = replace(strong, end=0.15)
+    found["late"] = told(lambda: own_guider(model, late, torch.tensor([0.3, 0.1, 0.0])))[1]
+    found["no strength"] = told(lambda: sampled(Simple.execute(model, 0.0, 0.01, 0.15, 1.0)[0], MODEL, 1.0, 5))[1]
+    return found
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "missed": missed,
+}
+report(CASES, setting.wanted)

@@ -1,0 +1,46 @@
+"""Runs that come out as if Sparse Guidance, or a part of it, were not there: they say so, and what to do."""
+
+from pathlib import Path
+
+import pytest
+from graphs import write_checkpoint
+from hosts import Checkout
+from outcomes import Outcomes, run_cases
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def idle(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    folder = tmp_path_factory.mktemp("idle")
+    write_checkpoint(folder / "tiny.safetensors")
+    return run_cases(checkout, Path(__file__).with_name("idle.py"), folder)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("simple, 5 steps", "guides from 0.01 to 0.15 of the way, and no step of this run falls there (the nearest are "
+         "at 0 and 0.2). Take more steps, or"),
+        ("preset", "(the nearest are at 0 and 0.333)"),
+        ("between", "guides from 0.4 to 0.41 of the way, and no step of this run falls there (the nearest are at 0.333 "
+         "and 0.667)"),
+        ("patch", "(the nearest are at 0.333 and 0.667)"),
+        ("curve", "from 0.2 to 1 of the way the plan's omega is 1, which is no guidance, at every step of this run"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_no_step_falls_into(idle: Outcomes, case: str, words: str) -> None:
+    as_without, (said,) = idle["missed"][case]
+    assert as_without
+    assert said.startswith("It did not guide: ") and words in said
+
+
+def test_a_run_that_begins_behind_the_plan(idle: Outcomes) -> None:
+    (said,) = idle["missed"]["late"]
+    assert "(the nearest is at 0.7)" in said
+
+
+def test_what_guides_or_means_not_to_is_left_alone(idle: Outcomes) -> None:
+    assert idle["missed"]["simple, 20 steps"] == [False, []]
+    assert idle["missed"]["meant"] == [True, []]
+    assert idle["missed"]["no strength"] == []

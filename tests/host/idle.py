@@ -20,6 +20,8 @@ part, own, sampled, constant, guided = setting.part, setting.own, setting.sample
 
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG  # noqa: E402
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiTSimple  # noqa: E402
 from probing import SEED  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -72,7 +74,23 @@ def missed() -> dict[str, Any]:
     return found
 
 
+def replaced() -> dict[str, list[str]]:
+    """What a run says whose hook another node has taken the place of, and of which a guider never asks."""
+    patched = guided(MODEL[0], constant(0.25, 0.75, 2.0))
+    behind = SkipLayerGuidanceDiTSimple.execute(patched, 0.0, 1.0, "1", "1")[0]
+    dual = Guider_DualCFG(patched)
+    _, x, positive, negative = MODEL
+    dual.set_conds(positive, positive, negative)
+    dual.set_cfg(2.0, 2.0)
+    start, sampler, sigmas = torch.zeros_like(x), comfy.samplers.sampler_object("euler"), torch.linspace(1, 0, 3)
+    return {
+        "node": told(lambda: sampled(behind, MODEL))[1],
+        "guider": told(lambda: dual.sample(x, start, sampler, sigmas, disable_pbar=True, seed=SEED))[1],
+    }
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "replaced": replaced,
     "missed": missed,
 }
 report(CASES, setting.wanted)

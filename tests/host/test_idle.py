@@ -44,3 +44,10 @@ def test_what_guides_or_means_not_to_is_left_alone(idle: Outcomes) -> None:
     assert idle["missed"]["simple, 20 steps"] == [False, []]
     assert idle["missed"]["meant"] == [True, []]
     assert idle["missed"]["no strength"] == []
+
+
+def test_who_took_its_place_is_named(idle: Outcomes) -> None:
+    (said,) = [text for text in idle["replaced"]["node"] if text.startswith("It had no effect")]
+    assert "SkipLayerGuidanceDiTSimple stands behind Sparse Guidance and replaces it; put" in said
+    (said,) = [text for text in idle["replaced"]["guider"] if text.startswith("It had no effect")]
+    assert "Guider_DualCFG does not guide" in said

@@ -1,7 +1,22 @@
 """Why a run came out as without guidance, in one sentence."""
 
+from typing import Any
+
 from ....sparse_model.method.schedule import Schedule
+from ..own.foreign import maker, title
+from .hook import GuidanceHook
 from .run import Run
+
+
+def unheard(guider: Any, hook: Any) -> str:
+    """Said of a run in which our hook was never called, where that `hook` was the last one that nodes had set."""
+    if hook is None or isinstance(hook, GuidanceHook):
+        return (
+            f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
+            "KSampler, CFGGuider or Sparse Guider."
+        )
+    node = title(maker(hook))
+    return f"It had no effect: {node} stands behind Sparse Guidance and replaces it; put {node} in front of it."
 
 
 def missed(run: Run) -> str | None:

@@ -13,7 +13,7 @@ from ..notices import begin
 from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
-from .idle import missed
+from .idle import missed, unheard
 from .run import Run, first_evaluation
 from .telling import tell_cost
 
@@ -83,10 +83,7 @@ class BeginRun:
         if words := missed(run):
             notices.say(words)
         if not run.evaluations and len(sigmas) > 1:
-            notices.say(
-                f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
-                "KSampler, CFGGuider or Sparse Guider."
-            )
+            notices.say(unheard(guider, guider.model_options.get(HOOK)))
         elif relative and run.evaluations and run.unscaled == run.evaluations:
             notices.say(
                 "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "

@@ -27,6 +27,7 @@ from torch import Tensor  # noqa: E402
 
 Curve = part("sparse_model.method.schedule").Curve
 PRESETS = part("sparse_model.method.schedule").PRESETS
+Match, Report = part("nodes.match").SparseGuidanceMatch, part("nodes.report").SparseGuidanceReport
 Simple = part("nodes.simple").SparseGuidanceSimple
 MODEL = own()
 
@@ -89,7 +90,28 @@ def replaced() -> dict[str, list[str]]:
     }
 
 
+def two_plans() -> dict[str, Any]:
+    """What is said where a model comes with a plan to a node that has one itself, and whether only that one counts."""
+    model, x, positive, negative = MODEL
+    plan, other = constant(0.0, 0.75, 2.0), constant(0.25, 0.5, 3.0)
+    patched, latent = guided(model, other), {"samples": torch.zeros_like(x)}
+    ways = {
+        "guider": lambda model: own_guider(model, plan, torch.linspace(1, 0, 3)),
+        "patch": lambda model: sampled(guided(model, plan), MODEL),
+        "match": lambda model: Match.execute(model, positive, latent, 2.0, "HPSv3", 9, 3, negative, plan).result[1],
+    }
+    found = {}
+    for name, way in ways.items():
+        (once, nothing), (twice, said) = (told(lambda way=way, given=given: way(given)) for given in (model, patched))
+        same = torch.equal(torch.as_tensor(once), torch.as_tensor(twice))
+        found[name] = {"same": same, "said": said, "alone": nothing}
+    report = (plan, latent, 4, positive, True)
+    found["report"] = told(lambda: Report.execute(patched, *report).result[0])[1]
+    return found
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "two plans": two_plans,
     "replaced": replaced,
     "missed": missed,
 }

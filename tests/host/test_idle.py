@@ -51,3 +51,18 @@ def test_who_took_its_place_is_named(idle: Outcomes) -> None:
     assert "SkipLayerGuidanceDiTSimple stands behind Sparse Guidance and replaces it; put" in said
     (said,) = [text for text in idle["replaced"]["guider"] if text.startswith("It had no effect")]
     assert "Guider_DualCFG does not guide" in said
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [("guider", "Sparse Guidance on this model has no effect"), ("patch", "only the last one counts"),
+     ("match", "Sparse Guidance on this model has no effect")],
+)  # fmt: skip
+def test_of_two_plans_one_counts_and_it_is_said(idle: Outcomes, way: str, words: str) -> None:
+    found = idle["two plans"][way]
+    (said,) = found["said"]
+    assert words in said and found["same"] and found["alone"] == []
+
+
+def test_a_report_times_its_own_plan_without_a_word(idle: Outcomes) -> None:
+    assert idle["two plans"]["report"] == []

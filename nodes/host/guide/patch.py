@@ -29,9 +29,9 @@ def guided(model: ModelPatcher, schedule: Schedule, mask: Tensor | None = None) 
             "Sparse KSampler for it."
         )
     check_plan(model, schedule)
-    patched = unguided(model)
+    patched, earlier = unguided(model), is_guided(model)
     install(patched.model_options, schedule, GuidanceHook(earlier_hook(patched.model_options)))
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule, mask))
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule, mask, earlier))
     return patched
 
 
@@ -40,6 +40,11 @@ def install(model_options: dict[str, Any], schedule: Schedule, hook: GuidanceHoo
     model_options[HOOK] = hook
     if RULES[schedule.rule].beside_cfg:
         model_options[AFTER_CFG] = [*model_options.get(AFTER_CFG, []), add_pull]
+
+
+def is_guided(model: ModelPatcher) -> bool:
+    """Whether it has our patch, which a plan that comes later replaces."""
+    return bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
 
 
 def unguided(model: ModelPatcher) -> ModelPatcher:
@@ -63,10 +68,12 @@ def earlier_hook(model_options: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class BeginRun:
-    """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state."""
+    """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state. `replaces`: it
+    has taken the place of an earlier one."""
 
     schedule: Schedule
     mask: Tensor | None = None
+    replaces: bool = False
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sigmas, seed = executor.class_obj, args[3], args[7]
@@ -79,6 +86,8 @@ class BeginRun:
         run = Run(schedule, seed or 0, first, steps, relative, cfg=lambda: guider.cfg, mask=mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         notices = begin(guider.model_options)
+        if self.replaces:
+            notices.say("Of the Sparse Guidance nodes on this model only the last one counts; take the others out.")
         output = executor(*args, **kwargs)
         if words := missed(run):
             notices.say(words)

@@ -42,7 +42,7 @@ class Run:
     ran: Counter[tuple[Branch, ...]] = field(default_factory=Counter, init=False)
     began: float | None = field(default=None, init=False)
     unscaled: int = field(default=0, init=False)
-    omegas: dict[float, float] = field(default_factory=dict, init=False)
+    omegas: dict[float, float] = field(default_factory=dict, init=False)  # the schedule's own, by progress
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)

@@ -22,7 +22,7 @@ import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiTSimple  # noqa: E402
-from probing import SEED  # noqa: E402
+from probing import SEED, message  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 Curve = part("sparse_model.method.schedule").Curve
@@ -110,7 +110,47 @@ def two_plans() -> dict[str, Any]:
     return found
 
 
+def stock_sizes() -> dict[str, Any]:
+    """What is said where a stock node is told a size in pixels, on a model of 16 x 16 pixels in patches of 4."""
+    model, _, positive, negative = MODEL
+    stock, empty = importlib.import_module("nodes"), {"samples": torch.zeros(1, 3, 16, 16)}
+
+    def of(latent: Tensor) -> list[str]:
+        return told(lambda: sampled(model, (model, latent, positive, negative), steps=1))[1]
+
+    def upscaled(side: int) -> list[str]:
+        return of(stock.LatentUpscale().upscale(empty, "nearest-exact", side, side, "disabled")[0]["samples"])
+
+    def area(node: Any, *values: float) -> list[str]:
+        there = node().append(positive, *values, 1.0)[0]
+        return told(lambda: sampled(model, (model, empty["samples"], there, negative), steps=1))[1]
+
+    whole, part_of_it = stock.ConditioningSetArea, stock.ConditioningSetAreaPercentage
+    return {
+        "latent 4": of(torch.zeros(1, 3, 4, 4)),
+        "latent 128": upscaled(128),
+        "latent 72": message(lambda: upscaled(72)),
+        "area 32": area(whole, 32, 32, 0, 0),
+        "area 64": area(whole, 64, 64, 0, 0),
+        "area 40": message(lambda: area(whole, 40, 64, 0, 0)),
+        "a quarter": area(part_of_it, 0.25, 0.25, 0.0, 0.0),
+        "a third": message(lambda: area(part_of_it, 0.33, 0.5, 0.0, 0.0)),
+    }
+
+
+def other_ratios() -> dict[str, str | None]:
+    """What is said of large and small latents where the host's nodes divide a size as the model does, or by less."""
+    own_model, spec, found = part("nodes.host.own.model"), MODEL[0].model.spec, {}
+    for latent in ("sdxl", "dcae"):
+        given = replace(spec, latent=latent)
+        found[latent] = own_model.about_size(given, torch.Size((1, 3, 64, 64)))
+        found[f"small, {latent}"] = own_model.about_size(given, torch.Size((1, 3, 4, 4)))
+    return found
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "stock sizes": stock_sizes,
+    "other ratios": other_ratios,
     "two plans": two_plans,
     "replaced": replaced,
     "missed": missed,

@@ -66,3 +66,24 @@ def test_of_two_plans_one_counts_and_it_is_said(idle: Outcomes, way: str, words:
 
 def test_a_report_times_its_own_plan_without_a_word(idle: Outcomes) -> None:
     assert idle["two plans"]["report"] == []
+
+
+def test_sizes_that_stock_nodes_divide_by_8(idle: Outcomes) -> None:
+    """A latent of this model is its pixels, so that a picture or a region comes out an eighth as wide as was typed."""
+    found = idle["stock sizes"]
+    (small,), (region,) = found["latent 4"], found["area 32"]
+    assert small.startswith("4 x 4 pixels are 1 token; this model was trained at 16 x 16 (16 tokens), so the picture")
+    assert region.startswith("The area of a condition is 4 x 4 pixels; this model was trained at 16 x 16, so")
+    assert found["latent 72"].startswith("The latent is 9 x 9 but this model cuts it into patches of 4;")
+    assert "area of a condition is 5 x 8 but" in found["area 40"]
+    for text in (small, region, found["latent 72"], found["area 40"]):
+        assert "type 8 times the size there" in text
+    assert "(as fractions: of 0.25 and 0.25)." in found["a third"]
+    assert found["latent 128"] == found["area 64"] == found["a quarter"] == []
+
+
+def test_sizes_of_models_of_latents(idle: Outcomes) -> None:
+    found = idle["other ratios"]
+    assert found["small, sdxl"] is found["small, dcae"] is None
+    assert "Stock nodes" not in found["sdxl"]
+    assert "type 0.25 times the size there" in found["dcae"]

@@ -63,6 +63,8 @@ def missed() -> dict[str, Any]:
         "between": replace(strong, start=0.4, end=0.41),
         "curve": replace(strong, omega=Curve(((0.0, 1.0), (0.4, 3.0), (0.41, 1.0)), "step"), start=0.2),
         "meant": constant(0.0, 0.75, 1.0),
+        "rounded": constant(0.0, 0.06, 2.0),
+        "one token": constant(0.0, 0.07, 2.0),
     }
     for name, plan in plans.items():
         made, said = told(lambda plan=plan: own_guider(model, plan, three))

@@ -35,6 +35,13 @@ def test_a_plan_that_no_step_falls_into(idle: Outcomes, case: str, words: str) -
     assert said.startswith("It did not guide: ") and words in said
 
 
+def test_a_rate_of_less_than_a_token(idle: Outcomes) -> None:
+    """Of 16."""
+    as_without, (said,) = idle["missed"]["rounded"]
+    assert as_without and "a gamma_weak of 0.06 leaves out none of the 16 tokens" in said
+    assert idle["missed"]["one token"] == [False, []]
+
+
 def test_a_run_that_begins_behind_the_plan(idle: Outcomes) -> None:
     (said,) = idle["missed"]["late"]
     assert "(the nearest is at 0.7)" in said

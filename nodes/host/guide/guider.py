@@ -18,7 +18,7 @@ from ..wire import KEY, picture_shape, with_entry
 from .auxiliary import Auxiliary
 from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
-from .idle import missed
+from .idle import idle
 from .patch import earlier_hook, install, is_guided, unguided
 from .run import Run, first_evaluation
 from .telling import tell_cost
@@ -101,7 +101,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
             output = super().inner_sample(noise, latent_image, *rest, **kwargs)
         tell_cost(self, run, shape)
-        if words := missed(run):
+        if words := idle(run, self.model_patcher, shape):
             notices.say(words)
         return output
 

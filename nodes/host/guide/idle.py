@@ -1,8 +1,11 @@
 """Why a run came out as without guidance, in one sentence."""
 
+from dataclasses import replace
 from typing import Any
 
 from ....sparse_model.method.schedule import Schedule
+from ....sparse_model.method.tokens import subsets
+from ..adapters import adapter_of
 from ..own.foreign import maker, title
 from .hook import GuidanceHook
 from .run import Run
@@ -19,11 +22,34 @@ def unheard(guider: Any, hook: Any) -> str:
     return f"It had no effect: {node} stands behind Sparse Guidance and replaces it; put {node} in front of it."
 
 
-def missed(run: Run) -> str | None:
-    """Said of a run none of whose steps the schedule guides, although it means to; None of any other."""
-    schedule, at = run.schedule, sorted(run.omegas)
-    if not at or not guides(schedule) or any(omega != 1 for omega in run.omegas.values()):
+def idle(run: Run, model: Any, shape: tuple[int, ...]) -> str | None:
+    """Said of a run of a model over a latent [B, C, ...] that the schedule means to guide and does not; None of any
+    other."""
+    if not run.omegas or not guides(run.schedule):
         return None
+    guided = [moment for moment, omega in run.omegas.items() if omega != 1]
+    return alike(run, guided, model, shape) if guided else missed(run)
+
+
+def alike(run: Run, guided: list[float], model: Any, shape: tuple[int, ...]) -> str | None:
+    """Said where guidance is the difference between more and fewer tokens, and at none of the guided moments a token is
+    left out: their number is rounded."""
+    if not run.rule.contrasts_sparsity or run.schedule.selection == "bernoulli":
+        return None
+    adapter = adapter_of(model)
+    tokens, plain = adapter.tokens(shape), replace(subsets(), factors=adapter.sparsity.factors)
+    rate = max(run.schedule.at(moment).gamma_weak for moment in guided)
+    if any(plain.count(tokens, rate, route) < tokens for route in range(max(len(plain.factors), 1))):
+        return None
+    return (
+        f"It did not guide: a gamma_weak of {rate:g} leaves out none of the {tokens} tokens of this latent, so that "
+        "both predictions are the same. Raise gamma_weak."
+    )
+
+
+def missed(run: Run) -> str:
+    """Said where no step of a run is guided."""
+    schedule, at = run.schedule, sorted(run.omegas)
     when = f"from {schedule.start:g} to {schedule.end:g} of the way"
     if any(schedule.start <= moment <= schedule.end for moment in at):
         return (

@@ -13,7 +13,7 @@ from ..notices import begin
 from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
-from .idle import missed, unheard
+from .idle import idle, unheard
 from .run import Run, first_evaluation
 from .telling import tell_cost
 
@@ -89,7 +89,7 @@ class BeginRun:
         if self.replaces:
             notices.say("Of the Sparse Guidance nodes on this model only the last one counts; take the others out.")
         output = executor(*args, **kwargs)
-        if words := missed(run):
+        if words := idle(run, guider.model_patcher, shape):
             notices.say(words)
         if not run.evaluations and len(sigmas) > 1:
             notices.say(unheard(guider, guider.model_options.get(HOOK)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.append(str(Path(__file__).resolve().parent / "beside"))
 
@@ -75,6 +76,18 @@ def missed() -> dict[str, Any]:
     found["late"] = told(lambda: own_guider(model, late, torch.tensor([0.3, 0.1, 0.0])))[1]
     found["no strength"] = told(lambda: sampled(Simple.execute(model, 0.0, 0.01, 0.15, 1.0)[0], MODEL, 1.0, 5))[1]
     return found
+
+
+def uncounted() -> dict[str, Any]:
+    """A run whose tokens nobody can count ends with its picture, and without a word."""
+
+    def unknown(_: Any) -> None:
+        raise RuntimeError("a network of another kind")
+
+    plan = constant(0.0, 0.06, 2.0)
+    with mock.patch.object(part("nodes.host.guide.idle"), "adapter_of", unknown):
+        made, said = told(lambda: sampled(guided(MODEL[0], plan), MODEL))
+    return {"same": torch.equal(made, sampled(MODEL[0], MODEL, 1.0)), "said": said}
 
 
 def replaced() -> dict[str, list[str]]:
@@ -156,5 +169,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "two plans": two_plans,
     "replaced": replaced,
     "missed": missed,
+    "uncounted": uncounted,
 }
 report(CASES, setting.wanted)

@@ -42,6 +42,10 @@ def test_a_rate_of_less_than_a_token(idle: Outcomes) -> None:
     assert idle["missed"]["one token"] == [False, []]
 
 
+def test_a_word_costs_no_picture(idle: Outcomes) -> None:
+    assert idle["uncounted"] == {"same": True, "said": []}
+
+
 def test_a_run_that_begins_behind_the_plan(idle: Outcomes) -> None:
     (said,) = idle["missed"]["late"]
     assert "(the nearest is at 0.7)" in said

@@ -1,5 +1,6 @@
 """Why a run came out as without guidance, in one sentence."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +37,12 @@ def alike(run: Run, guided: list[float], model: Any, shape: tuple[int, ...]) -> 
     left out: their number is rounded."""
     if not run.rule.contrasts_sparsity or run.schedule.selection == "bernoulli":
         return None
-    adapter = adapter_of(model)
-    tokens, plain = adapter.tokens(shape), replace(subsets(), factors=adapter.sparsity.factors)
+    try:
+        adapter = adapter_of(model)
+        tokens, plain = adapter.tokens(shape), replace(subsets(), factors=adapter.sparsity.factors)
+    except Exception as unknown:  # of other nodes' networks; a text must not cost a picture
+        logging.debug("Sparse Guidance: the tokens of this run are not known (%s).", unknown)
+        return None
     rate = max(run.schedule.at(moment).gamma_weak for moment in guided)
     if any(plain.count(tokens, rate, route) < tokens for route in range(max(len(plain.factors), 1))):
         return None

@@ -244,8 +244,9 @@ def begin_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE wrapper of every model of this pack: what is worth a word before the first step."""
     guider = executor.class_obj
     spec, notices = spec_of(guider.model_patcher), begin(guider.model_options)
-    told = about_size(spec, noise.shape), about_areas(spec, getattr(guider, "conds", {}))
-    for words in filter(None, told):
+    if words := about_size(spec, noise.shape):
+        notices.say(words)
+    if words := about_areas(spec, getattr(guider, "conds", {})):
         notices.say(words)
     return executor(noise, *args, **kwargs)
 

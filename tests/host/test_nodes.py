@@ -9,6 +9,7 @@ from host import Host
 
 PATCHES = {
     "RescaleCFG": {"multiplier": 0.7},
+    "RenormCFG": {"cfg_trunc": 100.0, "renorm_cfg": 0.9},
     "APG": {"eta": 0.5, "norm_threshold": 5.0, "momentum": 0.1},
     "CFGZeroStar": {},
     "ModelSamplingSD3": {"shift": 3.0},

@@ -12,12 +12,14 @@ from torch import Tensor
 from ....sparse_model.method.branches import Branch
 from ....sparse_model.method.guidance import NULL, RULES
 from ....sparse_model.method.schedule import Schedule
+from ..notices import begin
 from ..own.model import spec_of
 from ..wire import KEY, picture_shape, with_entry
 from .auxiliary import Auxiliary
 from .checks import check_plan, check_route, check_weak_model, mask_over
 from .hook import GuidanceHook
-from .patch import earlier_hook, install, unguided
+from .idle import idle
+from .patch import earlier_hook, install, is_guided, unguided
 from .run import Run, first_evaluation
 from .telling import tell_cost
 
@@ -38,6 +40,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
     ):
         check_weak_model(model, weak_model, schedule.rule)
         check_plan(model, schedule)
+        self.replaces = is_guided(model)
         if weak_model is not None and schedule.gamma_weak.high > 0:
             check_route(weak_model, "The weak model", schedule)
         super().__init__(unguided(model))
@@ -82,6 +85,12 @@ class SparseGuider(comfy.samplers.CFGGuider):
         **kwargs: Any,
     ) -> Tensor:
         """Here the models are loaded, and self.model_options belong to this run alone."""
+        notices = begin(self.model_options)
+        if self.replaces:
+            notices.say(
+                "Sparse Guidance on this model has no effect: what samples here has a plan of its own (preset or "
+                "sparsity). Take it out, or sample with a stock sampler."
+            )
         first = first_evaluation(self.inner_model.model_sampling, float(sigmas[0]))
         shape = picture_shape(noise, kwargs.get("latent_shapes"))
         mask = mask_over(self.model_patcher, self.schedule, self.mask, shape)
@@ -92,6 +101,8 @@ class SparseGuider(comfy.samplers.CFGGuider):
             install(self.model_options, self.schedule, GuidanceHook(earlier_hook(self.model_options), weak))
             output = super().inner_sample(noise, latent_image, *rest, **kwargs)
         tell_cost(self, run, shape)
+        if words := idle(run, self.model_patcher, shape):
+            notices.say(words)
         return output
 
     def _weak(self, *sampling: Any) -> Any:

@@ -76,8 +76,8 @@ def match(
     cost = _cost(model, matching, positive, tuple(fitting(model, latent).shape))
     if cost is not None:
         logging.info("Sparse Guidance Match: %d steps, each as long as about %.1f of CFG.", looks, cost)
-    watched = unguided(model)
-    watched.model_options[HOOK] = Looks(earlier_hook(watched.model_options), matching)
+    watched = model.clone()
+    watched.model_options[HOOK] = Looks(earlier_hook(unguided(model).model_options), matching)
     guider = SparseGuider(watched, constant(0.0, 0.0, cfg, "CFG"), positive, negative)
     started = time.perf_counter()
     sample_latent(guider, latent, seed=seed, steps=looks, sampler_name="euler", scheduler="simple", denoise=1.0)

@@ -13,6 +13,7 @@ from ..notices import begin
 from ..wire import KEY, picture_shape
 from .checks import check_plan, mask_over
 from .hook import GuidanceHook, add_pull, evaluate_conditions
+from .idle import idle, unheard
 from .run import Run, first_evaluation
 from .telling import tell_cost
 
@@ -28,9 +29,9 @@ def guided(model: ModelPatcher, schedule: Schedule, mask: Tensor | None = None) 
             "Sparse KSampler for it."
         )
     check_plan(model, schedule)
-    patched = unguided(model)
+    patched, earlier = unguided(model), is_guided(model)
     install(patched.model_options, schedule, GuidanceHook(earlier_hook(patched.model_options)))
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule, mask))
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, BeginRun(schedule, mask, earlier))
     return patched
 
 
@@ -39,6 +40,11 @@ def install(model_options: dict[str, Any], schedule: Schedule, hook: GuidanceHoo
     model_options[HOOK] = hook
     if RULES[schedule.rule].beside_cfg:
         model_options[AFTER_CFG] = [*model_options.get(AFTER_CFG, []), add_pull]
+
+
+def is_guided(model: ModelPatcher) -> bool:
+    """Whether it has our patch, which a plan that comes later replaces."""
+    return bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
 
 
 def unguided(model: ModelPatcher) -> ModelPatcher:
@@ -62,10 +68,12 @@ def earlier_hook(model_options: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class BeginRun:
-    """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state."""
+    """OUTER_SAMPLE wrapper: the one place where the host knows the seed. It starts the run's own state. `replaces`: it
+    has taken the place of an earlier one."""
 
     schedule: Schedule
     mask: Tensor | None = None
+    replaces: bool = False
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider, sigmas, seed = executor.class_obj, args[3], args[7]
@@ -78,12 +86,13 @@ class BeginRun:
         run = Run(schedule, seed or 0, first, steps, relative, cfg=lambda: guider.cfg, mask=mask)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         notices = begin(guider.model_options)
+        if self.replaces:
+            notices.say("Of the Sparse Guidance nodes on this model only the last one counts; take the others out.")
         output = executor(*args, **kwargs)
+        if words := idle(run, guider.model_patcher, shape):
+            notices.say(words)
         if not run.evaluations and len(sigmas) > 1:
-            notices.say(
-                f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
-                "KSampler, CFGGuider or Sparse Guider."
-            )
+            notices.say(unheard(guider, guider.model_options.get(HOOK)))
         elif relative and run.evaluations and run.unscaled == run.evaluations:
             notices.say(
                 "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "

@@ -42,6 +42,7 @@ class Run:
     ran: Counter[tuple[Branch, ...]] = field(default_factory=Counter, init=False)
     began: float | None = field(default=None, init=False)
     unscaled: int = field(default=0, init=False)
+    omegas: dict[float, float] = field(default_factory=dict, init=False)  # the schedule's own, by progress
     strong: Evaluation | None = field(default=None, init=False)
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
@@ -73,7 +74,9 @@ class Run:
     def settings(self, model_sampling: Any, sigma: float, scaled: bool = True) -> Settings:
         """The schedule at a noise level. Without a scale of its own (not `scaled`) the sampler uses one prediction."""
         if self._latest is None or self._latest[0] != sigma:
-            self._latest = sigma, self.schedule.at(progress(model_sampling, sigma))
+            moment = progress(model_sampling, sigma)
+            self._latest = sigma, self.schedule.at(moment)
+            self.omegas[moment] = self._latest[1].omega
         now = self._latest[1]
         if self.rule.beside_cfg:
             if not scaled and not self._said:

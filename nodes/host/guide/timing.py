@@ -58,9 +58,9 @@ def step_seconds(
         "CFG": lambda: _stock(plain, positive, SCALE),
     }
     if not rule.auxiliary:
-        ways[schedule.rule] = lambda: _stock(guided(model, moment), positive, scale)
+        ways[schedule.rule] = lambda: _stock(guided(plain, moment), positive, scale)
     elif weak_model is not None:
-        ways[schedule.rule] = lambda: SparseGuider(model, moment, positive, weak_model=weak_model)
+        ways[schedule.rule] = lambda: SparseGuider(plain, moment, positive, weak_model=weak_model)
     return {name: min(_step(way(), shape) for _ in range(2)) for name, way in ways.items()}
 
 

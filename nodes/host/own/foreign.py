@@ -16,7 +16,7 @@ def check_foreign(transformer_options: dict[str, Any], control: Any, say: Callab
     names = [maker(patch) for patch in _patches(transformer_options)]
     if ATTENTION_NEEDED in names:
         raise ValueError(
-            f"{_title(ATTENTION_NEEDED)} needs the attention of a U-Net (SD 1.5, SDXL), which this model does not "
+            f"{title(ATTENTION_NEEDED)} needs the attention of a U-Net (SD 1.5, SDXL), which this model does not "
             "have: take it out."
         )
     if transformer_options.get("rope_options"):
@@ -24,7 +24,7 @@ def check_foreign(transformer_options: dict[str, Any], control: Any, say: Callab
     if control is not None:
         names.append("Apply ControlNet")
     for name in dict.fromkeys(names):
-        say(f"{_title(name)} has no effect on this model, whose blocks and attention it does not know; take it out.")
+        say(f"{title(name)} has no effect on this model, whose blocks and attention it does not know; take it out.")
 
 
 def maker(patch: Any) -> str:
@@ -41,6 +41,6 @@ def _patches(transformer_options: dict[str, Any]) -> Iterator[Any]:
         yield from replaced.values()
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
     """What the editor calls a node."""
     return importlib.import_module("nodes").NODE_DISPLAY_NAME_MAPPINGS.get(name, name)  # the host's module of that name

@@ -1,6 +1,7 @@
 """The host's model classes for networks of `sparse_model`: sampling type, latent format, checks of what comes in."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import comfy.conds
@@ -96,7 +97,11 @@ ROUTE = "token_route"
 
 
 MANY = 4
-"""How many times the trained number of tokens is worth a word."""
+"""How many times the trained number of tokens, or how small a part of it, is worth a word."""
+
+
+STOCK_RATIO = 8
+"""By what the host's nodes divide a size in pixels that they are told."""
 
 
 class Sizes(dict):
@@ -227,9 +232,11 @@ def check_latent(spec: ModelSpec, shape: torch.Size, area: tuple[int, ...] | Non
     sizes = [("latent", shape[2:])] + ([("area of a condition", area[:2])] if area is not None else [])
     for name, (height, width) in sizes:
         if height % patch or width % patch:
+            fractions = f" (as fractions: of {patch / shape[3]:.4g} and {patch / shape[2]:.4g})"
             raise ValueError(
                 f"The {name} is {width} x {height} but this model cuts it into patches of {patch}; use a width and "
-                f"height that are multiples of {patch} {unit}."
+                f"height that are multiples of {patch} {unit}{'' if name == 'latent' else fractions}."
+                f"{about_stock_nodes(spec)}"
             )
 
 
@@ -240,19 +247,55 @@ def begin_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
     check_latent(spec, noise.shape)  # a size is worth no word if the latent is another model's
     if words := about_size(spec, noise.shape):
         notices.say(words)
+    if words := about_areas(spec, getattr(guider, "conds", {})):
+        notices.say(words)
     return executor(noise, *args, **kwargs)
 
 
 def about_size(spec: ModelSpec, shape: torch.Size) -> str | None:
-    """How many tokens a latent [B, C, H, W] is, if that is far more than the model was trained at."""
+    """How many tokens a latent [B, C, H, W] is, if that is far more than the model was trained at, or far less where
+    the host's nodes make smaller latents than they are told."""
     trained, side = spec.config.tokens(*[spec.config.input_size] * 2), spec.config.input_size * spec.ratio
     tokens, (height, width) = spec.config.tokens(*shape[-2:]), (length * spec.ratio for length in shape[-2:])
-    if tokens <= MANY * trained:
+    large, small = tokens > MANY * trained, shrunk(spec, *shape[-2:])
+    if not (large or small):
         return None
+    stock = about_stock_nodes(spec) if small or spec.ratio > STOCK_RATIO else ""
     return (
-        f"{width} x {height} pixels are {tokens} tokens; this model was trained at {side} x {side} ({trained} tokens), "
-        "so every step will take long and the picture may not look right. Width and height 0 in Empty Sparse Latent "
-        "are the trained size."
+        f"{width} x {height} pixels are {tokens} token{'' if tokens == 1 else 's'}; this model was trained at "
+        f"{side} x {side} ({trained} tokens), so {'every step will take long and ' if large else ''}the picture may "
+        f"not look right.{stock} Width and height 0 in Empty Sparse Latent are the trained size."
+    )
+
+
+def about_areas(spec: ModelSpec, conditions: Mapping[str, list[dict[str, Any]]]) -> str | None:
+    """The first area of a condition that comes out far smaller than what the model was trained at, where the host's
+    nodes make smaller ones than they are told. Areas in fractions come out as told."""
+    areas = (each.get("area") for given in conditions.values() for each in given)
+    for height, width, *_ in (area for area in areas if area and area[0] != "percentage"):
+        if shrunk(spec, height, width):
+            side = spec.config.input_size
+            return (
+                f"The area of a condition is {width} x {height} pixels; this model was trained at {side} x {side}, so "
+                f"the picture may not look right there.{about_stock_nodes(spec)}"
+            )
+    return None
+
+
+def shrunk(spec: ModelSpec, height: int, width: int) -> bool:
+    """Whether a latent is far smaller than the trained one and a node of the host may have made it so."""
+    trained = spec.config.tokens(*[spec.config.input_size] * 2)
+    return spec.ratio < STOCK_RATIO and MANY * spec.config.tokens(height, width) < trained
+
+
+def about_stock_nodes(spec: ModelSpec) -> str:
+    """What to type into nodes of the host that divide a size by another number than the model; nothing if by its."""
+    if spec.ratio == STOCK_RATIO:
+        return ""
+    return (
+        f" Stock nodes that are told a size in pixels (Upscale Latent, Conditioning (Set Area)) divide it by "
+        f"{STOCK_RATIO}, this model by {spec.ratio}: type {STOCK_RATIO / spec.ratio:g} times the size there, or take a "
+        "node that is told a factor (Upscale Latent By, Conditioning (Set Area with Percentage))."
     )
 
 

@@ -51,6 +51,7 @@ class HostForward:
         attention = Attention()
         super().__init__(spec.config, spec.sparsity, Backend(operations, attention, device, dtype))
         self.spec, self.dtype, self.attention = spec, dtype, attention
+        self.in_channels = spec.config.in_channels  # other nodes read it off the host's networks (RenormCFG)
 
     @contextmanager
     def called(self, sparsity: Sparsity, transformer_options: dict[str, Any]) -> Iterator[None]:

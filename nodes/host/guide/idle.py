@@ -37,14 +37,15 @@ def alike(run: Run, guided: list[float], model: Any, shape: tuple[int, ...]) -> 
     left out: their number is rounded."""
     if not run.rule.contrasts_sparsity or run.schedule.selection == "bernoulli":
         return None
+    rate = max(run.schedule.at(moment).gamma_weak for moment in guided)
     try:
         adapter = adapter_of(model)
-        tokens, plain = adapter.tokens(shape), replace(subsets(), factors=adapter.sparsity.factors)
+        tokens, plain = adapter.tokens(shape), replace(subsets(), factors=adapter.sparsity.factors(adapter.depth))
+        kept = [plain.count(tokens, rate, route) for route in range(max(len(plain.factors), 1))]
     except Exception as unknown:  # of other nodes' networks; a text must not cost a picture
         logging.debug("Sparse Guidance: the tokens of this run are not known (%s).", unknown)
         return None
-    rate = max(run.schedule.at(moment).gamma_weak for moment in guided)
-    if any(plain.count(tokens, rate, route) < tokens for route in range(max(len(plain.factors), 1))):
+    if min(kept) < tokens:
         return None
     return (
         f"It did not guide: a gamma_weak of {rate:g} leaves out none of the {tokens} tokens of this latent, so that "

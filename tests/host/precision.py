@@ -69,26 +69,4 @@ def noted() -> dict[str, list[str]]:
     return {"differ": [key for key in kept if kept[key] != moved[key]], "kinds": sorted(set(kept.values()))}
 
 
-def rounding() -> list[list[float]]:
-    """For levels of noise, how far D in bfloat16 is from D in float32 (RMS): as it is, and with the rounding of x added
-    and taken away."""
-    path = Path(pack, "models", "icons-64.safetensors")
-    model = load(str(path), "fp8_e4m3fn")  # weights that the host casts to whatever it computes in
-    model.patch_model(device_to=torch.device("cpu"))
-    model.pre_run()
-    about, found = model.model.spec, []
-    x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    conditions = torch.eye(about.config.num_classes)[:4].unsqueeze(1)
-    for sigma in (0.1, 0.5, 0.9):
-        level, pictures = torch.full((4,), sigma), {}
-        for dtype in (torch.float32, torch.bfloat16):
-            model.model.manual_cast_dtype = dtype
-            options = {"cond_or_uncond": [0], "uuids": ["a"], "sigmas": level}
-            with torch.no_grad():
-                pictures[dtype] = model.model.apply_model(x, level, c_crossattn=conditions, transformer_options=options)
-        rounded, difference = x.bfloat16().float() - x, pictures[torch.bfloat16] - pictures[torch.float32]
-        found.append([float((difference + times * rounded).square().mean().sqrt()) for times in (0, 1, -1)])
-    return found
-
-
-report({"labels": labels, "noted": noted, "rounding": rounding}, wanted)
+report({"labels": labels, "noted": noted}, wanted)

@@ -38,8 +38,3 @@ def test_the_host_moves_weights_in_the_precision_that_they_are_kept_in(found: Ou
     """Its dynamic offloading casts to what it has noted, else frequencies would be rounded after all."""
     assert found["noted"]["kinds"] == ["torch.float16", "torch.float32", "torch.float8_e4m3fn"]
     assert not found["noted"]["differ"]
-
-
-def test_the_rounding_of_the_noisy_picture_is_not_in_the_clean_one(found: Outcomes) -> None:
-    for plain, more, less in found["rounding"]:
-        assert plain < min(more, less), found["rounding"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ....sparse_model.checkpoints.metadata import RECORD, to_tensor
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text, TextSpec
-from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction, column
+from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
 from ....sparse_model.method.sparsity import Sparsity
 from ..notices import begin, notices_of
 from ..plain import plain
@@ -179,17 +179,7 @@ class SparseModel(comfy.model_base.BaseModel):
         check_foreign(transformer_options, control, notices_of(transformer_options).say)
         with network.called(route_of(transformer_options, self.spec), transformer_options):
             kwargs["evaluation"] = evaluation_of(transformer_options, x, t).prepare(network, x)
-            denoised = super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        return self._without_rounding(denoised, x, t)
-
-    def _without_rounding(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        """Takes back what a network that predicts data, in half precision, adds to D: the host asks it for a velocity,
-        which it forms from the x that it is given, rounded."""
-        prediction, dtype = self.spec.prediction, self.manual_cast_dtype or self.get_dtype()
-        if dtype.itemsize >= 4 or not (isinstance(prediction, Flow) and prediction.output == "data"):
-            return denoised
-        level = column(sigma, x)
-        return denoised + (x.to(dtype).float() - x.float()) * level / level.clamp(min=prediction.floor)
+            return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
 def route_of(transformer_options: dict[str, Any], spec: ModelSpec) -> Sparsity:

@@ -10,8 +10,7 @@
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion;
 //                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
-//                 Also: "values": [[node, widget, value], ...]; "drag": {"node", "slot"}, a slot whose link is dropped
-//                 on the empty canvas: the report then lists what is `suggested`; "run": true presses Run and waits.
+//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
 // for each workflow "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
@@ -115,9 +114,8 @@ async function drop({ data, name, type }) {
   }
 }
 
-/** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. Returns what was
- * suggested for a dropped link. */
-async function build(page, { nodes, links, values, complete, drag, run }) {
+/** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. */
+async function build(page, { nodes, links, values, complete, run }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -170,7 +168,6 @@ async function build(page, { nodes, links, values, complete, drag, run }) {
   }, values ?? []);
   await page.evaluate(fit);
   await page.waitForTimeout(1500);
-  if (drag) return dropLink(page, drag);
   if (run) return pressRun(page);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
@@ -179,29 +176,6 @@ async function build(page, { nodes, links, values, complete, drag, run }) {
   const choices = page.locator(".sparse-guidance-choices");
   if (complete.label) await choices.getByText(complete.label, { exact: true }).click();
   else await choices.waitFor();
-}
-
-/** Drops a link from a slot on the empty canvas; what the editor's menu offers. */
-async function dropLink(page, { node, slot }) {
-  await page.evaluate(() => window.app.ui.settings.setSettingValue("Comfy.LinkRelease.Action", "context menu"));
-  const [x, y, away] = await page.evaluate(([place, name]) => {
-    const { graph, canvas } = window.app;
-    const found = graph._nodes[place];
-    const out = found.outputs.findIndex((entry) => entry.name === name), into = found.inputs.findIndex((entry) => entry.name === name);
-    const [left, top] = found.getConnectionPos(out < 0, out < 0 ? into : out);
-    const box = canvas.canvas.getBoundingClientRect();
-    const { scale, offset } = canvas.ds;
-    return [(left + offset[0]) * scale + box.left, (top + offset[1]) * scale + box.top, out < 0 ? -150 : 150];
-  }, [node, slot]);
-  await page.mouse.move(x, y);
-  await page.mouse.down();
-  await page.mouse.move(x + away, y - 60, { steps: 6 });
-  await page.mouse.move(x + 2 * away, y - 120, { steps: 6 });
-  await page.mouse.up();
-  await page.waitForSelector(".litemenu-entry", { timeout: 20000 });
-  const offered = await page.locator(".litemenu-entry").allInnerTexts();
-  await page.keyboard.press("Escape");
-  return offered.map((text) => text.trim());
 }
 
 /** Runs the graph and waits until the editor has nothing left to do, or shows an error. */
@@ -264,11 +238,11 @@ async function main(job) {
       }
       const text = readFileSync(path, "utf8");
       const name = basename(path);
-      let workflow, suggested;
+      let workflow;
       if (job.task === "convert") {
         workflow = await page.evaluate(convert, { workflow: JSON.parse(text), name });
       } else if (job.task === "build") {
-        suggested = await build(page, JSON.parse(text));
+        await build(page, JSON.parse(text));
       } else if (name.endsWith(".png")) {
         await page.evaluate(() => window.app.graph.clear());
         await page.evaluate(drop, { data: readFileSync(path).toString("base64"), name, type: "image/png" });
@@ -283,7 +257,7 @@ async function main(job) {
       await page.waitForTimeout(1500);
       const report = await page.evaluate(inspectGraph);
       if (screenshot) await page.screenshot({ path: screenshot });
-      reports.push({ ...report, suggested: suggested ?? [], console: messages.splice(0), ...(workflow && { workflow }) });
+      reports.push({ ...report, console: messages.splice(0), ...(workflow && { workflow }) });
     }
     return reports;
   } finally {

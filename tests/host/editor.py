@@ -50,7 +50,6 @@ class Report:
     curves: int  # lines that the nodes' plots draw
     choices: list[str]  # suggestions for a text that are shown
     said: list[str]  # what stands under nodes
-    suggested: list[str]  # what was offered for a link dropped on the canvas
     templates: dict[str, list[str]]  # what each pack has in the editor's list of templates, in its order
     dialogs: list[str]  # the text of every dialog and toast
     console: list[str]  # errors on the browser's console

@@ -37,29 +37,6 @@ def test_the_list_stays_closed_after_a_label_was_picked(
     assert labels == "twemoji, rock"
 
 
-SLOTS = {
-    "model of a loader": (("SparseModelLoader", "model"), ["SparseKSampler", "SparseGuidance", "TokenRoute"]),
-    "plan of a scheduler": (
-        ("SparsityScheduler", "sparsity"),
-        ["SparseGuidance", "SparseGuider", "SparseKSampler"],
-    ),
-    "plan of a sampler": (("SparseGuider", "sparsity"), ["SparsityScheduler"]),
-    "latent of a stock sampler": (("KSampler", "latent_image"), ["EmptySparseLatent"]),
-}
-
-
-@pytest.mark.slow
-def test_links_dropped_on_the_canvas_offer_our_nodes(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    graphs = {
-        name: {"nodes": [{"type": kind, "pos": [40, 60]}], "links": [], "drag": {"node": 0, "slot": slot}}
-        for name, ((kind, slot), _) in SLOTS.items()
-    }
-    reports = editor.build(plans(tmp_path, **graphs), screenshots=tmp_path, **renderer)
-    for (name, (_, wanted)), report in zip(SLOTS.items(), reports, strict=True):
-        assert report.problems == [], name
-        assert set(wanted) <= set(report.suggested), (name, report.suggested)
-
-
 @pytest.mark.slow
 def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
     """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that

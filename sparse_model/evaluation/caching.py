@@ -1,22 +1,25 @@
 """EasyCache, measured as what it competes with: steps whose outputs are guessed from an earlier one."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..cost import Count
+from ..method.branches import Evaluation, Prepared
 from ..method.sampling import Denoiser
 
 
 @dataclass(frozen=True)
 class EasyCache:
-    """Leaves out evaluations of dense rules whose outputs would have changed little (arXiv 2507.02860).
+    """Leaves out evaluations whose outputs would have changed little (arXiv 2507.02860).
 
     The last evaluation says how much an output changes with its input. While the changes that it foretells add up to
     less than `threshold` of the output, D is the input plus what D was apart from its input then. As in ComfyUI's node
     of that name (comfy_extras/nodes_easycache.py; its defaults are these): sizes are means of absolute values, the
-    conditional branch decides for all, and only between `start` and `end` of progress. Every sample decides for itself,
-    so a picture does not depend on its batch.
+    first branch (conditional, strong) decides for all, and only between `start` and `end` of progress. Every sample
+    decides for itself, so a picture does not depend on its batch.
     """
 
     threshold: float = 0.2
@@ -27,11 +30,23 @@ class EasyCache:
         return Cached(model.network, model.prediction, self)
 
 
+@dataclass(frozen=True)
+class _Some(Evaluation):
+    """An evaluation of `rows` of `batch` samples: each keeps the tokens that it keeps among all of them."""
+
+    rows: Tensor | None = None
+    batch: int = 0
+
+    def prepare(self, network: nn.Module, x: Tensor) -> Prepared:
+        whole = super().prepare(network, x[:1].expand(self.batch * len(self.branches), *x.shape[1:]))
+        return replace(whole, kept=tuple(tuple(index[self.rows] for index in route) for route in whole.kept))
+
+
 @dataclass
 class _Memory:
     """Of each sample's last evaluation: its input and first output [B, C, H, W], every branch's output less the input,
     the mean size of the first output [B] and its change per change of the input [B] (NaN if unknown), and the changes
-    foretold since [B]."""
+    foretold since [B]. And of how many samples an evaluation of these branches was asked for, and run."""
 
     branches: tuple = ()
     x: Tensor | None = None
@@ -40,8 +55,8 @@ class _Memory:
     size: Tensor | None = None
     rate: Tensor | None = None
     foretold: Tensor | None = None
-    asked: int = 0
-    ran: int = 0
+    asked: Counter = field(default_factory=Counter)
+    ran: Counter = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -51,14 +66,15 @@ class Cached(Denoiser):
     settings: EasyCache
     memory: _Memory = field(default_factory=_Memory)
 
-    @property
-    def share(self) -> float:
-        """Of the evaluations asked for, how many were run."""
-        return self.memory.ran / max(self.memory.asked, 1)
+    def share(self, count: Count = len) -> float:
+        """Of the multiply-adds asked for, or of whatever else branches count as, how many were run."""
+        asked, ran = (
+            sum(rows * count(branches) for branches, rows in counted.items())
+            for counted in (self.memory.asked, self.memory.ran)
+        )
+        return ran / max(asked, 1)
 
     def __call__(self, x, sigma, conditions, evaluation):
-        if any(branch.gamma for branch in evaluation.branches):
-            raise ValueError("EasyCache is measured with dense rules only; use CFG, ICG, AG or no guidance.")
         memory, branches = self.memory, tuple(branch.index for branch in evaluation.branches)
         if memory.x is None or memory.branches != branches:  # nothing to guess from
             memory.branches, memory.x, memory.output = branches, torch.zeros_like(x), torch.zeros_like(x)
@@ -69,10 +85,11 @@ class Cached(Denoiser):
         else:
             needed, known = self._needed(x, sigma), True
         rows = needed.nonzero().flatten()
-        memory.asked += len(x) * len(branches)
-        memory.ran += len(rows) * len(branches)
+        memory.asked[evaluation.branches] += len(x)
+        memory.ran[evaluation.branches] += len(rows)
         if len(rows):
-            found = super().__call__(x[rows], sigma, [condition[rows] for condition in conditions], evaluation)
+            some = _Some(evaluation.branches, evaluation.subsets, evaluation.mask, rows, len(x))
+            found = super().__call__(x[rows], sigma, [condition[rows] for condition in conditions], some)
             self._keep(rows, x[rows], found, known)
         return [x + offset for offset in memory.offsets]
 

@@ -83,22 +83,37 @@ def winners(sweep: Sweep, plans: Mapping[float, Plan]) -> dict[float, Plan]:
     return found
 
 
-def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
+def best_plan(sweep: Sweep, rule: str, budget: float, *wider: float) -> Plan:
     """The plan of a rule, or of NO_GUIDANCE, with the lowest Frechet distance of as many as the sweep tries that cost
-    at most `budget` of CFG.
+    at most `budget` of CFG, and of those that searches within `wider` budgets try and that cost no more either.
+
+    OverBudget if there is none. Schedules whose pictures show less of what was asked than without guidance, by more
+    than chance, are passed over: with a masked model the lowest distance of all belongs to oversaturated pictures.
+    """
+    least = no_less_than(sweep.search("unguided", UNGUIDED)["consistency"], sweep.sizes.search)
+    found = {}
+    for within in dict.fromkeys((budget, *wider)):
+        tried = _tried(sweep, rule, within, least)
+        found |= {plan: row for plan, row in tried.items() if relative_cost(sweep, plan) <= budget}
+    if not found:
+        raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
+    faithful = [plan for plan, row in found.items() if row["consistency"] >= least]
+    return min(faithful or found, key=lambda plan: found[plan]["frechet"])
+
+
+def _tried(sweep: Sweep, rule: str, budget: float, least: float) -> dict[Plan, dict[str, Any]]:
+    """Plan -> row, of as many plans as the sweep tries that cost at most `budget` of CFG; `least` is the consistency
+    that is asked of them.
 
     Omega, whether it rises or falls, the active interval, and for sparse rules gammas and their shapes are suggested by
     Optuna, from the same ranges for every rule. What costs more is passed over; where that happens too often, the
-    strong branch is made sparser until it fits, so that small budgets get their trials, too. OverBudget if no schedule
-    costs so little. Schedules whose pictures show less of what was asked than without guidance, by more than chance,
-    are passed over: with a masked model the lowest distance of all belongs to oversaturated pictures.
+    strong branch is made sparser until it fits, so that small budgets get their trials, too.
     """
     try:
         import optuna
     except ImportError as error:
         raise ValueError("calibration needs the package optuna: pip install -r requirements-evaluate.txt") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    least = no_less_than(sweep.search("unguided", UNGUIDED)["consistency"], sweep.sizes.search)
     trials = sweep.sizes.trials
     # every process asks a study of its own, with the same seed and the same answers
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(trials // 3, 1)))
@@ -124,10 +139,7 @@ def best_plan(sweep: Sweep, rule: str, budget: float) -> Plan:
         known = {"params": params, "distributions": trial.distributions, "value": row["frechet"]}
         constraints = {"shows less than no guidance": least - row["consistency"]}
         study.add_trial(optuna.trial.create_trial(**known, constraints=constraints))
-    if not found:
-        raise OverBudget(f"no schedule costs at most {budget:g} of CFG with this route; raise --budget.")
-    faithful = [plan for plan, row in found.items() if row["consistency"] >= least]
-    return min(faithful or found, key=lambda plan: found[plan]["frechet"])
+    return found
 
 
 def no_less_than(consistency: float, samples: int) -> float:

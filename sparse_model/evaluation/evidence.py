@@ -17,8 +17,9 @@ from .seconds import PICTURES, ROUNDS, seconds_per_picture
 from .speed import SECONDS, SPEED, cell_of
 from .sweep import Sizes, Sweep
 
-PARTS = ("rules", SPEED, SECONDS, "recipes", "nearness", "moves", "naive")
-TRANSFERRED = ("rules", SPEED, "recipes", "nearness", "naive")  # finals, whose settings the seen labels have chosen
+PARTS = ("rules", SPEED, SECONDS, "caching", "recipes", "nearness", "moves", "naive")
+TRANSFERRED = ("rules", SPEED, "caching", "recipes", "nearness", "naive")
+"""Finals, whose settings the seen labels have chosen."""
 
 
 def transfer(sweep: Sweep, rows: Iterable[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoints.checkpoint import CheckpointError, load
 from ..checkpoints.metadata import schedule_to_dict
 from ..checkpoints.spec import ModelSpec
-from ..cost import Cost, step_cost
+from ..cost import Cost, counter, step_cost
 from ..method.guidance import RULES
 from ..method.matching import Looking, Matching
 from ..method.sampling import Denoiser, sample
@@ -158,7 +158,7 @@ class Bench:
         return self._drawn(cell, index)[0]
 
     def _drawn(self, cell: Cell, index: Tensor) -> tuple[Tensor, float]:
-        """(samples, of the evaluations that the sampler asked for the share that ran)"""
+        """(samples, of the multiply-adds that the sampler asked for the share that ran)"""
         config, model = self.spec.config, self.model if cell.variant is None else cell.variant(self.model)
         seed = cell.seed * SEEDS_APART + int(index[0])
         pictures = sample(
@@ -172,7 +172,7 @@ class Bench:
             orders=_orders(seed, cell.steps),
             auxiliary=self.auxiliary if RULES[cell.schedule.rule].auxiliary else None,
         )
-        return pictures, model.share if isinstance(model, Cached) else 1.0
+        return pictures, model.share(counter(self.spec)) if isinstance(model, Cached) else 1.0
 
     def matched(self, schedule: Schedule, cfg: float) -> Schedule:
         """The schedule with the omega that moves pictures as far as CFG at the scale `cfg`."""

@@ -8,9 +8,10 @@ from dataclasses import replace
 from ..method.guidance import RULES
 from ..method.schedule import PRESETS, Curve, Schedule, constant
 from ..method.tokens import SELECTIONS
+from .caching import EasyCache
 from .calibrate import NO_GUIDANCE, OverBudget, best_plan
 from .measure import UNGUIDED, Cell
-from .speed import seconds, speed
+from .speed import THRESHOLDS, seconds, speed
 from .sweep import SEARCH_SEED, Sweep
 from .variants import ORDERS, ByNorm, Ordered
 
@@ -208,11 +209,19 @@ def match(sweep: Sweep) -> None:
 
 def rules(sweep: Sweep) -> None:
     """Every rule, and no guidance, at the best of equally many schedules, suggested from the same ranges, at up to
-    CFG's cost; SG within smaller budgets, and CFG + SG within half."""
+    CFG's cost; SG within smaller budgets, and CFG + SG within half, where what the whole search tried counts too."""
     for rule, budget in sweep.share.deal(searched for searched in SEARCHED if _possible(sweep, searched[0])):
         with contextlib.suppress(OverBudget):  # a masked model has nothing for the smaller ones
-            best, cfg = best_plan(sweep, rule, budget)
+            best, cfg = best_plan(sweep, rule, budget, 1.0)
             sweep.final("rules", f"{rule} {in_words(best, cfg)}", best, cfg=cfg)
+
+
+def caching(sweep: Sweep) -> None:
+    """EasyCache on the schedules found for SG and for CFG + SG, as the plan of speed measures it on CFG's."""
+    for rule in sweep.share.deal(rule for rule in ("SG", "CFG + SG") if _possible(sweep, rule)):
+        schedule = best_plan(sweep, rule, 1.0).schedule
+        name = f"{rule} with EasyCache, {THRESHOLDS[0]:g}"
+        sweep.final("caching", name, schedule, variant=EasyCache(THRESHOLDS[0]))
 
 
 def _possible(sweep: Sweep, rule: str) -> bool:
@@ -246,6 +255,7 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "rules": rules,
     "speed": speed,
     "seconds": seconds,
+    "caching": caching,
     "moves": moves,
     "nearness": nearness,
     "recipes": recipes,

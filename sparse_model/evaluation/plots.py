@@ -14,7 +14,7 @@ from ..pictures.image import contact_sheet
 from ..writing import whole_file
 from .measure import FIGURES, Bench, Cell
 from .speed import SECONDS, SPEED
-from .sweep import spread
+from .sweep import spread, with_spread
 
 Row = dict[str, Any]
 
@@ -90,13 +90,19 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
+def _page(width: float, height: float, columns: int = 1, **options: Any):
+    """A figure of that size in inches, which nobody has to close, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, **options)
+
+
 def _cost(plan: str, what: str) -> Callable[[list[Row]], Any]:
     """Frechet distance against multiply-adds per step, every method of a plan."""
 
     def plot(rows: list[Row]):
-        from matplotlib import pyplot
-
-        figure, axes = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
+        figure, axes = _page(7.5, 4.6)
         for method, group in grouped(row for row in rows if row["plan"] == plan).items():
             distance, error = spread([row["frechet"] for row in group])
             point = axes.errorbar(group[0]["gmacs"], distance, yerr=error, fmt="o", capsize=3)
@@ -144,14 +150,12 @@ def _limit(points: list[_Point]) -> float:
 def _seconds(rows: list[Row]):
     """Frechet distances in both feature networks against milliseconds per picture: a curve for every kind of method
     that varies by its steps, dots for the others. What is far off stands at the upper edge, with its value."""
-    from matplotlib import pyplot
-
     seconds = {row["key"]: row["seconds"] for row in rows if row["plan"] == SECONDS}
     curves: dict[str, list[tuple[float, list[Row]]]] = {}
     for method, group in grouped(row for row in rows if row["plan"] == SPEED).items():
         if group[0]["key"] in seconds:
             curves.setdefault(method.rpartition(", ")[0], []).append((seconds[group[0]["key"]], group))
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    figure, panels = _page(9, 4, columns=2)
     networks = {"frechet": "EfficientNet-Lite0", "frechet_lite2": "EfficientNet-Lite2"}
     for axes, (name, network) in zip(panels, networks.items(), strict=True):
         kinds = {kind: sorted(_point(x, group, name) for x, group in points) for kind, points in curves.items()}
@@ -185,8 +189,6 @@ def _seconds(rows: list[Row]):
 
 def _maps(rows: list[Row]):
     """Frechet distance over (gamma_strong, gamma_weak), one panel per omega."""
-    from matplotlib import pyplot
-
     cells = {
         (constant_of(row, "omega"), constant_of(row, "gamma_strong"), constant_of(row, "gamma_weak")): row["frechet"]
         for row in rows
@@ -194,9 +196,7 @@ def _maps(rows: list[Row]):
     }
     omegas, strongs, weaks = (sorted({key[i] for key in cells}) for i in range(3))
     low, high = min(cells.values()), max(cells.values())
-    figure, panels = pyplot.subplots(
-        1, len(omegas), figsize=(3.3 * len(omegas) + 1, 3.1), squeeze=False, layout="constrained"
-    )
+    figure, panels = _page(3.3 * len(omegas) + 1, 3.1, columns=len(omegas), squeeze=False)
     for axes, omega in zip(panels[0], omegas, strict=True):
         grid = [[cells.get((omega, strong, weak), float("nan")) for weak in weaks] for strong in strongs]
         image = axes.imshow(grid, origin="lower", vmin=low, vmax=high, cmap="viridis_r", aspect="auto")
@@ -216,9 +216,7 @@ def _maps(rows: list[Row]):
 
 def _curve(plan: str, curve: str, label: str) -> Callable[[list[Row]], Any]:
     def plot(rows: list[Row]):
-        from matplotlib import pyplot
-
-        figure, axes = pyplot.subplots(figsize=(5, 3.4), layout="constrained")
+        figure, axes = _page(5, 3.4)
         groups = grouped(row for row in rows if row["plan"] == plan).values()
         points = sorted((constant_of(group[0], curve), *spread([row["frechet"] for row in group])) for group in groups)
         axes.errorbar(*zip(*((x, y) for x, y, _ in points), strict=True), yerr=[error for *_, error in points],
@@ -255,13 +253,13 @@ def table(rows: list[Row], plan: str) -> str:
         "|" + (len(others) + 5 + timed) * "---|",
     ]
     for method, group in grouped(row for row in rows if row["plan"] == plan).items():
-        distance, error = spread([row["frechet"] for row in group])
+        distance = with_spread([row["frechet"] for row in group], 2)
         means = " | ".join(
             f"{mean(row[name] for row in group):.3f}" if all(name in row for row in group) else "n/a" for name in others
         )
         omega, first = max_of(group[0], "omega"), group[0]
         lines.append(
-            f"| {method} | {omega:g} | {distance:.2f} \u00b1 {error:.2f} | {means} | {first['gmacs']:.4f} | "
+            f"| {method} | {omega:g} | {distance} | {means} | {first['gmacs']:.4f} | "
             f"{first['cost']:.2f} |" + (f" {_time(seconds.get(first['key']))} |" if timed else "")
         )
     return "\n".join(lines)

@@ -134,6 +134,12 @@ def spread(values: list[float]) -> tuple[float, float]:
     return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
+def with_spread(values: list[float], digits: int) -> str:
+    """Mean and standard deviation; the mean alone of a single seed, which has no spread."""
+    average, error = spread(values)
+    return f"{average:.{digits}f}" + f" \u00b1 {error:.{digits}f}" * (len(values) > 1)
+
+
 def _complete(row: dict[str, Any] | None) -> dict[str, Any] | None:
     """A row that has every figure; one from before a figure was added is measured again."""
     return row if row is not None and all(name in row for name in FIGURES) else None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .measure import QUALITY
 from .plots import constant_of, grouped
 from .speed import SECONDS, SPEED
-from .sweep import spread
+from .sweep import spread, with_spread
 
 Row = dict[str, Any]
 COUNTS = 2.0  # spreads
@@ -65,8 +65,7 @@ def in_spreads(low: list[float], high: list[float]) -> float:
 
 
 def _shown(rows: list[Row], figure: str = "frechet") -> str:
-    digits = 1 if figure == "frechet" else 3
-    return "{:.{digits}f} \u00b1 {:.{digits}f}".format(*spread([row[figure] for row in rows]), digits=digits)
+    return with_spread([row[figure] for row in rows], digits=1 if figure == "frechet" else 3)
 
 
 def _of(rows: list[Row], plan: str) -> dict[str, list[Row]]:

@@ -114,6 +114,24 @@ def test_a_small_budget_gets_as_many_trials(sweep, monkeypatch):
     assert relative_cost(one, best) == max(looked[1:])
 
 
+def test_what_a_wider_search_tried_counts_within_a_small_budget(sweep, monkeypatch):
+    one = sweep()
+    one.sizes = replace(one.sizes, trials=8)
+    looked = []
+
+    def search(method, schedule, plan="search", cfg=1.0):
+        looked.append(schedule)
+        return {"consistency": 0.5, "frechet": 100 - schedule.omega(0)}
+
+    monkeypatch.setattr(one, "search", search)
+    small = best_plan(one, "CFG + SG", 0.5)
+    own = set(looked)
+    both = best_plan(one, "CFG + SG", 0.5, 1.0)
+    assert relative_cost(one, both) <= 0.5 and both.schedule.omega(0) > small.schedule.omega(0)
+    assert both.schedule not in own, "found by the wider search"
+    assert any(relative_cost(one, Plan(schedule)) > 0.5 for schedule in looked)
+
+
 def test_calibration_that_cannot_be_done(sweep, checkpoint):
     with pytest.raises(ValueError, match=r"no schedule costs at most 0.1 of CFG with this route; raise --budget"):
         calibrate(sweep(), checkpoint(), [0.1])

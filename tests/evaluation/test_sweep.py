@@ -10,7 +10,7 @@ from sparse_model.evaluation.features import LITE0, LITE2
 from sparse_model.evaluation.measure import UNGUIDED, Bench
 from sparse_model.evaluation.plans import SEARCHED, compare, in_words, maps, naive, rules, scales, tokens
 from sparse_model.evaluation.results import Results
-from sparse_model.evaluation.sweep import SEARCH_SEED
+from sparse_model.evaluation.sweep import SEARCH_SEED, with_spread
 from sparse_model.method.guidance import RULES
 from sparse_model.method.schedule import Curve, constant
 from sparse_model.method.sparsity import Sparsity
@@ -261,3 +261,8 @@ def test_rows_of_somebody_else_are_not_drawn():
         for value in values:
             assert not plots.measured({**good, name: value})
         assert not plots.measured({key: value for key, value in good.items() if key != name})
+
+
+def test_a_single_seed_has_no_spread():
+    assert with_spread([1.0, 3.0], 1) == "2.0 \u00b1 1.4"
+    assert with_spread([2.0], 1) == "2.0"

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from sparse_model.method.tokens import (
     Staying,
     Subsets,
     TokenOrders,
+    _generator,
     keep_count,
     put,
     random_scores,
@@ -34,6 +36,14 @@ seeds = st.integers(0, 2**64 - 1)
 def test_as_many_tokens_are_kept_as_tread_keeps(count, gamma, kept):
     """CompVis/tread drops the whole number below count * gamma, as floats give it: of 100 at 0.29 it is 28."""
     assert keep_count(count, gamma) == kept
+
+
+@given(st.lists(st.one_of(st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**64 - 1, -1]), seeds), min_size=1, max_size=6))
+def test_a_stream_is_the_one_of_numpys_seed_sequence(key):
+    """Pictures depend on it."""
+    state = np.random.SeedSequence([number % 2**64 for number in key]).generate_state(1, np.uint64)
+    expected = torch.rand(5, generator=torch.Generator().manual_seed(int(state[0]) >> 1))
+    assert torch.equal(torch.rand(5, generator=_generator(*key)), expected)
 
 
 @given(tokens, rates)

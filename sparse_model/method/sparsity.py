@@ -148,7 +148,9 @@ class Sparsity:
             mask = float(data["mask_ratio"]) if "mask_ratio" in data else None
             routes = data["routes"] if mask is None else []
             numbers = [(*(route[key] for key in KEYS), route.get(FACTOR, 1)) for route in routes]
-            numbers = [(int(start), int(end), float(ratio), float(factor)) for start, end, ratio, factor in numbers]
+            numbers = [
+                (_layer(first), _layer(last), float(ratio), float(factor)) for first, last, ratio, factor in numbers
+            ]
             if any(max(abs(start), abs(end)) > LAYERS for start, end, *_ in numbers):
                 raise ValueError("no network has such layers")
         except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
@@ -188,6 +190,13 @@ class Sparsity:
         except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
             pass  # `from_json` says what is wrong with it
         return cls.from_json(text)
+
+
+def _layer(value: Any) -> int:
+    number = int(value)
+    if number != float(value):
+        raise ValueError("there is no layer between two layers")
+    return number
 
 
 def _not_a_route(text: str) -> ValueError:

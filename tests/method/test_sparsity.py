@@ -107,6 +107,7 @@ def test_json_round_trip(sparsity):
 @pytest.mark.parametrize("text", [
     "", "not json", "[]", "3", "null", '"mask_ratio"', "{}", '{"routes": 3}', '{"routes": [{"start_layer_idx": 1}]}',
     '{"routes": [{"start_layer_idx": "a", "end_layer_idx": 2, "selection_ratio": 0.5}]}',
+    '{"routes": [{"start_layer_idx": 2.5, "end_layer_idx": 9, "selection_ratio": 0.5}]}',
     '{"routes": [{"start_layer_idx": Infinity, "end_layer_idx": 2, "selection_ratio": 0.5}]}',
     '{"mask_ratio": "half"}', "[" * 100_000,
 ])  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ....sparse_model.method.guidance import RANDOM, RULES
-from ....sparse_model.method.schedule import Curve, Schedule
+from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import subsets
 from ..adapters import adapter_of
@@ -49,11 +49,11 @@ def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequen
     plain = replace(subsets(), factors=adapter.sparsity.factors(adapter.depth))
     routes = range(max(len(plain.factors), 1))
 
-    def kept(curve: Curve, progress: float) -> list[int]:
-        return [plain.count(tokens, curve(progress), route) for route in routes]
+    def kept(gamma: float) -> list[int]:
+        return [plain.count(tokens, gamma, route) for route in routes]
 
-    moments = [schedule.start + (schedule.end - schedule.start) * i / 64 for i in range(65)]
-    pairs = [(kept(schedule.gamma_strong, moment), kept(schedule.gamma_weak, moment)) for moment in moments]
+    sampled = [schedule.at(schedule.start + (schedule.end - schedule.start) * i / 64) for i in range(65)]
+    pairs = [(kept(now.gamma_strong), kept(now.gamma_weak)) for now in sampled]
     if RULES[schedule.rule].contrasts_sparsity and all(
         max(stay.count, strong) == max(stay.count, weak) for pair in pairs for strong, weak in zip(*pair, strict=True)
     ):

@@ -110,9 +110,9 @@ write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
         beside host low --lowvram
         beside host no --novram
     fi
-    for way in plain fp8 streams dynamic compiled; do
+    for way in plain fp8 streams dynamic compiled cudagraphs; do
         rules=("${all[@]}")
-        [ "$way" = compiled ] && rules=(SG) # every rule and count of kept tokens is compiled for itself
+        case $way in compiled | cudagraphs) rules=(SG) ;; esac # every rule and count of kept tokens is compiled for itself
         beside run "host_$way" 150 "${COMFYUI_PYTHON:-$python}" benchmarks/host_ways.py "$COMFYUI_PATH" --way "$way" \
             --device "$device" --rules "${rules[@]}"
     done
@@ -171,7 +171,9 @@ host_models() {
     [ -n "$rehearsal" ] && size=(--hidden 128 --depth 2 --side 16 --repeats 1)
     run host_models 120 "${COMFYUI_PYTHON:-$python}" benchmarks/host_models.py --comfyui "$COMFYUI_PATH" --device "$device" "${size[@]}"
     [ -n "$rehearsal" ] && return
-    run in_host 60 "${COMFYUI_PYTHON:-$python}" benchmarks/in_host.py "$COMFYUI_PATH" --model SiT-XL/2 --device cuda --batch 4
+    local inside=("${COMFYUI_PYTHON:-$python}" benchmarks/in_host.py "$COMFYUI_PATH" --model SiT-XL/2 --device cuda)
+    run in_host 60 "${inside[@]}" --batch 4
+    run in_host_graphs 90 "${inside[@]}" --compile cudagraphs
 }
 
 training() {

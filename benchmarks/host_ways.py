@@ -1,6 +1,7 @@
 # ruff: noqa: E402 (the host decides what can be imported, and when)
 """The ways a host can run a model on a GPU, each beside the CPU in float32: fp8 storage, weights that stay in main
-memory and come over two streams, weights that the host's dynamic offloading fetches, the network compiled by the host.
+memory and come over two streams, weights that the host's dynamic offloading fetches, the network compiled by the host
+or made into CUDA graphs.
 
 Run by the host's own Python, one way per process, because the host decides how it handles memory when it starts:
 
@@ -20,8 +21,18 @@ PACK = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PACK / "tests" / "host"))
 from hosted_pack import load_pack
 
-WAYS = {"plain": "", "fp8": "", "streams": "--novram --async-offload 2", "dynamic": "", "compiled": ""}
+WAYS = {
+    "plain": "",
+    "fp8": "",
+    "streams": "--novram --async-offload 2",
+    "dynamic": "",
+    "compiled": "",
+    "cudagraphs": "",
+}
 """The host's flags for each; none is its normal use of a GPU's memory, for which some versions have no flag."""
+
+BACKENDS = {"compiled": "inductor", "cudagraphs": "cudagraphs"}
+"""Of the host's TorchCompileModel node; on a CPU "eager" stands in for both."""
 
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far off, of the sample's own size, rounding alone brings a guided sample of four steps."""
@@ -69,7 +80,7 @@ def on_the_cpu(state: dict[str, Tensor]) -> Any:
 def sample(patcher: Any, rule: str) -> Tensor:
     """Four Euler steps at cfg 2, from the same noise and tokens."""
     about, schedule = patcher.model.spec, part("sparse_model.method.schedule")
-    end = 0.5 if options.way == "compiled" else 0.75  # each count of kept tokens would be compiled for itself
+    end = 0.5 if options.way in BACKENDS else 0.75  # each count of kept tokens would be compiled for itself
     label = torch.zeros(1, 1, about.config.num_classes)
     label[..., :2] = 1
     plan = schedule.Schedule(schedule.Curve.constant(0.25), schedule.Curve.linear(0.5, end),
@@ -121,15 +132,14 @@ def compiled(patcher: Any) -> tuple[Any, Callable[[], bool]]:
 
     patched = patcher.clone()
     guards = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
-    set_torch_compile_wrapper(
-        model=patched, backend="inductor" if options.device == "cuda" else "eager", options=guards
-    )
+    backend = BACKENDS[options.way] if options.device == "cuda" else "eager"
+    set_torch_compile_wrapper(model=patched, backend=backend, options=guards)
     return patched, lambda: bool(patched.wrappers) or bool(patched.model_options["transformer_options"].get("wrappers"))
 
 
 def main() -> None:
     patcher, taken = {
-        "plain": plain, "fp8": fp8, "streams": streams, "dynamic": dynamic, "compiled": compiled
+        "plain": plain, "fp8": fp8, "streams": streams, "dynamic": dynamic, "compiled": compiled, "cudagraphs": compiled
     }[options.way](load())  # fmt: skip
     model = patcher.model
     state = {name: value.detach().cpu() for name, value in model.diffusion_model.state_dict().items()}

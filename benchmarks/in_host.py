@@ -5,7 +5,9 @@ Run by the host's own Python, with a checkout:
 
     ~/ComfyUI/venv/bin/python benchmarks/in_host.py ~/ComfyUI
     ~/ComfyUI/venv/bin/python benchmarks/in_host.py ~/ComfyUI --model SiT-XL/2 --device cuda --batch 4
+    ~/ComfyUI/venv/bin/python benchmarks/in_host.py ~/ComfyUI --model SiT-XL/2 --device cuda --compile cudagraphs
 
+With --compile a model goes through what the host's TorchCompileModel node does, and the network is not timed apart.
 The stock Skip Layer and Perturbed-Attention nodes patch the blocks of other networks and do nothing to these.
 """
 
@@ -24,6 +26,7 @@ parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
 parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--compile", default="", choices=["", "inductor", "cudagraphs", "eager"], help="a backend")
 options = parser.parse_args()
 
 PACK = Path(__file__).resolve().parents[1]
@@ -70,6 +73,8 @@ class Clock:
     def __init__(self, model: Any, latent: torch.Tensor, positive: list, negative: list):
         self.model, self.latent, self.positive, self.negative = model, latent, positive, negative
         self.network: list[float] = []
+        if options.compile:
+            return
         module = model.model.diffusion_model
         module.register_forward_pre_hook(lambda *_: self._enter())
         module.register_forward_hook(lambda *_: self._leave())
@@ -104,6 +109,16 @@ class Clock:
         return float(steps.mean()), float((steps - torch.tensor(self.network[1:-1])).mean())
 
 
+def compiled(patcher: Any, backend: str) -> Any:
+    """As the host's TorchCompileModel node does it."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    patched = patcher.clone()
+    guards = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(model=patched, backend=backend, options=guards)
+    return patched
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -121,6 +136,8 @@ def main() -> None:
     guided = part("nodes.host.guide.patch").guided(model, part("sparse_model.method.schedule").PRESETS["SG_FLOPS"])
     cached = nodes_easycache.EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
     runs = {"CFG": model, "EasyCache": cached, "SG_FLOPS": guided}
+    if options.compile:
+        runs = {name: compiled(patcher, options.compile) for name, patcher in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     outside: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(options.rounds + 1):
@@ -136,15 +153,19 @@ def main() -> None:
             "name": name,
             "ms per step": round(1e3 * best, 3),
             "times faster than CFG": round(ratio(seconds, "CFG", name), 3),
-            "ms outside the network": round(1e3 * min(outside[name]), 3),
         }
+        if not options.compile:
+            row["ms outside the network"] = round(1e3 * min(outside[name]), 3)
         rows.append(row)
         print(row)
-    added = 1e3 * (min(outside["SG_FLOPS"]) - min(outside["CFG"]))
-    print(f"The pack adds {added:.3f} ms per step outside the network; {machine()}")
-    title = options.model or spec.title
-    print(keep(f"in_host_{'bundled' if not options.model else title.replace('/', '-')}", rows, model=title,
-               batch=options.batch, added_ms=round(added, 3)))  # fmt: skip
+    about = {"model": options.model or spec.title, "batch": options.batch}
+    if options.compile:
+        about["compiled"] = options.compile
+    else:
+        about["added_ms"] = round(1e3 * (min(outside["SG_FLOPS"]) - min(outside["CFG"])), 3)
+        print(f"The pack adds {about['added_ms']} ms per step outside the network; {machine()}")
+    parts = "in_host", options.model.replace("/", "-") or "bundled", options.compile
+    print(keep("_".join(filter(None, parts)), rows, **about))
 
 
 main()

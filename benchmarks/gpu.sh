@@ -169,8 +169,10 @@ training_step() {
 host_models() {
     local size=(--hidden 3072 --depth 3)
     [ -n "$rehearsal" ] && size=(--hidden 128 --depth 2 --side 16 --repeats 1)
-    run host_models 120 "${COMFYUI_PYTHON:-$python}" benchmarks/host_models.py --comfyui "$COMFYUI_PATH" --device "$device" "${size[@]}"
+    local flux=("${COMFYUI_PYTHON:-$python}" benchmarks/host_models.py --comfyui "$COMFYUI_PATH" --device "$device" "${size[@]}")
+    run host_models 120 "${flux[@]}"
     [ -n "$rehearsal" ] && return
+    run host_models_1024 120 "${flux[@]}" --side 128 --name host_models_1024
     local inside=("${COMFYUI_PYTHON:-$python}" benchmarks/in_host.py "$COMFYUI_PATH" --model SiT-XL/2 --device cuda)
     run in_host 60 "${inside[@]}" --batch 4
     run in_host_graphs 90 "${inside[@]}" --compile cudagraphs

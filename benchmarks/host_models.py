@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=6, help="double blocks; twice as many single blocks follow")
     parser.add_argument("--side", type=int, default=64, help="height and width of the latent; a patch has 2 x 2")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--name", default="host_models", help="results/NAME.json")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--route", type=int, nargs=2, default=(2, -2))
     parser.add_argument("--gammas", type=float, nargs=2, default=(0.1, 0.8))
@@ -187,8 +188,8 @@ def main() -> None:
     ]
     for row in rows:
         print(f"{row['name']:13s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs")
-    sizes = {name: value for name, value in vars(options).items() if name != "comfyui"}
-    print(keep("host_models", rows, ratio=measured, predicted=predicted, efficiency=measured / predicted,
+    sizes = {name: value for name, value in vars(options).items() if name not in ("comfyui", "name")}
+    print(keep(options.name, rows, ratio=measured, predicted=predicted, efficiency=measured / predicted,
                ratio_of_three_branches=third, model=sizes))  # fmt: skip
 
 

@@ -27,7 +27,7 @@ parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--compile", default="", choices=["", "inductor", "cudagraphs", "eager"], help="a backend")
-options = parser.parse_args()
+options, command = parser.parse_args(), sys.argv
 
 PACK = Path(__file__).resolve().parents[1]
 sys.argv = ["main.py", "--use-pytorch-cross-attention"] + ["--cpu"] * (options.device == "cpu")
@@ -42,6 +42,8 @@ import torch
 from comfy_extras import nodes_easycache
 
 from benchmarks.timing import keep, machine, ratio
+
+sys.argv = command
 
 root = importlib.util.spec_from_file_location("pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
 sys.modules["pack"] = importlib.util.module_from_spec(root)

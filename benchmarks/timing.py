@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -208,7 +209,7 @@ def keep(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     that the environment variable OUT names."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "machine": machine(),
         "date": date.today().isoformat(),
         "torch": torch.__version__,

@@ -104,7 +104,7 @@ def test_it_runs_and_makes_pictures(host: Host, path):
     workflow = json.loads(path.read_text())
     result = host.run(workflow)
     assert result.error is None, result.error
-    assert result.seconds < 60
+    assert result.seconds < 180  # 6 on an idle core; a busy machine is no fault
     shown = {node: result.pixels(node) for node in result.images}
     sheets = [pictures for node, pictures in shown.items() if workflow[node]["class_type"] == "SparseGuidanceSheet"]
     saved = [pictures for node, pictures in shown.items() if workflow[node]["class_type"] == "SaveImage"]

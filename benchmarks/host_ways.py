@@ -58,7 +58,7 @@ from torch import Tensor
 
 sys.argv = command
 sys.path.append(str(PACK))  # behind the host, which has a top-level module nodes of its own
-from benchmarks.timing import keep
+from benchmarks.timing import compiled_by_host, keep
 
 MODEL = part("sparse_model.checkpoints.bundled").DEFAULT
 
@@ -128,12 +128,8 @@ def dynamic(patcher: Any) -> tuple[Any, Callable[[], bool]]:
 
 def compiled(patcher: Any) -> tuple[Any, Callable[[], bool]]:
     """As the host's TorchCompileModel node does it."""
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    patched = patcher.clone()
-    guards = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
     backend = BACKENDS[options.way] if options.device == "cuda" else "eager"
-    set_torch_compile_wrapper(model=patched, backend=backend, options=guards)
+    patched = compiled_by_host(patcher, backend)
     return patched, lambda: bool(patched.wrappers) or bool(patched.model_options["transformer_options"].get("wrappers"))
 
 

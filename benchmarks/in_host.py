@@ -41,7 +41,7 @@ import comfy.samplers
 import torch
 from comfy_extras import nodes_easycache
 
-from benchmarks.timing import keep, machine, ratio
+from benchmarks.timing import compiled_by_host, keep, machine, ratio
 
 sys.argv = command
 
@@ -111,16 +111,6 @@ class Clock:
         return float(steps.mean()), float((steps - torch.tensor(self.network[1:-1])).mean())
 
 
-def compiled(patcher: Any, backend: str) -> Any:
-    """As the host's TorchCompileModel node does it."""
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    patched = patcher.clone()
-    guards = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
-    set_torch_compile_wrapper(model=patched, backend=backend, options=guards)
-    return patched
-
-
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -139,7 +129,7 @@ def main() -> None:
     cached = nodes_easycache.EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
     runs = {"CFG": model, "EasyCache": cached, "SG_FLOPS": guided}
     if options.compile:
-        runs = {name: compiled(patcher, options.compile) for name, patcher in runs.items()}
+        runs = {name: compiled_by_host(patcher, options.compile) for name, patcher in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     outside: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(options.rounds + 1):

@@ -92,6 +92,16 @@ def layers_of(network: nn.Module) -> Iterator[nn.Module]:
 COMPILED = ("network", "blocks")
 
 
+def compiled_by_host(patcher: Any, backend: str) -> Any:
+    """A MODEL of the running host as its TorchCompileModel node compiles it."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    patched = patcher.clone()
+    guards = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(model=patched, backend=backend, options=guards)
+    return patched
+
+
 def compile_in_place(network: nn.Module, what: str | None, **options: Any) -> None:
     """Compiles a network as one of COMPILED says, None: not at all. Blocks of one kind share one compiled function, so
     they take seconds where the whole network takes minutes."""

@@ -66,7 +66,7 @@ class Cached(Denoiser):
     settings: EasyCache
     memory: _Memory = field(default_factory=_Memory)
 
-    def share(self, count: Count = len) -> float:
+    def share(self, count: Count) -> float:
         """Of the multiply-adds asked for, or of whatever else branches count as, how many were run."""
         asked, ran = (
             sum(rows * count(branches) for branches, rows in counted.items())

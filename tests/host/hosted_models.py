@@ -13,6 +13,7 @@ import json
 import sys
 import traceback
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +134,8 @@ def check(case: Case) -> dict[str, Any] | None:
     hiding = REFERENCES.get(case.animal, Reference)
     plain = predictions(patcher, positive, negative, x, 2.0)
     dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
-    sg = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
+    with launched(patcher, animal, layers) as runs:
+        sg = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
     both = predictions(guided(sparse, constant(0.0, 0.5, 2.0, "CFG + SG")), positive, negative, x, 2.0)
     dropped = predictions(guided(sparse, constant(0.25, 1.0, 2.0)), positive, None, x, 2.0)
     same_keys = set(sparse.model.state_dict()) == keys
@@ -178,8 +180,23 @@ def check(case: Case) -> dict[str, Any] | None:
         "half precision": halved(animal, route, positive, negative, x, plain, sg)
         if not case.extra and not case.lora and case.animal not in BUILDERS
         else True,
+        "runs": max(runs.values()),
         "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
     }
+
+
+@contextlib.contextmanager
+def launched(patcher: Any, animal: Animal, layers: range) -> Iterator[Counter]:
+    """How often each linear layer of the routed blocks runs."""
+    blocks = [block for path in animal.blocks for block in blocks_of(patcher.model.diffusion_model, path)]
+    linear = [m for i in layers for m in blocks[i].modules() if isinstance(m, torch.nn.Linear)]
+    runs = Counter()
+    hooks = [layer.register_forward_hook(lambda layer, *_: runs.update([layer])) for layer in linear]
+    try:
+        yield runs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ..plain import plain
 from .cut import Cut
 from .families import listed, placed
 from .family import Family, Stage
+from .packed import Apart, Packed
 from .places import over_all_places
 from .routing import Arguments, Call, Group, shuffle
 from .rows import flat, map_tensors, pick, put_back
@@ -36,6 +37,11 @@ class RoutedBlock:
     def original(self) -> Callable:
         """What runs without us, whatever other nodes have made of it by now."""
         return type(self.block).forward.__get__(self.block) if self.shadowed is None else self.shadowed
+
+    @property
+    def packs(self) -> bool:
+        """Whether what runs is the host's own code, whose attention can be told to keep branches apart."""
+        return self.shadowed is None and type(self.block).__module__.startswith("comfy.")
 
     @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,6 +69,12 @@ class RoutedBlock:
     def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, each group of rows on its own kept tokens."""
         call.enter(self.route, self.stage, arguments)
+        if call.packs and self.packs and "transformer_options" in arguments:
+            packed = Packed(call, self.stage, self.route, arguments[self.stage.tokens])
+            try:
+                return packed.run(arguments, run, self.last)
+            except Apart:
+                call.packs = False
         parts = [self._group(call, arguments, run, group) for group in call.groups]
         if self.stage.output is None:
             return torch.cat(parts)

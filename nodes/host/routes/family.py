@@ -83,6 +83,8 @@ class Family:
     `folded`     arguments whose rows are folded into their second dimension.
     `stacked`    arguments that may hold several batches of rows, one behind the other.
     `cut`        argument -> how one that is no tensor is cut down to a Layout's kept tokens.
+    `packed`     all attention in its blocks is among their own tokens, by the host's function for it, so that branches
+                 can stand side by side in one sequence.
     `one_row`    the network takes one row at a time.
     `text_last`  network -> whether text follows the image in joint sequences.
     `route`      what "family default" means; saved workflows depend on it.
@@ -100,6 +102,7 @@ class Family:
     folded: tuple[str, ...] = ()
     stacked: tuple[str, ...] = ()
     cut: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
+    packed: bool = False
     one_row: bool = False
     text_last: Callable[[nn.Module], bool] = lambda network: False
     route: Callable[[int], Route] = short_route

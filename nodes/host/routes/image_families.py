@@ -32,8 +32,18 @@ FLUX_INDEXED = {"pe": (1, 2), "attn_mask": (-2, -1)}
 FLUX_SLICES = ("modulation_dims_img", "modulation_dims")
 
 IMAGE_FAMILIES = (
-    Family("FLUX.1, FLUX.2", ("Flux",), FLUX_STAGES, indexed=FLUX_INDEXED, slices=FLUX_SLICES, route=trainers_route),
-    Family("Chroma", ("Chroma", "ChromaRadiance"), FLUX_STAGES, indexed=FLUX_INDEXED, route=trainers_route),
+    Family(
+        "FLUX.1, FLUX.2",
+        ("Flux",),
+        FLUX_STAGES,
+        indexed=FLUX_INDEXED,
+        slices=FLUX_SLICES,
+        packed=True,
+        route=trainers_route,
+    ),
+    Family(
+        "Chroma", ("Chroma", "ChromaRadiance"), FLUX_STAGES, indexed=FLUX_INDEXED, packed=True, route=trainers_route
+    ),
     Family(
         "SD3",
         ("OpenAISignatureMMDITWrapper",),
@@ -48,6 +58,7 @@ IMAGE_FAMILIES = (
                 over_image=("x_block.attn2",),
             ),
         ),
+        packed=True,
         route=trainers_route,
     ),
     Family(
@@ -57,6 +68,7 @@ IMAGE_FAMILIES = (
             Stage("double_layers", "x", text="c", output=1, over_text=("attn.w1", "mlpC")),
             Stage("single_layers", "cx", joint=True),
         ),
+        packed=True,
         route=trainers_route,
     ),
     Family(
@@ -81,6 +93,7 @@ IMAGE_FAMILIES = (
         indexed={"image_rotary_emb": (1, 2)},
         slices=("timestep_zero_index",),
         stacked=("temb",),
+        packed=True,
     ),
     Family(
         "Lumina 2, Z-Image",
@@ -90,6 +103,7 @@ IMAGE_FAMILIES = (
         indexed={"freqs_cis": (1,), "x_mask": (-2, -1)},
         slices=("timestep_zero_index",),
         stacked=("adaln_input",),
+        packed=True,
     ),
     Family(
         "HunyuanDiT",
@@ -106,6 +120,7 @@ IMAGE_FAMILIES = (
         indexed={"freqs": (2,)},
         slices=("timestep_zero_index",),
         stacked=("vec",),
+        packed=True,
         route=trainers_route,
     ),
     Family(
@@ -129,6 +144,7 @@ IMAGE_FAMILIES = (
         ),
         indexed={"rope": (1,)},
         text_last=lambda network: True,
+        packed=True,
         route=trainers_route,
     ),
     Family(
@@ -145,6 +161,7 @@ IMAGE_FAMILIES = (
         (Stage("layers", "hidden_states", modulation=("norm1.linear",)),),
         span=last,
         indexed={"image_rotary_emb": (1,)},
+        packed=True,
     ),
     Family(
         "Boogu-Image",
@@ -164,6 +181,7 @@ IMAGE_FAMILIES = (
         ),
         span=last,
         indexed={"joint_rotary_emb": (1,), "img_rotary_emb": (1,), "image_rotary_emb": (1,)},
+        packed=True,
     ),
     Family(
         "PixelDiT",
@@ -195,6 +213,7 @@ IMAGE_FAMILIES = (
         patch=lambda network: 1,
         span=last,
         indexed={"freqs_cis": (1,), "attn_mask": (-2, -1)},
+        packed=True,
     ),
     Family(
         "JoyImage",
@@ -209,5 +228,7 @@ IMAGE_FAMILIES = (
             ),
         ),
         indexed={"image_rotary_emb": (1,)},
+        text_last=lambda network: True,
+        packed=True,
     ),
 )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -66,15 +66,18 @@ class RouteTokens:
     family: Family
     sparsity: Sparsity
     _blocks: WeakKeyDictionary[nn.Module, list[RoutedBlock]] = field(default_factory=WeakKeyDictionary, init=False)
-    _unprobed: WeakKeyDictionary[nn.Module, list[str]] = field(default_factory=WeakKeyDictionary, init=False)
-    """Models at the beginning of a run, with the names of what other nodes have replaced inside routed blocks."""
+    _replaced: WeakKeyDictionary[nn.Module, list[str]] = field(default_factory=WeakKeyDictionary, init=False)
+    """Models, with the names of what other nodes have replaced inside routed blocks."""
+    _unprobed: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
+    """Models at the beginning of a run."""
 
     def begin(self, patcher: ModelPatcher) -> None:
         """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
         self._find(patcher.model, patcher.object_patches_backup)
         network = plain(patcher.model, patcher.object_patches_backup, "diffusion_model")
         routed = [path for path, _, route, _ in placed(network, self.family, self.sparsity) if route is not None]
-        self._unprobed[patcher.model] = objects_inside(patcher.object_patches, routed)
+        self._replaced[patcher.model] = objects_inside(patcher.object_patches, routed)
+        self._unprobed.add(patcher.model)
 
     def __call__(
         self,
@@ -102,11 +105,12 @@ class RouteTokens:
             depth, sides = len(numbered_blocks(network, self.family)), self.family.sides(network, len(shape) - 2)
             now = now.placed(self.sparsity, depth, shape[2:], sides, part)
             labels = places_of(transformer_options, x, t)
-            probe = self._probe(model, now, transformer_options)
+            inside = [*self._replaced.get(model, ()), *map(name_of, inside_blocks(transformer_options))]
+            probe = self._probe(model, now, inside)
             if "patches" in transformer_options:
                 patches = one_row_at_a_time(transformer_options["patches"])
                 transformer_options = {**transformer_options, "patches": patches}
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe)
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone=not inside)
         with installed(blocks, call):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
@@ -115,12 +119,12 @@ class RouteTokens:
         self._blocks[model] = routed_blocks(model, replaced, self.family, self.sparsity, before)
         return self._blocks[model]
 
-    def _probe(self, model: nn.Module, now: Evaluation, options: Mapping[str, Any]) -> Probe | None:
+    def _probe(self, model: nn.Module, now: Evaluation, inside: list[str]) -> Probe | None:
         """Once in a run, where other nodes have put something inside routed blocks and these run on kept tokens."""
         if model not in self._unprobed or not any(0 < branch.gamma < 1 for branch in now.branches):
             return None
-        suspects = [*self._unprobed.pop(model), *map(name_of, inside_blocks(options))]
-        return Probe(tuple(dict.fromkeys(suspects))) if suspects else None
+        self._unprobed.remove(model)
+        return Probe(tuple(dict.fromkeys(inside))) if inside else None
 
     @staticmethod
     def _network(model: nn.Module) -> nn.Module:

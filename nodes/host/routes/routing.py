@@ -67,7 +67,8 @@ class Call:
     """One evaluation of a host's `network`: `rows` rows of `grid` patches, with the further `inputs` of the call.
 
     `labels` are the places of its chunks in the host's lists of labels; another node may have made more chunks of them.
-    `probe` asks of every routed block whether the order of tokens matters.
+    `probe` asks of every routed block whether the order of tokens matters; `alone` says that nothing of other nodes is
+    inside them.
     """
 
     network: nn.Module
@@ -79,6 +80,7 @@ class Call:
     device: torch.device
     labels: tuple[int, ...] | None = None
     probe: Probe | None = None
+    alone: bool = True
     _results: dict[Callable, dict[tuple, Any]] = field(default_factory=dict, init=False)
     _text: int | None = field(default=None, init=False)
     _entries: dict[tuple[int, bool], Entry] = field(default_factory=dict, init=False)
@@ -104,6 +106,13 @@ class Call:
         """The group of rows that a probe looks at: the sparsest one that runs at all."""
         running = [group for group in self.groups if 0 < group.gamma < 1]
         return max(running, key=lambda group: group.gamma, default=None) if self.probe else None
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether all branches may stand side by side in one sequence: they have the same inputs, row for row."""
+        chunks = [range(group.start // self.size, group.stop // self.size) for group in self.groups]
+        inputs = {tuple(self.evaluation.sources[chunk] for chunk in own) for own in chunks}
+        return self.family.packed and self.alone and self.probe is None and len(chunks) > 1 and len(inputs) == 1
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:

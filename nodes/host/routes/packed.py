@@ -1,0 +1,188 @@
+"""Branches of one input side by side in the sequence of a block, which so runs once for all of them.
+
+Work on a GPU is launched piece by piece, for few tokens as for many, and launching can take longer than the work. Every
+layer but attention treats tokens one by one, and what modulates them is the same for branches of one input. Attention
+goes through a function in the host's transformer_options, which here keeps the branches apart.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....sparse_model.method.tokens import put, take
+from .family import Stage
+from .routing import Arguments, Call, remembered
+from .rows import map_tensors
+
+OVERRIDE = "optimized_attention_override"
+"""Where the host looks for what runs in place of its attention."""
+
+Range = tuple[int, int]
+"""Start and length of a part of a sequence."""
+
+
+class Apart(Exception):
+    """Branches cannot stand side by side in this block; nothing that it was given has changed."""
+
+
+@dataclass
+class Attention:
+    """The host's attention, for each branch on its own. `sequences` says by the length of a sequence which parts of it
+    belong to each branch."""
+
+    sequences: dict[int, list[list[Range]]]
+    calls: int = field(default=0, init=False)
+
+    def __call__(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """q, k, v [B, L, H * d], or [B, H, L, d] with `skip_reshape`, heads, a mask -> what the host's own makes of
+        them; Apart for a sequence that is not known, for keys of another one, and under a mask."""
+        dim = 2 if kwargs.get("skip_reshape") else 1
+        branches = self.sequences.get(q.shape[dim])
+        masks = [*args[1:2], kwargs.get("mask")]
+        if branches is None or k.shape[dim] != q.shape[dim] or any(mask is not None for mask in masks):
+            raise Apart
+        self.calls += 1
+        along = 2 if kwargs.get("skip_output_reshape") else 1
+        found = {}
+        for parts in branches:
+            own = [_joined([x.narrow(dim, *part) for part in parts], dim) for x in (q, k, v)]
+            outputs = attention(*own, *args, **kwargs).split([length for _, length in parts], along)
+            found |= {start: output for (start, _), output in zip(parts, outputs, strict=True)}
+        return torch.cat([found[start] for start in sorted(found)], along)
+
+
+class Index(NamedTuple):
+    """Which tokens of all branches stand side by side, [B, sum of kept]: their positions `within` a row, and counted
+    `through` all rows of the batch."""
+
+    within: Tensor
+    through: Tensor
+
+
+@remembered
+def index(call: Call, length: int, text: int, route: int, split: bool = False) -> Index:
+    """The kept tokens of sequences with `text` joint text tokens, branch by branch; or, where text and image are two
+    streams (`split`), what comes first of all branches and then the rest of all."""
+    layouts = [call.layout(group, length, text, route) for group in call.groups]
+    if not all(layout.left for layout in layouts):
+        raise Apart
+    rows = [torch.arange(group.start, group.stop, device=call.device).unsqueeze(1) for group in call.groups]
+    within = [layout.kept for layout in layouts]
+    through = [kept + length * row for kept, row in zip(within, rows, strict=True)]
+    if split:
+        place = -text if call.family.text_last(call.network) else text
+        within, through = ([p[:, :place] for p in q] + [p[:, place:] for p in q] for q in (within, through))
+    return Index(torch.cat(within, dim=1), torch.cat(through, dim=1))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """All branches of a call in a block. `tokens` [N, L, D] are all that the block was given, N rows of as many chunks
+    as there are branches; side by side they are [B, sum of kept, D]."""
+
+    call: Call
+    stage: Stage
+    route: int
+    tokens: Tensor
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What the kept tokens depend on: length of the sequence, joint text tokens in it, route."""
+        length = self.tokens.shape[1]
+        return length, self.call.text(self.stage, length), self.route
+
+    @property
+    def branches(self) -> int:
+        return len(self.call.groups)
+
+    @property
+    def text(self) -> int:
+        """Text tokens of one branch in a stream of their own."""
+        return 0 if self.stage.text is None else self.call.text_stream
+
+    def run(self, arguments: Arguments, run: Callable[[Arguments], Any], last: bool) -> Any:
+        """What the block returns, as if every branch had run on its own; at the `last` block of a route its dropped
+        tokens are those that entered it. Apart if that cannot be."""
+        attention = Attention(self.sequences())
+        packed = self.arguments(arguments)
+        packed["transformer_options"] = {**packed["transformer_options"], OVERRIDE: attention}
+        output = run(packed)
+        if not attention.calls:
+            raise Apart
+        if self.stage.output is None:
+            return self.back(output, last)
+        text = output[1 - self.stage.output]
+        if text is not None:
+            text = text.unflatten(1, (self.branches, -1)).transpose(0, 1).flatten(0, 1)
+        image = self.back(output[self.stage.output], last)
+        return (text, image) if self.stage.output else (image, text)
+
+    def arguments(self, arguments: Arguments) -> Arguments:
+        """Those of the block for one chunk of rows, with the tokens of all branches."""
+        family, stage = self.call.family, self.stage
+        tables = {name: arguments[name] for name in family.indexed if arguments.get(name) is not None}
+        if any(arguments.get(name) is not None for name in family.slices):
+            raise Apart
+        packed = self.call.select(arguments, self.call.groups[0].rows, leave=(stage.tokens, *tables))
+        for name, value in tables.items():
+            change = partial(map_tensors, partial(self.table, family.indexed[name]))
+            packed[name] = self.call.again(("packed", name, self.text, *self.place), value, change)
+        packed[stage.tokens] = take(self.tokens, index(self.call, *self.place).through)
+        if stage.text is not None:  # [branches * B, T, D] -> [B, branches * T, D]
+            packed[stage.text] = arguments[stage.text].unflatten(0, (self.branches, -1)).transpose(0, 1).flatten(1, 2)
+        return packed
+
+    def table(self, dims: Sequence[int], value: Tensor) -> Tensor:
+        """A table with one row for all, or one for each, cut down to the kept tokens."""
+        length, text, route = self.place
+        along = [dim for dim in {dim % value.ndim for dim in dims} if value.shape[dim] > 1]
+        if len(along) != 1 or len(value) not in (1, self.call.rows):
+            raise Apart
+        size = value.shape[along[0]]
+        if size not in (length, length + self.text):
+            raise Apart
+        split = size != length
+        kept = index(self.call, size, text + self.text if split else text, route, split)
+        chosen = kept.within if len(value) == 1 else kept.through
+        return take(value.movedim(along[0], 1), chosen).movedim(1, along[0])
+
+    def sequences(self) -> dict[int, list[list[Range]]]:
+        """How each sequence that attention can see is divided among the branches: image, text, or both. Apart if their
+        lengths do not tell them."""
+        own = [self.call.layout(group, *self.place).kept.shape[1] for group in self.call.groups]
+        if not self.text:
+            return {sum(own): [[part] for part in ranges(own)]}
+        texts = [self.text] * self.branches
+        parts = ranges(own + texts if self.call.family.text_last(self.call.network) else texts + own)
+        both = [[*pair] for pair in zip(parts[: self.branches], parts[self.branches :], strict=True)]
+        found = {sum(own): [[part] for part in ranges(own)], sum(texts): [[part] for part in ranges(texts)]}
+        found |= {sum(own + texts): both}
+        if len(found) < 3:
+            raise Apart
+        return found
+
+    def back(self, kept: Tensor, last: bool) -> Tensor:
+        """The tokens as they were given, [N, L, D], with those that ran in their places."""
+        tokens, here = self.tokens, self.call.layout(self.call.groups[0], *self.place)
+        if last:
+            entry = self.call.entry(self.route, self.stage)
+            entered = entry.streams[0]
+            there = self.call.layout(self.call.groups[0], entered.shape[1], entry.text, self.route)
+            count = here.dropped + here.left
+            droppable = entered[:, there.start : there.start + count]
+            tokens = torch.cat([tokens[:, : here.start], droppable, tokens[:, here.start + count :]], dim=1)
+        return put(tokens, index(self.call, *self.place).through, kept)
+
+
+def ranges(lengths: Sequence[int]) -> list[Range]:
+    """Of parts that stand one behind the other."""
+    return [*zip(accumulate(lengths[:-1], initial=0), lengths, strict=True)]
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

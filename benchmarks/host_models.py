@@ -1,4 +1,5 @@
-"""Time per step of a FLUX-shaped model of the host: stock CFG, Sparse Guidance, and both in three branches.
+"""Time per step of a FLUX-shaped model of the host: stock CFG, Sparse Guidance with its branches side by side and one
+after the other, and both in three branches.
 
 All in one process:
 
@@ -7,7 +8,8 @@ All in one process:
 Random weights, FLUX's proportions (twice as many single as double blocks, eight image tokens per text token, heads of
 128), reduced until it fits. The steps alternate, so that whatever else the machine does hits both; on a CPU the time is
 that of the process, which a busy machine does not stretch. The multiply-adds are counted on what really runs: every
-linear layer and both products of every attention.
+linear layer and both products of every attention. Operations are those of PyTorch that compute or copy something: on a
+GPU each is launched, or several are.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,6 +58,7 @@ import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.flux.model import FluxParams  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from benchmarks.timing import keep, ratio  # noqa: E402
 
@@ -122,9 +127,21 @@ class Counter:
     def count_linear(self, layer: nn.Linear, args: tuple[Tensor], output: Tensor) -> None:
         self.linear += self.on * args[0].numel() * output.shape[-1]
 
-    def count_attention(self, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.attention += self.on * 2 * q.numel() * k.shape[2]
-        return self.original(q, k, v, *args, **kwargs)
+    def count_attention(self, *args: Any, transformer_options: dict[str, Any], **kwargs: Any) -> Tensor:
+        """Of every function that runs in the end: a routed block's own one calls it once for each branch."""
+
+        def counting(attention: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            def count(q: Tensor, k: Tensor, *rest: Any, **more: Any) -> Tensor:
+                self.attention += self.on * 2 * q.numel() * k.shape[2]
+                return attention(q, k, *rest, **more)
+
+            return count
+
+        name = "optimized_attention_override"
+        if (override := transformer_options.get(name)) is None:
+            return counting(self.original)(*args, transformer_options=transformer_options, **kwargs)
+        counted = {name: lambda attention, *rest, **more: override(counting(attention), *rest, **more)}
+        return self.original(*args, transformer_options={**transformer_options, **counted}, **kwargs)
 
     def of(self, step: Any) -> int:
         self.on, self.linear, self.attention = True, 0, 0
@@ -133,14 +150,38 @@ class Counter:
         return self.linear + self.attention
 
 
+class Operations(TorchDispatchMode):
+    """Counts PyTorch's operations but for those that only look at memory in another way."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = operation._schema.returns
+        looks = bool(returned) and all(r.alias_info is not None and not r.alias_info.is_write for r in returned)
+        self.count += not looks and operation.namespace == "aten"
+        return operation(*args, **(kwargs or {}))
+
+    @classmethod
+    def of(cls, step: Any) -> int:
+        with cls() as counted:
+            step()
+        return counted.count
+
+
 def main() -> None:
     patcher = flux(getattr(torch, options.dtype))
     if options.device == "cuda":
         patcher.load_device = comfy.model_management.get_torch_device()
     route, schedule = part("sparse_model.method.sparsity"), part("sparse_model.method.schedule")
-    routed = part("nodes.host.adapters").adapter_of(patcher).routed(route.Sparsity((route.Route(*options.route, 0.5),)))
+    sparsity = route.Sparsity((route.Route(*options.route, 0.5),))
+    family = part("nodes.host.adapters").adapter_of(patcher).family
+    routed = part("nodes.host.routes.route").routed(patcher, family, sparsity)
+    one_by_one = part("nodes.host.routes.route").routed(patcher, replace(family, packed=False), sparsity)
     guided = part("nodes.host.guide.patch").guided
     sparse = guided(routed, schedule.constant(*options.gammas, 1.8))
+    apart = guided(one_by_one, schedule.constant(*options.gammas, 1.8))
     beside = guided(routed, schedule.constant(*options.gammas, 1.8, "SG beside CFG"))
     noise = torch.randn(options.batch, 16, options.side, options.side, generator=torch.Generator().manual_seed(2))
     positive, negative = condition(1), condition(3)
@@ -170,10 +211,12 @@ def main() -> None:
         "unguided": lambda: step(patcher.clone(), 1.0),
         "CFG": lambda: step(patcher.clone(), 2.0),
         "SG": lambda: step(sparse.clone(), 1.8),
+        "SG, one branch after the other": lambda: step(apart.clone(), 1.8),
         "SG beside CFG": lambda: step(beside.clone(), 2.0),
     }
     counter = Counter(patcher.model.diffusion_model)
     counts = {name: counter.of(way) for name, way in ways.items()}  # the first runs warm up as well
+    operations = {name: Operations.of(way) for name, way in ways.items()}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
         for name, way in ways.items():
@@ -183,14 +226,21 @@ def main() -> None:
     print(f"SG is {measured:.2f} x as fast per step as CFG; multiply-adds predict {predicted:.2f}; "
           f"efficiency {measured / predicted:.3f}")  # fmt: skip
     rows = [
-        {"name": name, "GMACs": counts[name] / 1e9, "seconds": statistics.median(times[name]), "times": times[name]}
+        {
+            "name": name,
+            "GMACs": counts[name] / 1e9,
+            "operations": operations[name],
+            "seconds": statistics.median(times[name]),
+            "times": times[name],
+        }
         for name in ways
     ]
     for row in rows:
-        print(f"{row['name']:13s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs")
+        print(f"{row['name']:30s} {row['seconds']:8.3f} s  {row['GMACs']:9.1f} GMACs {row['operations']:6d} operations")
     sizes = {name: value for name, value in vars(options).items() if name not in ("comfyui", "name")}
     print(keep(options.name, rows, ratio=measured, predicted=predicted, efficiency=measured / predicted,
-               ratio_of_three_branches=third, model=sizes))  # fmt: skip
+               ratio_of_three_branches=third,
+               ratio_of_side_by_side=ratio(times, "SG, one branch after the other", "SG"), model=sizes))  # fmt: skip
 
 
 main()

@@ -29,6 +29,7 @@ class Case:
     latent: tuple[int, ...] | None = None
     patch: tuple[int, ...] | None = None
     sound: tuple[int, ...] | None = None  # its latent, packed with the video's
+    prompt: int | None = None  # text tokens, if not as many as the animal's own
     lora: bool = False
     route: tuple[int, int] = (1, -2)
 
@@ -87,6 +88,7 @@ def cases() -> dict[str, Case]:
         extra = {"reference_latents": [reference(128, 3, 2)], "reference_latents_method": method}
         found[f"FLUX.2, reference {method}"] = Case("FLUX.2", extra=extra, sizes={"guidance_embed": False})
     mask = torch.randn(1, 25, 25, generator=torch.Generator().manual_seed(7))
+    found["FLUX.1, as many text as image tokens"] = Case("FLUX.1", prompt=10)  # of 20, 15 and 5 are kept
     found["FLUX.1, attention mask"] = Case("FLUX.1", extra={"attention_mask": mask, "attention_mask_img_shape": (5, 4)})
     if not flipped:  # old hosts have no references for Z-Image, and guiding frames there fail in a batch
         found["Z-Image, pixels"] = Case(

@@ -111,6 +111,8 @@ def check(case: Case) -> dict[str, Any] | None:
         latent=case.latent or animal.latent,
         patch=case.patch or animal.patch,
         sound=case.sound or animal.sound,
+        context=(case.prompt or animal.context[0], animal.context[1]),
+        text=case.prompt or animal.text,
     )
     patcher = BUILDERS.get(case.animal, build)(animal)
     if patcher is None:
@@ -207,11 +209,22 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
     def linear(layer: torch.nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         total[0] += args[0].numel() * output.shape[-1]
 
-    def attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Any:
-        axis = 2 if kwargs.get("skip_reshape", False) else 1
-        queries, keys = (getattr(value, "tensor", value) for value in (q, k))  # some come in containers
-        total[0] += 2 * inside[0] * queries.numel() * keys.shape[axis]
-        return original(q, k, v, heads, *args, **kwargs)
+    def counting(attention: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def count(q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            axis = 2 if kwargs.get("skip_reshape", False) else 1
+            queries, keys = (getattr(value, "tensor", value) for value in (q, k))  # some come in containers
+            total[0] += 2 * inside[0] * queries.numel() * keys.shape[axis]
+            return attention(q, k, *args, **kwargs)
+
+        return count
+
+    def attention(original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Of every function that runs in the end: what is in its place may call it once for each branch."""
+        options, name = kwargs.get("transformer_options") or {}, "optimized_attention_override"
+        if (override := options.get(name)) is None:
+            return counting(original)(*args, **kwargs)
+        counted = {name: lambda own, *rest, **more: override(counting(own), *rest, **more)}
+        return original(*args, **{**kwargs, "transformer_options": {**options, **counted}})
 
     for module in [m for name, m in sys.modules.items() if name.startswith(("comfy.ldm.", "motif_authors."))]:
         for name in ("optimized_attention", "optimized_attention_masked"):

@@ -27,6 +27,16 @@ NEW = {
     *("Mage-Flow", "LongCat-Image", "JoyImage", "CogVideoX", "CogVideoX 1.5", "HunyuanVideo 1.5"),
 }
 """Families that 0.3.64 does not have."""
+SIDE_BY_SIDE = {
+    *("FLUX.1", "FLUX.2", "LongCat-Image", "Chroma", "SD3", "SD3.5 medium", "AuraFlow", "Qwen-Image", "Mage-Flow"),
+    *("Lumina 2", "Z-Image", "Krea 2", "HiDream-I1", "OmniGen 2", "Boogu-Image", "Ideogram 4", "JoyImage"),
+}
+"""Families whose blocks run once for both branches of SG."""
+ONE_BY_ONE = {
+    *("FLUX.1, attention mask", "Ideogram 4, padded caption", "Krea 2, reference index_timestep_zero"),
+    *("Qwen-Image, edit index_timestep_zero", "FLUX.2, reference index_timestep_zero", "Z-Image, reference"),
+}
+"""Cases of these in which they run once for each branch: under masks, with references of another modulation."""
 
 
 def run_inside(checkout: Checkout, folder: Path, *what: str) -> dict[str, Any]:
@@ -90,6 +100,11 @@ def test_half_precision(families: dict[str, dict[str, Any]]) -> None:
 def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
     """Counted from the sizes of layers, against hooks on every layer and attention in a guided step."""
     assert {name: case["cost"] for name, case in families.items() if abs(case["cost"] - 1) > 1e-9} == {}
+
+
+def test_branches_of_one_prompt_run_a_block_once(families: dict[str, dict[str, Any]]) -> None:
+    once = {name for name, case in families.items() if case["runs"] == 1}
+    assert once == {name for name in families if name.partition(",")[0] in SIDE_BY_SIDE} - ONE_BY_ONE
 
 
 def test_replaced_blocks_compose(neighbours: dict[str, Any]) -> None:

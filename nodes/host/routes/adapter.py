@@ -17,6 +17,7 @@ from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
+from .routing import packs, rates
 
 
 class HostModel:
@@ -78,22 +79,35 @@ class HostModel:
         kept = replace(subsets(), factors=factors, stay=Staying.first(stay, tokens) if stay else None)
 
         def count(branches: Sequence[Branch]) -> int:
-            total = 0
-            rows = len(set(Evaluation(tuple(branches)).sources))  # one per input, until they keep other tokens
+            evaluation, total = Evaluation(tuple(branches)), 0
+            rows = len(set(evaluation.sources))  # one per input, until they keep other tokens
             rows = len(branches) if self.family.one_row else rows
             for layers, route in stretches:
                 if route is None:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)
                     continue
-                rows = len(branches)
-                for keep in (kept.count(tokens, branch.gamma, route) for branch in branches):
-                    total += sum(block_cost(*blocks[i], keep, text) for i in layers) if keep else 0
+                rows, keeps = len(branches), [kept.count(tokens, branch.gamma, route) for branch in branches]
+                total += sum(block_cost(*blocks[i], keep, text) for i in layers for keep in keeps if keep)
+                if self.family.packed and all(keeps) and packs(evaluation):  # modulated once for all rates
+                    again = len(branches) - len(rates(evaluation)[0][1])
+                    total -= again * sum(modulation_cost(*blocks[i]) for i in layers)
             return total
 
         return count
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         return routed(self.model, self.family, sparsity)
+
+
+def modulates(stage: Stage, name: str) -> bool:
+    """Whether a layer of a block runs once for all of a row's tokens."""
+    return "mod" in name.lower() or name.startswith(stage.modulation)
+
+
+def modulation_cost(stage: Stage, block: nn.Module) -> int:
+    """Multiply-adds of the part of `block_cost` that no token changes."""
+    layers = [layer for name, layer in block.named_modules() if isinstance(layer, nn.Linear) and modulates(stage, name)]
+    return sum(layer.in_features * layer.out_features for layer in layers)
 
 
 def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
@@ -107,7 +121,7 @@ def block_cost(stage: Stage, block: nn.Module, tokens: int, text: int) -> int:
             shares[f"{name}.experts."] = layer.num_activated_experts / len(layer.experts)
         if not isinstance(layer, nn.Linear) or name.startswith(stage.uncounted):
             continue
-        if "mod" in name.lower() or name.startswith(stage.modulation):
+        if modulates(stage, name):
             length = 1
         elif name.startswith(stage.over_text):
             length = text

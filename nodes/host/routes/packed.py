@@ -152,18 +152,15 @@ class Packed:
         return take(value.movedim(along[0], 1), chosen).movedim(1, along[0])
 
     def sequences(self) -> dict[int, list[list[Range]]]:
-        """How each sequence that attention can see is divided among the branches: image, text, or both. Apart if their
-        lengths do not tell them."""
+        """How each sequence that attention can see is divided among the branches: the block's own, and with the text of
+        a stream of its own."""
         own = [self.call.layout(group, *self.place).kept.shape[1] for group in self.call.groups]
-        if not self.text:
-            return {sum(own): [[part] for part in ranges(own)]}
-        texts = [self.text] * self.branches
-        parts = ranges(own + texts if self.call.family.text_last(self.call.network) else texts + own)
-        both = [[*pair] for pair in zip(parts[: self.branches], parts[self.branches :], strict=True)]
-        found = {sum(own): [[part] for part in ranges(own)], sum(texts): [[part] for part in ranges(texts)]}
-        found |= {sum(own + texts): both}
-        if len(found) < 3:
-            raise Apart
+        found = {sum(own): [[part] for part in ranges(own)]}
+        if self.text:
+            texts = [self.text] * self.branches
+            parts = ranges(own + texts if self.call.family.text_last(self.call.network) else texts + own)
+            both = zip(parts[: self.branches], parts[self.branches :], strict=True)
+            found[sum(own + texts)] = [[*pair] for pair in both]
         return found
 
     def back(self, kept: Tensor, last: bool) -> Tensor:

@@ -36,6 +36,22 @@ class Group:
         return slice(self.start, self.stop)
 
 
+def rates(evaluation: Evaluation) -> list[tuple[float, range]]:
+    """The sparsity rates of an evaluation, each with its chunks of the batch, which are neighbours."""
+    found, chunk = [], 0
+    for gamma, branches in groupby(evaluation.branches, key=lambda branch: branch.gamma):
+        start, chunk = chunk, chunk + len(list(branches))
+        found.append((gamma, range(start, chunk)))
+    return found
+
+
+def packs(evaluation: Evaluation) -> bool:
+    """Whether the chunks of all sparsity rates have the same inputs, one by one, and none is dropped altogether."""
+    chunks = [own for gamma, own in rates(evaluation) if gamma < 1]
+    inputs = {tuple(evaluation.sources[chunk] for chunk in own) for own in chunks}
+    return len(inputs) == 1 and len(chunks) == len(rates(evaluation)) > 1
+
+
 @dataclass(frozen=True)
 class Entry:
     """What entered a route: the streams of image tokens, [N, L, D] each, with `text` joint text tokens."""
@@ -94,11 +110,11 @@ class Call:
     @cached_property
     def groups(self) -> list[Group]:
         """Neighbouring chunks of one sparsity rate; single rows where a family wants them."""
-        found, chunk = [], 0
-        for gamma, branches in groupby(self.evaluation.branches, key=lambda branch: branch.gamma):
-            start, chunk = chunk * self.size, chunk + len(list(branches))
-            step = 1 if self.family.rowwise and gamma > 0 else chunk * self.size - start
-            found += [Group(row, row + step, gamma) for row in range(start, chunk * self.size, step)]
+        found = []
+        for gamma, chunks in rates(self.evaluation):
+            rows = range(chunks.start * self.size, chunks.stop * self.size)
+            step = 1 if self.family.rowwise and gamma > 0 else len(rows)
+            found += [Group(row, row + step, gamma) for row in rows[::step]]
         return found
 
     @cached_property
@@ -109,10 +125,8 @@ class Call:
 
     @cached_property
     def packs(self) -> bool:
-        """Whether all branches may stand side by side in one sequence: they have the same inputs, row for row."""
-        chunks = [range(group.start // self.size, group.stop // self.size) for group in self.groups]
-        inputs = {tuple(self.evaluation.sources[chunk] for chunk in own) for own in chunks}
-        return self.family.packed and self.alone and self.probe is None and len(chunks) > 1 and len(inputs) == 1
+        """Whether all branches may stand side by side in one sequence."""
+        return self.family.packed and self.alone and self.probe is None and packs(self.evaluation)
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:

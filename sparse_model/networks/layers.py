@@ -158,7 +158,7 @@ def _kept_sincos(width: int, height: int, length: int, native: int, device: torc
 
 
 def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
-    """Axial rotary positions of a height x length grid: [1, height * length, width / 2, 2], cosines and sines.
+    """Axial rotary positions of a height x length grid: [1, height * length, 1, width / 2, 2], cosines and sines.
 
     Of a head's `width` the first half turns with the row, the second with the column (arXiv 2403.13298).
     """
@@ -166,14 +166,21 @@ def rotary_positions(height: int, length: int, width: int, device: torch.device 
     rows = torch.outer(torch.arange(height, dtype=torch.float32, device=device), frequencies)
     columns = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies)
     angles = torch.cat([rows.repeat_interleave(length, dim=0), columns.repeat(height, 1)], dim=1)
-    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(0)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(1).unsqueeze(0)
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Turns neighbouring pairs of x [B, T, heads, d] by positions [B or 1, T, d / 2, 2]."""
-    cos, sin = positions.unsqueeze(2).unbind(-1)
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)  # [B, T, heads, d / 2]
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+    """Turns neighbouring pairs of x [B, T, heads, d] by positions [B or 1, T, 1 or heads, d / 2, 2], cosines and sines.
+
+    As one product of complex numbers, where there are such, which takes a tenth of the time of its parts; a compiler
+    joins the parts, and knows no complex numbers.
+    """
+    pairs = x.unflatten(-1, (-1, 2))  # [B, T, heads, d / 2, 2]
+    if torch.compiler.is_compiling() or x.device.type not in ("cpu", "cuda"):
+        (cos, sin), (a, b) = positions.unbind(-1), pairs.unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(pairs.to(torch.promote_types(x.dtype, positions.dtype)))
+    return torch.view_as_real(pairs * torch.view_as_complex(positions)).flatten(-2).to(x.dtype)
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

@@ -93,7 +93,7 @@ class TextAttention(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
         """x [B, K, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M] on its logits, positions
-        [B or 1, K, d / 2, 2] -> [B, K, D]."""
+        [B or 1, K, 1, d / 2, 2] -> [B, K, D]."""
         q, k, v = self.img_qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
         text_k, text_v = self.txt_kv_proj(text).unflatten(-1, (2, self.heads, -1)).unbind(3)
         q, k, text_k = rotate(self.norm_q(q), positions), rotate(self.norm_k(k), positions), self.norm_added_k(text_k)
@@ -118,9 +118,10 @@ class PRXBlock(nn.Module):
         """x [B, K, D], c [B, 1 or segments, D], and what the attention takes -> [B, K, D]."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = packing.spread(self.modulation(c)).chunk(6, dim=-1)
         h = modulate(self.img_pre_norm(x), shift_a, scale_a)
-        x = x + gate_a * self.attention(h, text, bias, positions, packing)
+        x = torch.addcmul(x, gate_a, self.attention(h, text, bias, positions, packing))
         h = modulate(self.post_attention_layernorm(x), shift_m, scale_m)
-        return x + gate_m * self.down_proj(F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h))
+        h = F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h)
+        return torch.addcmul(x, gate_m, self.down_proj(h))
 
 
 class PRX(nn.Module):

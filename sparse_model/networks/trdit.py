@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
         self.proj = backend.linear(width, width, bias=False)
 
     def forward(self, x: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
-        """x [B, K, D], positions [B or 1, K, d / 2, 2] -> [B, K, D]."""
+        """x [B, K, D], positions [B or 1, K, 1, d / 2, 2] -> [B, K, D]."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
         q, k = rotate(q, positions).flatten(2), rotate(k, positions).flatten(2)
         return self.proj(packing.attend(self.attend, q, k, v.flatten(2), self.heads))
@@ -103,9 +103,10 @@ class TRDiTBlock(nn.Module):
         """x [B, K, D], c [B, 1 or segments, 6, D], and what the attentions take -> [B, K, D]."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (c + self.table.to(c)).unbind(2)
         each = packing.spread
-        x = x + each(gate_a) * self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), positions, packing)
+        h = modulate(self.norm1(x), each(shift_a), each(scale_a))
+        x = torch.addcmul(x, each(gate_a), self.attn(h, positions, packing))
         x = x + self.cross(self.norm2(x), text, bias, packing)
-        return x + each(gate_m) * self.mlp(modulate(self.norm3(x), each(shift_m), each(scale_m)))
+        return torch.addcmul(x, each(gate_m), self.mlp(modulate(self.norm3(x), each(shift_m), each(scale_m))))
 
 
 class TRDiT(nn.Module):

@@ -16,7 +16,7 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, sinusoid, unpatchify
+from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, rotate, sinusoid, unpatchify
 
 CENTRED = (0.0, 0.0, 1.0)
 
@@ -198,12 +198,10 @@ class Rotary(nn.Module):
         super().__init__()
         self.freqs = backend.parameter(heads, width // heads // 4, 2).requires_grad_()
 
-    def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """x [B, K, heads * d], places [B, K, 2] -> [B, K, heads * d]."""
+    def forward(self, places: Tensor) -> Tensor:
+        """places [B, K, 2] -> cosines and sines of every head, [B, K, heads, d / 2, 2]."""
         angles = (places[..., None, None, :] * self.freqs.to(places).exp()).flatten(-2)  # [B, K, heads, d / 2]
-        cos, sin = angles.cos(), angles.sin()
-        a, b = x.unflatten(-1, (*angles.shape[-2:], 2)).unbind(-1)
-        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-3).to(x.dtype)
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
 class Attention(nn.Module):
@@ -219,7 +217,8 @@ class Attention(nn.Module):
         """q, k, v [B, K, D], places [B, K, 2] -> [B, K, D]. `seen` ends with the packing; in front of it may stand a
         bias [B, K] on the logits of tokens, which hides the padding of a prompt."""
         *bias, packing = seen
-        q, k = self.rope(q, places), self.rope(k, places)
+        positions = self.rope(places)
+        q, k = (rotate(x.unflatten(-1, (self.heads, -1)), positions).flatten(2) for x in (q, k))
         return self.out(packing.attend(self.attend, q, k, v, self.heads, *bias))
 
 

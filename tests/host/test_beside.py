@@ -114,6 +114,10 @@ def test_a_dropped_route_leaves_the_others_side_by_side(beside: Outcomes) -> Non
     assert beside["dropped route"] == [30]  # 15 and 5 of 20 tokens, 5 of text in front of each
 
 
+def test_no_place_beyond_the_rows_of_a_block_is_asked_for(beside: Outcomes) -> None:
+    assert beside["rows apart"] == "RuntimeError"
+
+
 def test_errors_in_attention_reach_the_host(beside: Outcomes) -> None:
     """At once, as they are, and nothing stays on the blocks."""
     assert beside["failing attention"] == {

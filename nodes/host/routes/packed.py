@@ -127,7 +127,7 @@ class Packed:
         """Those of the block for one chunk of rows, with the tokens of all branches, which it may write into."""
         family, stage = self.call.family, self.stage
         here = {name for name, value in arguments.items() if value is not None}
-        if any(name in family.slices or "mask" in name for name in here):
+        if len(self.tokens) != self.call.rows or any(name in family.slices or "mask" in name for name in here):
             raise Apart
         tables = {name: arguments[name] for name in family.indexed if name in here}
         packed = self.call.select(arguments, self.call.groups[0].rows, leave=(stage.tokens, *tables))

@@ -121,6 +121,27 @@ def dropped_route() -> list[int]:
     return runs
 
 
+def row_by_row() -> str:
+    """The error of a replacement that runs blocks on half of the rows at a time, which no route can follow: a place
+    beyond those rows would be the end of the process on a GPU."""
+    patcher, x, positive, _ = host("SD3")
+
+    def replacement(args: dict, extra: dict) -> dict:
+        def half(value: Any, i: int) -> Any:
+            return value.chunk(2)[i] if isinstance(value, Tensor) else value
+
+        parts = [extra["original_block"]({name: half(value, i) for name, value in args.items()}) for i in range(2)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    split = routed(patcher, Sparsity((Route(0, -2),)))
+    replace_blocks(split, replacement)
+    try:
+        sg(split, x, positive)
+    except (RuntimeError, IndexError) as problem:
+        return type(problem).__name__
+    return "none"
+
+
 def failing() -> dict[str, list]:
     """What reaches the host of an error in attention, and what stays on blocks."""
     patcher, x, positive, _ = host()
@@ -147,5 +168,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "attention that does not ask": unheard,
     "no options": without_options,
     "dropped route": dropped_route,
+    "rows apart": row_by_row,
     "failing attention": failing,
 }

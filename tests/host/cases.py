@@ -194,6 +194,9 @@ def cases() -> dict[str, Case]:
     found["Mage-Flow, reference"] = Case("Mage-Flow", extra={"reference_latents": [reference(128, 3, 2)]})
     found["JoyImage, reference"] = Case("JoyImage", behind=True, extra={"reference_latents": [reference(16, 1, 6, 4)]})
     padded = {"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
+    if not flipped:  # old hosts do not hand the mask on
+        found["Qwen-Image, padded caption"] = Case("Qwen-Image", extra=padded)
+        found["Mage-Flow, padded caption"] = Case("Mage-Flow", extra=padded)
     found["Lens, padded caption"] = Case("Lens", behind=True, extra=padded)
     found["Ideogram 4, padded caption"] = Case("Ideogram 4", extra=padded)
     found["LongCat-Image"] = Case(

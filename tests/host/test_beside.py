@@ -89,6 +89,42 @@ def test_what_fails_on_kept_tokens_is_named(beside: Outcomes) -> None:
     assert "regional cannot work inside a block that drops tokens" in known(beside["failing patch"])
 
 
+def test_attention_replaced_inside_a_route_is_used(beside: Outcomes) -> None:
+    """Whoever replaces it, while the network is called or for single blocks: as if it had been so from the start."""
+    found = known(beside["attention replaced inside"])
+    assert found["called"] < 1e-6
+    assert found["blocks"] < 1e-6
+    assert found["effect"] > 0.1
+
+
+def test_attention_that_does_not_ask(beside: Outcomes) -> None:
+    """Attention in the place of the host's function: branches run one by one, and that is found out once in a run. Of
+    20 tokens 15 and 5 are kept."""
+    found = beside["attention that does not ask"]
+    assert found["error"] < 1e-6
+    assert found["runs"] == [20, *[5, 15] * 3]
+    assert found["again"] == [20] * 3
+
+
+def test_blocks_without_options(beside: Outcomes) -> None:
+    assert known(beside["no options"]) < 1e-6
+
+
+def test_a_dropped_route_leaves_the_others_side_by_side(beside: Outcomes) -> None:
+    assert beside["dropped route"] == [30]  # 15 and 5 of 20 tokens, 5 of text in front of each
+
+
+def test_no_place_beyond_the_rows_of_a_block_is_asked_for(beside: Outcomes) -> None:
+    assert beside["rows apart"] == "RuntimeError"
+
+
+def test_errors_in_attention_reach_the_host(beside: Outcomes) -> None:
+    """At once, as they are, and nothing stays on the blocks."""
+    assert beside["failing attention"] == {
+        "calls": ["out of memory", "another"], "raised": [True, True], "left": [],
+    }  # fmt: skip
+
+
 def test_guide_frames_of_less_than_full_strength(beside: Outcomes) -> None:
     assert known(beside["guide frames"]) < 5e-6
 

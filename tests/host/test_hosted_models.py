@@ -33,7 +33,8 @@ SIDE_BY_SIDE = {
 }
 """Families whose blocks run once for both branches of SG."""
 ONE_BY_ONE = {
-    *("FLUX.1, attention mask", "Ideogram 4, padded caption", "Krea 2, reference index_timestep_zero"),
+    *("FLUX.1, attention mask", "Ideogram 4, padded caption", "Qwen-Image, padded caption"),
+    *("Mage-Flow, padded caption", "Krea 2, reference index_timestep_zero"),
     *("Qwen-Image, edit index_timestep_zero", "FLUX.2, reference index_timestep_zero", "Z-Image, reference"),
 }
 """Cases of these in which they run once for each branch: under masks, with references of another modulation."""

@@ -37,6 +37,13 @@ def test_the_hosts_own_batch():
     assert found.sources == (0, 0)  # ids of their own, and one input all the same
 
 
+@pytest.mark.parametrize(("levels", "sources"), [([1.0, 1.0, 0.5, 0.5], (0, 1)), ([1.0, 0.5, 1.0, 0.5], (0, 0))])
+def test_chunks_of_other_noise_levels_are_other_inputs(levels, sources):
+    found = wire.evaluation_of(options(), joined(parts(1), "parts"), torch.tensor(levels))
+    assert [branch.gamma for branch in found.branches] == [0.25, 0.75]
+    assert found.sources == sources
+
+
 @pytest.mark.parametrize(("order", "gammas", "sources"), [
     ("parts", [0.25, 0.75] * 3, (0, 0, 1, 1, 2, 2)), ("chunks", [0.25] * 3 + [0.75] * 3, (0, 1, 2, 0, 1, 2)),
 ])  # fmt: skip

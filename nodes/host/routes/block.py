@@ -16,6 +16,7 @@ from .families import listed, placed
 from .family import Family, Stage
 from .packed import Apart, Packed
 from .places import over_all_places
+from .probe import inside_blocks
 from .routing import Arguments, Call, Group, shuffle
 from .rows import flat, map_tensors, pick, put_back
 
@@ -38,10 +39,12 @@ class RoutedBlock:
         """What runs without us, whatever other nodes have made of it by now."""
         return type(self.block).forward.__get__(self.block) if self.shadowed is None else self.shadowed
 
-    @property
-    def packs(self) -> bool:
-        """Whether what runs is the host's own code, whose attention can be told to keep branches apart."""
-        return self.shadowed is None and type(self.block).__module__.startswith("comfy.")
+    def packs(self, call: Call, options: Mapping[str, Any] | None) -> bool:
+        """Whether branches may stand side by side here: what runs is the host's own code, whose attention can be told
+        to keep them apart, with nothing of other nodes inside."""
+        own = self.shadowed is None and type(self.block).__module__.startswith("comfy.")
+        able = own and call.packs and self.route not in call.apart
+        return able and options is not None and not inside_blocks(options)
 
     @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,12 +72,12 @@ class RoutedBlock:
     def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, each group of rows on its own kept tokens."""
         call.enter(self.route, self.stage, arguments)
-        if call.packs and self.packs and "transformer_options" in arguments:
+        if self.packs(call, arguments.get("transformer_options")):
             packed = Packed(call, self.stage, self.route, arguments[self.stage.tokens])
             try:
                 return packed.run(arguments, run, self.last)
             except Apart:
-                call.packs = False
+                call.apart.add(self.route)
         parts = [self._group(call, arguments, run, group) for group in call.groups]
         if self.stage.output is None:
             return torch.cat(parts)

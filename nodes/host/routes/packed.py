@@ -112,29 +112,31 @@ class Packed:
         packed = self.arguments(arguments)
         packed["transformer_options"] = {**packed["transformer_options"], OVERRIDE: attention}
         output = run(packed)
-        if not attention.calls:
+        if not attention.calls:  # another node's, which asks for nothing in its place
+            self.call.unheard = True
             raise Apart
         if self.stage.output is None:
             return self.back(output, last)
         text = output[1 - self.stage.output]
         if text is not None:
-            text = text.unflatten(1, (self.branches, -1)).transpose(0, 1).flatten(0, 1)
+            text = torch.cat(text.chunk(self.branches, dim=1))
         image = self.back(output[self.stage.output], last)
         return (text, image) if self.stage.output else (image, text)
 
     def arguments(self, arguments: Arguments) -> Arguments:
-        """Those of the block for one chunk of rows, with the tokens of all branches."""
+        """Those of the block for one chunk of rows, with the tokens of all branches, which it may write into."""
         family, stage = self.call.family, self.stage
-        tables = {name: arguments[name] for name in family.indexed if arguments.get(name) is not None}
-        if any(arguments.get(name) is not None for name in family.slices):
+        here = {name for name, value in arguments.items() if value is not None}
+        if len(self.tokens) != self.call.rows or any(name in family.slices or "mask" in name for name in here):
             raise Apart
+        tables = {name: arguments[name] for name in family.indexed if name in here}
         packed = self.call.select(arguments, self.call.groups[0].rows, leave=(stage.tokens, *tables))
         for name, value in tables.items():
             change = partial(map_tensors, partial(self.table, family.indexed[name]))
             packed[name] = self.call.again(("packed", name, self.text, *self.place), value, change)
         packed[stage.tokens] = take(self.tokens, index(self.call, *self.place).through)
         if stage.text is not None:  # [branches * B, T, D] -> [B, branches * T, D]
-            packed[stage.text] = arguments[stage.text].unflatten(0, (self.branches, -1)).transpose(0, 1).flatten(1, 2)
+            packed[stage.text] = torch.cat(arguments[stage.text].chunk(self.branches), dim=1)
         return packed
 
     def table(self, dims: Sequence[int], value: Tensor) -> Tensor:

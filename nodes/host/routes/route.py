@@ -70,6 +70,8 @@ class RouteTokens:
     """Models, with the names of what other nodes have replaced inside routed blocks."""
     _unprobed: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
     """Models at the beginning of a run."""
+    _unheard: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
+    """Models whose attention turned out in this run not to be the host's."""
 
     def begin(self, patcher: ModelPatcher) -> None:
         """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
@@ -78,6 +80,7 @@ class RouteTokens:
         routed = [path for path, _, route, _ in placed(network, self.family, self.sparsity) if route is not None]
         self._replaced[patcher.model] = objects_inside(patcher.object_patches, routed)
         self._unprobed.add(patcher.model)
+        self._unheard.discard(patcher.model)
 
     def __call__(
         self,
@@ -105,14 +108,18 @@ class RouteTokens:
             depth, sides = len(numbered_blocks(network, self.family)), self.family.sides(network, len(shape) - 2)
             now = now.placed(self.sparsity, depth, shape[2:], sides, part)
             labels = places_of(transformer_options, x, t)
-            inside = [*self._replaced.get(model, ()), *map(name_of, inside_blocks(transformer_options))]
-            probe = self._probe(model, now, inside)
+            replaced = self._replaced.get(model, [])
+            probe = self._probe(model, now, [*replaced, *map(name_of, inside_blocks(transformer_options))])
+            alone = not replaced and model not in self._unheard
             if "patches" in transformer_options:
                 patches = one_row_at_a_time(transformer_options["patches"])
                 transformer_options = {**transformer_options, "patches": patches}
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone=not inside)
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone)
         with installed(blocks, call):
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+            output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        if call is not None and call.unheard:
+            self._unheard.add(model)
+        return output
 
     def _find(self, model: nn.Module, replaced: Mapping[str, Any]) -> list[RoutedBlock]:
         before = self._blocks.get(model, ())

@@ -83,8 +83,9 @@ class Call:
     """One evaluation of a host's `network`: `rows` rows of `grid` patches, with the further `inputs` of the call.
 
     `labels` are the places of its chunks in the host's lists of labels; another node may have made more chunks of them.
-    `probe` asks of every routed block whether the order of tokens matters; `alone` says that nothing of other nodes is
-    inside them.
+    `probe` asks of every routed block whether the order of tokens matters; `alone` says that all that blocks are made
+    of is the host's. `apart` are routes in which branches could not stand side by side, `unheard` says that a block had
+    run before that was known.
     """
 
     network: nn.Module
@@ -97,6 +98,8 @@ class Call:
     labels: tuple[int, ...] | None = None
     probe: Probe | None = None
     alone: bool = True
+    apart: set[int] = field(default_factory=set, init=False)
+    unheard: bool = field(default=False, init=False)
     _results: dict[Callable, dict[tuple, Any]] = field(default_factory=dict, init=False)
     _text: int | None = field(default=None, init=False)
     _entries: dict[tuple[int, bool], Entry] = field(default_factory=dict, init=False)
@@ -210,7 +213,7 @@ class Call:
         family = self.family
         if name in family.common or 0 in family.indexed.get(name, ()):
             return value
-        if name == "transformer_options":
+        if name == "transformer_options" and value is not None:
             return self._options(value, rows)
         if name in family.folded:
             return folded_rows_of(value, self.rows, rows)

@@ -97,6 +97,15 @@ def test_attention_replaced_inside_a_route_is_used(beside: Outcomes) -> None:
     assert found["effect"] > 0.1
 
 
+def test_attention_of_another_node_runs_for_each_branch(beside: Outcomes) -> None:
+    """Blocks run once for both, but in the first evaluation, which looks at what it does to tokens in another order: of
+    20 tokens 15 and 5 are kept."""
+    found = known(beside["attention of another node"])
+    assert found["error"] < 1e-6 < 0.1 < found["effect"]
+    assert sorted(found["runs"][:3]) == [5, 5, 15]
+    assert found["runs"][3:] == [20, 20]
+
+
 def test_attention_that_does_not_ask(beside: Outcomes) -> None:
     """Attention in the place of the host's function: branches run one by one, and that is found out once in a run. Of
     20 tokens 15 and 5 are kept."""

@@ -14,7 +14,7 @@ from ..plain import plain
 from .cut import Cut
 from .families import listed, placed
 from .family import Family, Stage
-from .packed import Apart, Packed
+from .packed import OVERRIDE, Apart, Packed
 from .places import over_all_places
 from .probe import inside_blocks
 from .routing import Arguments, Call, Group, shuffle
@@ -41,10 +41,10 @@ class RoutedBlock:
 
     def packs(self, call: Call, options: Mapping[str, Any] | None) -> bool:
         """Whether branches may stand side by side here: what runs is the host's own code, whose attention can be told
-        to keep them apart, with nothing of other nodes inside."""
+        to keep them apart, with nothing of other nodes inside but another attention."""
         own = self.shadowed is None and type(self.block).__module__.startswith("comfy.")
         able = own and call.packs and self.route not in call.apart
-        return able and options is not None and not inside_blocks(options)
+        return able and options is not None and not inside_blocks({**options, OVERRIDE: None})
 
     @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ....sparse_model.method.tokens import put, take
+from .cut import Cut
 from .family import Stage
 from .routing import Arguments, Call, remembered
 from .rows import map_tensors
@@ -33,9 +34,11 @@ class Apart(Exception):
 @dataclass
 class Attention:
     """The host's attention, for each branch on its own. `sequences` says by the length of a sequence which parts of it
-    belong to each branch."""
+    belong to each branch, `options` what each branch alone would be given, if another node has attention of its own
+    there."""
 
     sequences: dict[int, list[list[Range]]]
+    options: Sequence[Arguments] = ()
     calls: int = field(default=0, init=False)
 
     def __call__(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -49,9 +52,14 @@ class Attention:
         self.calls += 1
         along = 2 if kwargs.get("skip_output_reshape") else 1
         found = {}
-        for parts in branches:
+        for branch, parts in enumerate(branches):
             own = [_joined([x.narrow(dim, *part) for part in parts], dim) for x in (q, k, v)]
-            outputs = attention(*own, *args, **kwargs).split([length for _, length in parts], along)
+            if self.options:
+                options = self.options[branch]
+                output = options[OVERRIDE](attention, *own, *args, **{**kwargs, "transformer_options": options})
+            else:
+                output = attention(*own, *args, **kwargs)
+            outputs = output.split([length for _, length in parts], along)
             found |= {start: output for (start, _), output in zip(parts, outputs, strict=True)}
         return torch.cat([found[start] for start in sorted(found)], along)
 
@@ -108,7 +116,7 @@ class Packed:
     def run(self, arguments: Arguments, run: Callable[[Arguments], Any], last: bool) -> Any:
         """What the block returns, as if every branch had run on its own; at the `last` block of a route its dropped
         tokens are those that entered it. Apart if that cannot be."""
-        attention = Attention(self.sequences())
+        attention = Attention(self.sequences(), self.options(arguments))
         packed = self.arguments(arguments)
         packed["transformer_options"] = {**packed["transformer_options"], OVERRIDE: attention}
         output = run(packed)
@@ -138,6 +146,14 @@ class Packed:
         if stage.text is not None:  # [branches * B, T, D] -> [B, branches * T, D]
             packed[stage.text] = torch.cat(arguments[stage.text].chunk(self.branches), dim=1)
         return packed
+
+    def options(self, arguments: Arguments) -> list[Arguments]:
+        """transformer_options of each branch, where another node has put attention of its own into them."""
+        if arguments["transformer_options"].get(OVERRIDE) is None:
+            return []
+        cuts = [Cut.of(self.call, self.stage, self.route, group, arguments) for group in self.call.groups]
+        given = {"transformer_options": arguments["transformer_options"]}
+        return [cut.options(self.call.select(given, cut.group.rows)["transformer_options"]) for cut in cuts]
 
     def table(self, dims: Sequence[int], value: Tensor) -> Tensor:
         """A table with one row for all, or one for each, cut down to the kept tokens."""

@@ -129,7 +129,7 @@ class Call:
     @cached_property
     def packs(self) -> bool:
         """Whether all branches may stand side by side in one sequence."""
-        return self.family.packed and self.alone and packs(self.evaluation)
+        return self.family.packed and self.alone and self.probe is None and packs(self.evaluation)
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:

@@ -11,11 +11,12 @@ import comfy.ldm.modules.attention
 import torch
 from comfy.patcher_extension import WrappersMP
 from probing import error, predictions
-from setting import PLAN, Model, Route, Sparsity, host, routed, sampled, sg
+from setting import PLAN, Model, Route, Sparsity, host, part, routed, sampled, sg
 from setting import guided as guide
 from torch import Tensor, nn
 
 OVERRIDE = "optimized_attention_override"
+Call = part("nodes.host.routes.routing").Call
 PLACE, NAME = comfy.ldm.flux.math, "optimized_attention"
 
 
@@ -70,6 +71,28 @@ def replaced_inside() -> dict[str, float] | None:
         **{name: max(map(error, sg(model, x, positive), expected)) for name, model in found.items()},
         "effect": error(expected[0], plain[0]),
     }
+
+
+def of_another_node() -> dict[str, Any] | None:
+    """Attention of another node, which goes by what it is told of its rows: against every branch on its own; None for a
+    host that lets nobody replace it."""
+    if OVERRIDE not in inspect.getsource(comfy.ldm.modules.attention):
+        return None
+    patcher, x, positive, negative = host()
+
+    def louder_weak(attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        weak = kwargs["transformer_options"]["cond_or_uncond"] == [1]
+        return attention(q, k, 1.5 * v if weak else v, *args, **kwargs)
+
+    model = routed(patcher)
+    model.model_options["transformer_options"][OVERRIDE] = louder_weak
+    asked = patcher, x, positive, negative
+    with counted(patcher.model.diffusion_model.double_blocks[1].img_attn.qkv) as runs:
+        found = sampled(guide(model, PLAN), asked, steps=3)
+    with mock.patch.object(Call, "packs", False):
+        expected = sampled(guide(model, PLAN), asked, steps=3)
+    effect = error(expected, sampled(guide(routed(patcher), PLAN), asked, steps=3))
+    return {"error": error(found, expected), "effect": effect, "runs": runs}
 
 
 def unheard() -> dict[str, Any]:
@@ -165,6 +188,7 @@ def failing() -> dict[str, list]:
 
 CASES: dict[str, Callable[[], Any]] = {
     "attention replaced inside": replaced_inside,
+    "attention of another node": of_another_node,
     "attention that does not ask": unheard,
     "no options": without_options,
     "dropped route": dropped_route,

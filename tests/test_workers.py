@@ -11,8 +11,9 @@ from workers import unit_of
         ("tests/host/test_sheet.py::test_one_sentence[0.3.64-values0-2 4; 6]", "0.3.64"),
         ("tests/host/test_smoke.py::test_start[none]", "tests/host/test_smoke.py"),  # without a host it is skipped
         ("tests/host/test_workflows.py::test_every_workflow", "tests/host/test_workflows.py"),
+        ("tests/benchmarks/test_compiled.py::test_a_run[dit]", "tests/benchmarks/test_compiled.py::test_a_run[dit]"),
         ("tests/method/test_grid.py::test_sides[0.5-2]", "tests/method/test_grid.py"),
     ],
 )
-def test_the_tests_in_a_host_stay_together_and_those_of_a_file(test, unit):
+def test_what_stays_in_one_process(test, unit):
     assert unit_of(test) == unit

@@ -20,9 +20,12 @@ def say(config: pytest.Config, line: str, loud: bool = False) -> None:
 
 
 def unit_of(test: str) -> str:
-    """What stays in one process with a test: all tests in one host, since a server takes long to start, or a file."""
+    """What stays in one process with a test: all tests in one host, since a server takes long to start, or a file.
+    Those of benchmarks are few and long and share nothing, so each is sent by itself, last."""
     found = IN_A_HOST.match(test)
-    return found[1] if found else test.partition("::")[0]
+    if found:
+        return found[1]
+    return test if test.startswith("tests/benchmarks/") else test.partition("::")[0]
 
 
 def cores() -> int:

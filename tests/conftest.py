@@ -7,6 +7,8 @@ from hypothesis import settings
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
 
+pytest_plugins = ["workers"]
+
 settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no deadline")
 

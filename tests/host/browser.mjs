@@ -100,6 +100,8 @@ async function convert({ workflow, name }) {
   return graph.serialize();
 }
 
+const open = new WeakMap();  // page -> its requests that have not ended
+
 const EMPTY = [800, 500];  // a place on the canvas without nodes: they are put AWAY from it
 const AWAY = 5000;
 
@@ -167,7 +169,7 @@ async function build(page, { nodes, links, values, complete, run }) {
     }
   }, values ?? []);
   await page.evaluate(fit);
-  await page.waitForTimeout(1500);
+  await settled(page);
   if (run) return pressRun(page);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
@@ -178,15 +180,17 @@ async function build(page, { nodes, links, values, complete, run }) {
   else await choices.waitFor();
 }
 
-/** Runs the graph and waits until the editor has nothing left to do, or shows an error. */
+/** Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. */
 async function pressRun(page) {
-  await page.evaluate(() => window.app.queuePrompt(0, 1));
-  await page.waitForFunction(async () => {
-    if (document.querySelector("[role=dialog], .p-dialog, .p-toast-message")) return true;
-    const { queue_running: running, queue_pending: pending } = await (await fetch("/queue")).json();
-    return !running.length && !pending.length;
-  }, null, { polling: 500 });
-  await page.waitForTimeout(2500);
+  await page.evaluate(() => {
+    window.runEnded = false;
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+      window.comfyAPI.api.api.addEventListener(end, () => (window.runEnded = true), { once: true });
+    }
+    window.app.queuePrompt(0, 1);
+  });
+  await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
+  await settled(page);
 }
 
 /** Runs in the page: show all of the graph. */
@@ -204,10 +208,31 @@ function fit() {
   canvas.setDirty(true, true);
 }
 
+/** Runs in every page before its own scripts: notes when elements or texts of the page last changed. */
+function watch() {
+  window.changedAt = performance.now();
+  const noted = () => (window.changedAt = performance.now());
+  new MutationObserver(noted).observe(document, { childList: true, characterData: true, subtree: true });
+}
+
+/** Waits until no request is open and nothing of the page has changed for `quiet` ms; a page that never rests is left after 2 s. */
+async function settled(page, quiet = 500) {
+  const until = Date.now() + 2000;
+  for (let since = Date.now(); Date.now() < until; await page.waitForTimeout(50)) {
+    const still = await page.evaluate(() => performance.now() - window.changedAt);
+    if (open.get(page).size) since = Date.now();
+    if (Math.min(still, Date.now() - since) >= quiet) return;
+  }
+}
+
 /** Opens the editor in a profile of its own (it restores its last graph) and waits until it can load a workflow. */
 async function openEditor(browser, job, messages) {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
   page.setDefaultTimeout(1000 * (job.seconds ?? 240));
+  open.set(page, new Set());
+  page.on("request", (request) => open.get(page).add(request));
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => open.get(page).delete(request));
+  await page.addInitScript(watch);
   page.on("pageerror", (error) => messages.push(String(error.stack ?? error)));
   page.on("console", (message) => {
     const source = message.location().url;
@@ -247,14 +272,13 @@ async function main(job) {
         await page.evaluate(() => window.app.graph.clear());
         await page.evaluate(drop, { data: readFileSync(path).toString("base64"), name, type: "image/png" });
         await page.waitForFunction(() => window.app.graph._nodes.length > 0);
-        await page.waitForTimeout(2000);
       } else {
         await page.evaluate(async ({ text, name }) => {
           await window.app.handleFile(new File([text], name, { type: "application/json" }));
         }, { text, name });
       }
       await page.evaluate(fit);
-      await page.waitForTimeout(1500);
+      await settled(page);
       const report = await page.evaluate(inspectGraph);
       if (screenshot) await page.screenshot({ path: screenshot });
       reports.push({ ...report, console: messages.splice(0), ...(workflow && { workflow }) });

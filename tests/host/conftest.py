@@ -9,14 +9,20 @@ from editor import Editor, why_no_editor
 from host import Host
 from hosts import MEMORY_FLAGS, NO_MOTIF, Checkout, find_checkouts, has_accelerator, version_key
 from text_scene import write_files
+from workers import say
 
 CHECKOUTS = find_checkouts()
 NO_HOST = "no ComfyUI checkout found: set COMFYUI_PATH (and COMFYUI_PYTHON)"
 
 StartHost = Callable[..., Host]
 RENDERERS = {"classic": {"Comfy_VueNodes_Enabled": False}, "Nodes 2.0": {"Comfy_VueNodes_Enabled": True}}
-READY_AFTER = pytest.StashKey[dict[str, float]]()
-"""Seconds each version took to start."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say in one line each what is not tested, so that a green run without a host is not mistaken for a full one."""
+    for reason in (None if CHECKOUTS else NO_HOST, why_no_editor(), NO_MOTIF):
+        if reason:
+            say(config, f"HOST TESTS SKIPPED: {reason}", loud=True)
 
 
 @pytest.fixture(
@@ -33,7 +39,7 @@ def checkout(request: pytest.FixtureRequest) -> Checkout:
 def host(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Host]:
     """Start a server of each version in turn, shared by all tests of the session."""
     with Host(checkout, tmp_path_factory.mktemp(f"host-{checkout.version}")) as running:
-        pytestconfig.stash.setdefault(READY_AFTER, {})[checkout.version] = running.start_seconds
+        say(pytestconfig, f"host tests used ComfyUI {checkout.version}, ready after {running.start_seconds:.0f} s")
         yield running
 
 
@@ -74,12 +80,3 @@ def renderer(request: pytest.FixtureRequest, host: Host) -> dict[str, Any]:
     if request.param == "Nodes 2.0" and version_key(host.version) < (0, 4):
         pytest.skip("this editor has no Nodes 2.0 yet")
     return RENDERERS[request.param]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line each what was not tested, so that a green run without a host is not mistaken for a full one."""
-    reasons = [reason for reason in (None if CHECKOUTS else NO_HOST, why_no_editor(), NO_MOTIF) if reason]
-    for reason in reasons:
-        terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", red=True, bold=True)
-    for version, seconds in terminalreporter.config.stash.get(READY_AFTER, {}).items():
-        terminalreporter.write_line(f"host tests used ComfyUI {version}, ready after {seconds:.0f} s")

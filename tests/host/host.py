@@ -1,10 +1,12 @@
 """A real ComfyUI server with this pack installed, and a client that speaks to it as the editor does."""
 
+import ctypes
 import io
 import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +26,7 @@ PACK = "comfyui-sparse-guidance"
 FLAGS = ("--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:")
 START_SECONDS = 180
 STOP_SECONDS = 20
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 Workflow = dict[str, dict[str, Any]]
 """A workflow in API form: node id -> {"class_type": ..., "inputs": {...}}."""
@@ -91,8 +94,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # a shell's background jobs ignore Ctrl-C, and their children would
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=_as_our_child,
             )
         try:
             self._wait_until_ready(started + START_SECONDS)
@@ -244,6 +246,14 @@ class Host:
             else:
                 return
         raise RuntimeError(f"ComfyUI {self.version} did not start:\n{self.log[-4000:]}")
+
+
+def _as_our_child() -> None:
+    """Runs in a new process: it hears Ctrl-C, which a shell's background jobs ignore, and ends when this process does,
+    also where that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _prctl is not None:
+        _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> int:

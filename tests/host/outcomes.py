@@ -33,7 +33,7 @@ def run_cases(checkout: Checkout, script: Path, folder: Path) -> Outcomes:
     outcomes, left = Outcomes(folder), []
     while True:
         done = subprocess.run(
-            [*command, *left], cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=300,
+            [*command, *left], cwd=folder, env=checkout.environment, capture_output=True, text=True, timeout=900,
             check=False,
         )  # fmt: skip
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", "{"))]

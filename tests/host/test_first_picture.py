@@ -90,12 +90,13 @@ def test_a_search_for_each_node_is_all_it_takes(editor: Editor, renderer: dict[s
     typed is a label itself, and a schedule shows its plan, the settings of the model's file, and none of the widgets
     that its preset does not use."""
     nodes = [{"search": search, "type": node_id, "pos": pos} for search, node_id, pos in NODES]
+    model, condition = ({**node, "search": None} for node in nodes[:2])  # found once, put there at once again
     plain, completed, scheduled = (tmp_path / f"{name}.json" for name in ("plain", "completed", "scheduled"))
     plain.write_text(json.dumps({"nodes": nodes, "links": LINKS}))
     typed = {"typed": "twemoji, rock", "label": "rocket"}
-    completed.write_text(json.dumps({"nodes": nodes[:2], "links": LINKS[:1], "complete": typed}))
+    completed.write_text(json.dumps({"nodes": [model, condition], "links": LINKS[:1], "complete": typed}))
     schedule = {"search": "Sparsity Scheduler", "type": "SparsityScheduler", "pos": [400, 60]}
-    scheduled.write_text(json.dumps({"nodes": [nodes[0], schedule], "links": LINKS[:1]}))
+    scheduled.write_text(json.dumps({"nodes": [model, schedule], "links": LINKS[:1]}))
     built, labelled, planned = editor.build([plain, completed, scheduled], screenshots=tmp_path, **renderer)
     assert built.problems == []
     ((picture,),) = editor.host.run(fixed(built.prompt)).images.values()

@@ -5,6 +5,7 @@
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
 import { fold, grow } from "./fold.js";
+import { valueOf } from "./graph.js";
 import { say } from "./said.js";
 
 const CLASS = "TokenRoute";
@@ -15,7 +16,7 @@ const open = new Set();
 
 async function look(node) {
   const state = node.sparseRoute;
-  const values = Object.fromEntries(WIDGETS.map((name) => [name, node.widgets?.find((w) => w.name === name)?.value]));
+  const values = Object.fromEntries(WIDGETS.map((name) => [name, valueOf(node, name) ?? true]));
   const key = JSON.stringify([values, node.inputs?.map((input) => input.link != null)]);
   if (state.asking || key === state.key) return;
   state.asking = true;

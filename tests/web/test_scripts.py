@@ -47,3 +47,19 @@ def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
 
 def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:
     assert found["composing"] == []
+
+
+def test_a_plan_in_a_subgraph_knows_what_is_outside(found: dict[str, Any]) -> None:
+    """The checkpoint, a widget's value as it is set outside, and the cfg that a primitive node gives."""
+    assert found["outside"] == ["a.safetensors", "SG_FLOPS", 3]
+    assert found["open"] is None
+
+
+def test_what_only_a_run_knows_is_not_guessed(found: dict[str, Any]) -> None:
+    """A value that another node makes, and a model where the subgraph is used twice: there is one, not known which."""
+    assert found["later"] == [True, None]
+    assert found["twice"] == [None, True]
+
+
+def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
+    assert found["bypassed"] is None

@@ -6,7 +6,7 @@
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
 import { complete } from "./completion.js";
-import { fold, grow } from "./fold.js";
+import { fold, grow, savedSize } from "./fold.js";
 import { checkpointOf, scaleBehind, source, valueOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
@@ -151,7 +151,7 @@ app.registerExtension({
 
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
-      this.sparsePlan.saved = given[0]?.size && [...given[0].size];
+      this.sparsePlan.saved = savedSize(this, given[0]);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

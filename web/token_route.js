@@ -4,7 +4,7 @@
 
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
-import { fold, grow } from "./fold.js";
+import { fold, grow, savedSize } from "./fold.js";
 import { valueOf } from "./graph.js";
 import { say } from "./said.js";
 
@@ -42,7 +42,7 @@ app.registerExtension({
     open.add(node);
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
-      this.sparseRoute.saved = given[0]?.size && [...given[0].size];
+      this.sparseRoute.saved = savedSize(this, given[0]);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

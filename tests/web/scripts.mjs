@@ -98,6 +98,10 @@ found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0
   text.slice(...labelAt(text, cursor))
 ));
 
+const { savedSize } = await import(new URL("extensions/pack/fold.js", folder));
+const whole = { computeSize: () => [250, 750.4] };
+found.sizes = [savedSize(whole, { size: [360, 375] }), savedSize(whole, { size: [360, 750] }), savedSize(whole, {})];
+
 const { checkpointOf, scaleBehind, source, valueOf } = await import(new URL("extensions/pack/graph.js", folder));
 
 /** A graph of nodes by their ids, and of links [id, from, output, to, input]; -10 and -20 are a subgraph's own ends. */

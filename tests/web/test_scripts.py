@@ -63,3 +63,8 @@ def test_what_only_a_run_knows_is_not_guessed(found: dict[str, Any]) -> None:
 
 def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
     assert found["bypassed"] is None
+
+
+def test_a_height_that_shows_every_widget_is_not_kept(found: dict[str, Any]) -> None:
+    """The editor's undo brings it back, where a node of a few widgets would stand over its neighbours."""
+    assert found["sizes"] == [[360, 375], [360, 0], None]

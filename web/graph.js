@@ -77,6 +77,12 @@ function behind(graph, id, hops = HOPS) {
   return target ? [{ node: target, input: target.inputs?.[link.target_slot]?.name }] : [];
 }
 
+/** What a widget of a subgraph's node stands for: nodes inside, each with the name of the input. */
+export function promoted(node, widget) {
+  const slot = node.inputs?.findIndex((input) => input.widget?.name === widget.name) ?? -1;
+  return (node.subgraph.inputs?.[slot]?.linkIds ?? []).flatMap((id) => behind(node.subgraph, id));
+}
+
 /** The checkpoint whose MODEL reaches an input, through LoRAs and patches; null if no loader of this pack is found. */
 export function checkpointOf(node, inputName = "model") {
   for (let hops = 0; node && hops < HOPS; hops++) {

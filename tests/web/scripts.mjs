@@ -93,6 +93,12 @@ now += 60000;
 found.anew = await entered(["robot"]);
 found.composing = await entered(["robot"], { isComposing: true });
 
+const inner = { ...node, inputs: [...node.inputs, { name: "labels", link: 2 }], widgets: [] };
+const inside = { ...graph, getLink: () => ({ target_id: 2, target_slot: 1 }), getNodeById: () => inner, inputs: [{ linkIds: [2] }] };
+const around = { subgraph: inside, inputs: [{ widget: { name: "labels" } }], widgets: node.widgets };
+app.graph = { _nodes: [around] };
+found.promoted = await entered(["robot"]);
+
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
 found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
   text.slice(...labelAt(text, cursor))

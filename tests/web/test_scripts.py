@@ -40,6 +40,11 @@ def test_labels_are_those_of_the_file_as_it_is(found: dict[str, Any]) -> None:
     assert found["anew"] == ["robot"]
 
 
+def test_labels_are_suggested_around_a_subgraph(found: dict[str, Any]) -> None:
+    """Where the text of a Sparse Class Condition inside is a widget of the subgraph."""
+    assert found["promoted"] == ["robot"]
+
+
 def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
     """By commas and line breaks, as the node reads them."""
     assert found["spans"] == ["ro", "red apple", ""]

@@ -36,16 +36,17 @@ def add_routes() -> None:
 def plan(asked: dict[str, Any]) -> dict[str, Any]:
     """{"preset", "values", "model_name", "connected", "scale"} of a Sparsity Scheduler -> what it does (`shown`), which
     inputs count (`used`), the names of the `settings` that the model's file offers, or an `error` in one sentence.
-    `connected` says whether there is a model, if it is not known which. A drawn curve that is known only in a run is
-    True. A `scale` above 0 is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the
-    rule leaves cfg its own meaning."""
+    `connected` says whether there is a model, if it is not known which. What is linked and known only in a run is True.
+    A `scale` above 0 is the cfg of a stock sampler behind it, which takes omega's place (`scaled`) unless the rule
+    leaves cfg its own meaning."""
     preset, values = asked.get("preset"), asked.get("values") or {}
     answer: dict[str, Any] = {}
     try:
         answer["used"] = used_widgets(preset, values)
         unknown = [name for name in answer["used"] if values.get(name) is True]
         if unknown:
-            raise ValueError(f"The curve of {unknown[0]} is known in a run; the plan is shown here after it.")
+            raise ValueError(f"What comes to {unknown[0]} is known in a run; the plan is shown here after it.")
+        values = {each: 0 if value is True else value for each, value in values.items()}  # which decide nothing
         name = asked.get("model_name")
         spec = spec_of_file(name) if name and preset == FROM_MODEL else None
         answer["settings"] = [offered.name for offered in spec.settings] if spec else []
@@ -56,7 +57,7 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
         else:
             schedule = recommended(preset, spec, setting) if name else preset_schedule(preset, None)
         scaled = bool(asked.get("scale")) and not RULES[schedule.rule].beside_cfg
-        if scaled:
+        if scaled and asked["scale"] is not True:
             schedule = schedule.with_scale(float(asked["scale"]))
         steps = (spec.setting(setting) if setting else spec).steps if spec else None
         return {**answer, **shown(schedule), "scaled": scaled, "steps": steps}
@@ -67,7 +68,11 @@ def plan(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def route(values: dict[str, Any]) -> dict[str, Any]:
-    """The widgets of a Token Route -> which of them count (`used`), and what they say in words (`text`)."""
+    """The widgets of a Token Route -> which of them count (`used`), and what they say in words (`text`). What is linked
+    and known only in a run is True."""
+    unknown = [name for name, value in values.items() if value is True]
+    if unknown:
+        return {"text": f"What comes to {unknown[0]} is known in a run; the route is told here after it."}
     try:
         said = str(values["route"]), int(values["start_layer"]), int(values["end_layer"]), float(values["ratio"])
         json = str(values.get("json") or "")

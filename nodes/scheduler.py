@@ -211,8 +211,8 @@ def in_words(schedule: Schedule) -> str:
 
 
 def used_widgets(preset: str, values: dict, offers: bool = False) -> list[str]:
-    """The names of the inputs that decide something, given what the others say, and whether the model may offer
-    settings by name."""
+    """The names of the inputs that decide something, given what the others say (True where that is known in a run
+    only), and whether the model may offer settings by name."""
     if preset == FROM_MODEL:
         return ["preset", "model", *(["setting"] if offers or values.get("setting") else [])]
     if preset != CUSTOM:
@@ -228,7 +228,8 @@ def used_widgets(preset: str, values: dict, offers: bool = False) -> list[str]:
             used += [f"{name}_curve", *(["omega_start"] if name == "omega" else [])]
             continue
         used.append(f"{name}_keyframes")
-        if not (values.get(f"{name}_keyframes") or "").strip():
+        keyframes = values.get(f"{name}_keyframes")
+        if not isinstance(keyframes, str) or not keyframes.strip():
             used += [f"{name}_start", f"{name}_shape"]
             if values.get(f"{name}_shape") != "constant":
                 used.append(f"{name}_end")

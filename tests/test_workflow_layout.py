@@ -110,3 +110,16 @@ def test_it_opens_readable(workflow: dict) -> None:
     zoom = min(FILLED * have / (high - low) for have, low, high in zip(SCREEN, lows, highs, strict=True))
     assert zoom >= READABLE
     assert workflow["extra"]["ds"]["scale"] >= READABLE
+
+
+def test_a_plan_has_room_to_grow(workflow: dict) -> None:
+    """It shows twice as many widgets under the preset custom: nothing stands below it that it would cover."""
+    folded = [
+        node
+        for node in workflow["nodes"]
+        if node["type"] == "SparsityScheduler" and node["widgets_values"][0] != "custom"
+    ]
+    for node in folded:
+        left, top, right, bottom = box(node)
+        grown = left, top, right, bottom + 350
+        assert not [other["type"] for other in workflow["nodes"] if other is not node and overlap(grown, box(other))]

@@ -4,7 +4,7 @@
 // they are typed as any text.
 
 import { app } from "../../scripts/app.js";
-import { widgetOf } from "./graph.js";
+import { promoted, widgetOf } from "./graph.js";
 
 const SHOWN = 12;
 const fields = [];
@@ -15,12 +15,18 @@ export function complete({ comfyClass, widget, choices, span, all = false }) {
   fields.push({ comfyClass, widget, choices, span, all });
 }
 
-/** { node, kind } of a text field: by the widget that holds it, or by the box it is drawn in; null for all others. */
+/** { node, kind } of a text field: by the widget that holds it, perhaps around a subgraph, or by the box it is drawn in; null
+ * for all others. */
 function ownerOf(field) {
   const box = field.closest?.("[data-node-id]");
   const graph = app.canvas?.graph ?? app.graph;
   const nodes = box ? [graph.getNodeById(box.dataset.nodeId) ?? graph.getNodeById(Number(box.dataset.nodeId))] : graph._nodes;
   for (const node of nodes) {
+    const outer = node?.subgraph && node.widgets?.find(({ element }) => element === field);
+    for (const { node: inner, input } of outer ? promoted(node, outer) : []) {
+      const kind = fields.find(({ comfyClass, widget }) => comfyClass === inner.comfyClass && widget === input);
+      if (kind) return { node: inner, kind };
+    }
     const kind = fields.find(({ comfyClass }) => comfyClass === node?.comfyClass);
     const widget = kind && widgetOf(node, kind.widget);
     if (kind && (box || widget?.element === field || widget?.inputEl === field)) return { node, kind };

@@ -27,6 +27,14 @@ export function fold(node, used, always = []) {
   return changed;
 }
 
+/** The [width, height] of a node in a file, or null. A height that shows every widget is nobody's choice: the editor notes
+ * it for its undo while it opens a file, before any is hidden. */
+export function savedSize(node, file) {
+  if (!file?.size) return null;
+  const [width, height] = file.size;
+  return [width, Math.round(height) === Math.round(node.computeSize()[1]) ? 0 : height];
+}
+
 /** Makes a node as large as its widgets need; `saved` is its [width, height] in a file, which it keeps where that fits. */
 export function grow(node, saved) {
   const needed = node.computeSize();

@@ -6,8 +6,8 @@
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
 import { complete } from "./completion.js";
-import { fold, grow } from "./fold.js";
-import { checkpointOf, scaleBehind, source, widgetOf } from "./graph.js";
+import { fold, grow, savedSize } from "./fold.js";
+import { checkpointOf, scaleBehind, source, valueOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
 const PLOT = "plan";
@@ -70,15 +70,15 @@ function said(sentence) {
   return text;
 }
 
-/** What decides the plan: everything that is asked, and how the plot should name a scale from behind. */
+/** What decides the plan: everything that is asked, true where only a run knows it, and how the plot should name a scale
+ * from behind. */
 function question(node) {
-  const values = Object.fromEntries(node.widgets.filter((w) => w.name !== PLOT).map((w) => [w.name, w.value]));
-  for (const { name, link } of node.inputs ?? []) {
-    if (link != null && name.endsWith(CURVE)) values[name] = widgetOf(source(node, name) ?? {}, "curve")?.value ?? true;
-  }
+  const names = node.widgets.map(({ name }) => name).filter((name) => name !== PLOT);
+  for (const { name, link } of node.inputs ?? []) if (link != null && name.endsWith(CURVE)) names.push(name);
+  const values = Object.fromEntries(names.map((name) => [name, valueOf(node, name) ?? true]));
   const scale = scaleBehind(node), connected = source(node, "model") != null;
   return {
-    asked: { preset: values.preset, values, model_name: checkpointOf(node), connected, scale: scale?.value ?? 0 },
+    asked: { preset: values.preset, values, model_name: checkpointOf(node), connected, scale: scale ? scale.value || true : 0 },
     scale,
     linked: (node.inputs ?? []).filter((input) => input.link != null).map((input) => input.name),
   };
@@ -91,7 +91,7 @@ function note({ scale, linked }, plan) {
   const idle = (linked ?? []).filter((name) => plan.used && !plan.used.includes(name));
   if (idle.length) parts.push(`not used: ${idle.join(", ")}`);
   if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
-  if (scale && plan.scaled) parts.push(`omega ${scale.value} is the ${scale.name} of ${scale.title}`);
+  if (scale && plan.scaled) parts.push(`omega ${scale.value || "from a link"} is the ${scale.name} of ${scale.title}`);
   else if (plan.steps) parts.push(`${plan.steps} steps recommended`);
   return parts.join(", ") || "progress: noise to picture";
 }
@@ -111,6 +111,7 @@ async function ask(node, state) {
   if (!plan) return;
   state.key = key;
   state.settings = plan.settings ?? [];
+  state.known = !plan.error;
   const elsewhere = plan.error && now.asked.connected && !now.asked.model_name && now.asked.preset === "from the model";
   show(node, elsewhere ? { ...plan, error: "The model's own plan is shown here after a run." } : plan, now);
 }
@@ -145,12 +146,12 @@ app.registerExtension({
     const size = { getMinHeight: () => HEIGHT, getMaxHeight: () => 2 * HEIGHT };
     const widget = node.addDOMWidget(PLOT, "sparse_guidance_plan", element, { serialize: false, hideOnZoom: false, ...size });
     widget.serialize = false;
-    node.sparsePlan = { element, key: null, asking: null, saved: null, settings: [] };
+    node.sparsePlan = { element, key: null, asking: null, saved: null, settings: [], known: false };
     open.add(node);
 
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
-      this.sparsePlan.saved = given[0]?.size && [...given[0].size];
+      this.sparsePlan.saved = savedSize(this, given[0]);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {
@@ -159,7 +160,7 @@ app.registerExtension({
     };
     node.onExecuted = function (output) {
       if (output?.plan?.[0]) show(this, output.plan[0], { scale: null });
-      this.sparsePlan.key = checkpointOf(this) ? null : this.sparsePlan.key;  // a scale from behind is drawn again
+      if (this.sparsePlan.known) this.sparsePlan.key = null;  // a scale from behind is drawn again
       return executed?.call(this, output);
     };
   },

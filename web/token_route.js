@@ -4,7 +4,8 @@
 
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
-import { fold, grow } from "./fold.js";
+import { fold, grow, savedSize } from "./fold.js";
+import { valueOf } from "./graph.js";
 import { say } from "./said.js";
 
 const CLASS = "TokenRoute";
@@ -15,7 +16,7 @@ const open = new Set();
 
 async function look(node) {
   const state = node.sparseRoute;
-  const values = Object.fromEntries(WIDGETS.map((name) => [name, node.widgets?.find((w) => w.name === name)?.value]));
+  const values = Object.fromEntries(WIDGETS.map((name) => [name, valueOf(node, name) ?? true]));
   const key = JSON.stringify([values, node.inputs?.map((input) => input.link != null)]);
   if (state.asking || key === state.key) return;
   state.asking = true;
@@ -41,7 +42,7 @@ app.registerExtension({
     open.add(node);
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
-      this.sparseRoute.saved = given[0]?.size && [...given[0].size];
+      this.sparseRoute.saved = savedSize(this, given[0]);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

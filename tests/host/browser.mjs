@@ -10,7 +10,8 @@
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion;
 //                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
-//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits.
+//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits; "enclose": [node, ...]
+//                 puts nodes into a subgraph and opens it.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
 // for each workflow "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
@@ -117,7 +118,7 @@ async function drop({ data, name, type }) {
 }
 
 /** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. */
-async function build(page, { nodes, links, values, complete, run }) {
+async function build(page, { nodes, links, values, complete, run, enclose }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -170,6 +171,13 @@ async function build(page, { nodes, links, values, complete, run }) {
   }, values ?? []);
   await page.evaluate(fit);
   await settled(page);
+  if (enclose) {
+    await page.evaluate((places) => {
+      const { canvas, graph } = window.app;
+      canvas.setGraph(graph.convertToSubgraph(new Set(places.map((place) => graph._nodes[place]))).subgraph);
+    }, enclose);
+    await settled(page);
+  }
   if (run) return pressRun(page);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();

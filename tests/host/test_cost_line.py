@@ -43,6 +43,21 @@ def test_the_cost_of_a_run(host: Host) -> None:
         assert re.fullmatch(rf"{share} of the work of CFG, [\d.]+ s per step, 4 steps", text)
 
 
+def test_what_only_measures_tells_no_cost(host: Host) -> None:
+    """A timed step and a match: their own texts say what they took."""
+    scene = Scene()
+    given = {"model": scene.model, "positive": scene.positive}
+    timed = {"latent": scene.latent, "sparsity": scene.graph.sparsity(), "steps": 4, "time_a_step": True}
+    scene.graph.add("SparseGuidanceReport", **given, **timed)
+    looked = {"latent_image": scene.latent, "cfg": 3.0, "preset": "from the model", "seed": 0, "steps": 2}
+    match = scene.graph.add("SparseGuidanceMatch", **given, **looked)
+    samples = scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, sparsity=match)
+    scene.graph.save(samples)
+    result = host.run(scene.graph.nodes)
+    assert result.error is None
+    assert [event["data"]["node"] for event in result.named(EVENT)] == [samples[0]]
+
+
 def test_a_smaller_weak_model_costs_less(host: Host) -> None:
     shares = []
     for name in ("tiny-early.safetensors", "narrow.safetensors"):

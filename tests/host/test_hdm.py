@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import Graph, equal, run, sampled_latents, sentence, write_checkpoint
+from graphs import Graph, equal, latents, run, sampled_latents, sentence, write_checkpoint
 from host import Host
 from published_hdm import CONFIG, write_hdm, write_text_encoder
 from safetensors.torch import save_file
@@ -237,3 +237,17 @@ def test_the_report_counts_the_prompt(host: Host) -> None:
     outputs = run(host, scene.graph).outputs
     assert "256 text tokens are counted" in outputs[unknown]["text"][0]
     assert "256 text tokens" not in outputs[known]["text"][0] and "text tokens are counted" in outputs[known]["text"][0]
+
+
+def test_a_last_layer_is_not_chosen(host: Host) -> None:
+    """Not even the last one, which the host would hand on without its norm; the node that reads the prompt says so."""
+    scene = Scene()
+    plain = scene.graph.save(scene.sampled(scene.guided()))
+    cut = scene.graph.add("CLIPSetLastLayer", clip=scene.clip, stop_at_clip_layer=-1)
+    scene.positive = scene.graph.add(
+        "CLIPTextEncode", clip=cut, text=scene.graph.nodes[scene.positive[0]]["inputs"]["text"]
+    )
+    last = scene.graph.save(scene.sampled(scene.guided()))
+    result = run(host, scene.graph)
+    assert equal(latents(host, result), plain, last)
+    assert any(b"CLIP Set Last Layer has no effect" in message for message in result.previews)

@@ -62,3 +62,14 @@ def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_p
     for text in (r"4 layers of width 32", r"rocket \(1\), twemoji \(1\)", r"\d+% of the work of CFG, .* 4 steps"):
         assert [said for said in done.said if re.search(text, said)], (text, done.said)
     assert [said for said in failed.said if "'nonsense' is not a label" in said], failed.said
+
+
+@pytest.mark.slow
+def test_a_plan_in_a_subgraph_is_drawn(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    """As the file of the model outside recommends it, before any run."""
+    nodes = [{"type": "SparseModelLoader", "pos": [40, 60]}, {"type": "SparsityScheduler", "pos": [450, 60]}]
+    (report,) = editor.build(
+        plans(tmp_path, inside={"nodes": nodes, "links": [LINK], "enclose": [1]}), screenshots=tmp_path, **renderer
+    )
+    assert report.problems == []
+    assert report.curves == 3

@@ -166,6 +166,20 @@ def route(host: Host, **values: Any) -> dict[str, Any]:
     return response.json()
 
 
+def test_what_only_a_run_knows(host: Host) -> None:
+    """A value that comes over a link: nothing is drawn in its place, unless it decides nothing."""
+    later = "is known in a run; the"
+    for name in ("preset", "rule", "gamma_weak_start", "omega_keyframes"):
+        preset = True if name == "preset" else "custom"
+        assert f"What comes to {name} {later}" in plan(host, preset, {**CUSTOM, name: True})["error"]
+    for name in ("setting", "gamma_weak_end"):
+        assert plan(host, "custom", {**CUSTOM, name: True})["curves"] == plan(host, "custom", CUSTOM)["curves"]
+    own = plan(host, "SG_FLOPS", CUSTOM)
+    scaled = plan(host, "SG_FLOPS", CUSTOM, scale=True)
+    assert scaled["scaled"] and not own["scaled"] and scaled["curves"] == own["curves"]
+    assert f"What comes to ratio {later}" in route(host, route="custom", ratio=True)["text"]
+
+
 def test_one_way_to_give_a_route_at_a_time(host: Host) -> None:
     """And what it is, in words, before any run."""
     short = route(host)

@@ -109,7 +109,7 @@ def test_a_drawn_curve_is_the_keyframes_of_its_points(host: Host, kind: str, nam
         ({"points": [[0, 0.5], [0, 0.25]]}, "gamma_strong: keyframe times must rise"),
         ({"points": [], "interpolation": "linear"}, "gamma_strong: a curve needs at least one keyframe"),
         ({"points": [[0, 0.5]], "interpolation": "spline"}, "a curve of the kind 'spline' cannot be used here"),
-        (True, "The curve of gamma_strong_curve is known in a run"),
+        (True, "What comes to gamma_strong_curve is known in a run"),
     ],
 )
 def test_a_curve_that_cannot_be_used_is_a_sentence(host: Host, value: Any, said: str) -> None:

@@ -93,9 +93,70 @@ now += 60000;
 found.anew = await entered(["robot"]);
 found.composing = await entered(["robot"], { isComposing: true });
 
+const inner = { ...node, inputs: [...node.inputs, { name: "labels", link: 2 }], widgets: [] };
+const inside = { ...graph, getLink: () => ({ target_id: 2, target_slot: 1 }), getNodeById: () => inner, inputs: [{ linkIds: [2] }] };
+const around = { subgraph: inside, inputs: [{ widget: { name: "labels" } }], widgets: node.widgets };
+app.graph = { _nodes: [around] };
+found.promoted = await entered(["robot"]);
+
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
 found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
   text.slice(...labelAt(text, cursor))
 ));
+
+const { savedSize } = await import(new URL("extensions/pack/fold.js", folder));
+const whole = { computeSize: () => [250, 750.4] };
+found.sizes = [savedSize(whole, { size: [360, 375] }), savedSize(whole, { size: [360, 750] }), savedSize(whole, {})];
+
+const { checkpointOf, scaleBehind, source, valueOf } = await import(new URL("extensions/pack/graph.js", folder));
+
+/** A graph of nodes by their ids, and of links [id, from, output, to, input]; -10 and -20 are a subgraph's own ends. */
+function graphOf(nodes, links, ends = {}) {
+  const made = { _nodes: Object.values(nodes), ...ends };
+  made.getNodeById = (id) => nodes[id] ?? null;
+  made.getLink = (wanted) => {
+    const link = links.find(([id]) => id === wanted);
+    return link && { origin_id: link[1], origin_slot: link[2], target_id: link[3], target_slot: link[4] };
+  };
+  made.rootGraph = made;
+  for (const [id, node] of Object.entries(nodes)) Object.assign(node, { id, graph: made, comfyClass: node.type });
+  return made;
+}
+
+/** A loader outside, a scheduler and its guidance in a subgraph, KSampler outside; `values` are promoted widgets. */
+function nested(values = []) {
+  const inputs = [{ name: "model", link: 1 }, { name: "preset", link: 2 }];
+  const scheduler = { type: "SparsityScheduler", inputs, widgets: [{ name: "preset", value: "custom" }], outputs: [{ links: [3] }] };
+  const guidance = { type: "SparseGuidance", inputs: [{ name: "sparsity", link: 3, type: "SPARSITY" }], outputs: [{ type: "MODEL", links: [4] }] };
+  const inside = graphOf(
+    { 5: scheduler, 6: guidance }, [[1, -10, 0, 5, 0], [2, -10, 1, 5, 1], [3, 5, 0, 6, 0], [4, 6, 0, "-20", 0]],
+    { inputs: [{ linkIds: [1] }, { linkIds: [2] }], outputs: [{ linkIds: [4] }] },
+  );
+  const around = {
+    type: "subgraph", subgraph: inside, inputs: [{ name: "model", link: 7 }, { name: "preset", link: null }],
+    widgets: [{ name: "preset", value: "SG_FLOPS" }], outputs: [{ type: "MODEL", links: [8] }],
+  };
+  const loader = { type: "SparseModelLoader", widgets: [{ name: "model_name", value: "a.safetensors" }] };
+  const sampler = {
+    type: "KSampler", title: "KSampler", inputs: [{ name: "model", link: 8, type: "MODEL" }, { name: "cfg", link: 9 }],
+    widgets: [{ name: "cfg", value: 2 }],
+  };
+  const primitive = { type: "PrimitiveFloat", widgets: [{ name: "value", value: 3 }] };
+  const outside = { 1: loader, 2: around, 3: sampler, 4: primitive };
+  inside.rootGraph = graphOf(outside, [[7, 1, 0, 2, 0], [8, 2, 0, 3, 0], [9, 4, 0, 3, 1]]);
+  return { scheduler, guidance, around, loader, sampler, primitive, root: inside.rootGraph };
+}
+
+const scene = nested();
+found.outside = [checkpointOf(scene.scheduler), valueOf(scene.scheduler, "preset"), scaleBehind(scene.scheduler).value];
+scene.primitive.type = "RandomNumber";
+found.later = [Number.isNaN(scaleBehind(scene.scheduler).value), valueOf(scene.sampler, "cfg") ?? null];
+scene.guidance.mode = 4;
+found.bypassed = scaleBehind(scene.scheduler);
+scene.root._nodes.push({ ...scene.around, inputs: [{ name: "model", link: null }] });  // the same subgraph again
+found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !== null];
+scene.root._nodes.pop();
+scene.around.inputs[0].link = null;
+found.open = source(scene.scheduler, "model");
 
 console.log(JSON.stringify(found));

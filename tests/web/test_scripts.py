@@ -40,6 +40,11 @@ def test_labels_are_those_of_the_file_as_it_is(found: dict[str, Any]) -> None:
     assert found["anew"] == ["robot"]
 
 
+def test_labels_are_suggested_around_a_subgraph(found: dict[str, Any]) -> None:
+    """Where the text of a Sparse Class Condition inside is a widget of the subgraph."""
+    assert found["promoted"] == ["robot"]
+
+
 def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
     """By commas and line breaks, as the node reads them."""
     assert found["spans"] == ["ro", "red apple", ""]
@@ -47,3 +52,24 @@ def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
 
 def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:
     assert found["composing"] == []
+
+
+def test_a_plan_in_a_subgraph_knows_what_is_outside(found: dict[str, Any]) -> None:
+    """The checkpoint, a widget's value as it is set outside, and the cfg that a primitive node gives."""
+    assert found["outside"] == ["a.safetensors", "SG_FLOPS", 3]
+    assert found["open"] is None
+
+
+def test_what_only_a_run_knows_is_not_guessed(found: dict[str, Any]) -> None:
+    """A value that another node makes, and a model where the subgraph is used twice: there is one, not known which."""
+    assert found["later"] == [True, None]
+    assert found["twice"] == [None, True]
+
+
+def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
+    assert found["bypassed"] is None
+
+
+def test_a_height_that_shows_every_widget_is_not_kept(found: dict[str, Any]) -> None:
+    """The editor's undo brings it back, where a node of a few widgets would stand over its neighbours."""
+    assert found["sizes"] == [[360, 375], [360, 0], None]

@@ -20,6 +20,7 @@ from .hook import Evaluate, evaluate_branches, own_ids
 from .patch import HOOK, earlier_hook, unguided
 from .progress import progress
 from .sampling import fitting, sample_latent
+from .telling import untold
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,7 @@ def match(
     watched = model.clone()
     watched.model_options[HOOK] = Looks(earlier_hook(unguided(model).model_options), matching)
     guider = SparseGuider(watched, constant(0.0, 0.0, cfg, "CFG"), positive, negative)
+    untold(guider)
     started = time.perf_counter()
     sample_latent(guider, latent, seed=seed, steps=looks, sampler_name="euler", scheduler="simple", denoise=1.0)
     return Match(matching.matched(cfg), len(matching.looks), cost, time.perf_counter() - started)

@@ -12,11 +12,18 @@ from ..cost import share_of_unguided
 from .run import Run
 
 EVENT = "sparse_guidance.cost"
+UNTOLD = "sparse_guidance_untold"
+
+
+def untold(guider: Any) -> None:
+    """Keeps quiet about a guider of one's own that only measures: its node says what that took."""
+    setattr(guider, UNTOLD, True)
 
 
 def tell_cost(guider: Any, run: Run, shape: tuple[int, ...]) -> None:
-    """Says what the run of a guider over a latent [B, C, ...] cost, unless it ended before its first step."""
-    if run.began is None:
+    """Says what the run of a guider over a latent [B, C, ...] cost, unless it ended before its first step or is
+    `untold`."""
+    if run.began is None or hasattr(guider, UNTOLD):
         return
     seconds = (time.perf_counter() - run.began) / run.steps
     compared = against_cfg(guider, run, shape)

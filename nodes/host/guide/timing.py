@@ -18,6 +18,7 @@ from ....sparse_model.method.schedule import Curve, Schedule
 from .guider import SparseGuider
 from .patch import guided, unguided
 from .sampling import fitting
+from .telling import untold
 
 SCALE = 2.0
 """Any scale but 1 runs two branches."""
@@ -74,6 +75,7 @@ def _stock(model: ModelPatcher, positive: list, scale: float) -> comfy.samplers.
 
 def _step(guider: comfy.samplers.CFGGuider, shape: tuple[int, ...]) -> float:
     """Seconds of the one step that a guider of one's own takes; it is not for a second one."""
+    untold(guider)
     model = guider.model_patcher
     seconds: list[float] = []
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ....sparse_model.conditions.encoder import QWEN3, encodable
 from ....sparse_model.conditions.qwen3 import prompt_encoder, sizes
-from .text import hosted, precision, wrapped
+from ..notices import show
+from .text import hosted, precision, warn_of_layer, wrapped
 
 NAME = "qwen3_06b"
 NETWORK = getattr(comfy.text_encoders.llama, "Qwen3_06B", None)
@@ -55,6 +56,15 @@ class LastHiddenState(sd1_clip.SDClipModel):
 class Encoder(sd1_clip.SD1ClipModel):
     def __init__(self, **options: Any):
         super().__init__(name=NAME, clip_model=LastHiddenState, **options)
+
+    def reset_clip_options(self) -> None:
+        show("")
+        super().reset_clip_options()
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """A layer is not chosen: even the last one would come without the norm that HDM is trained behind."""
+        warn_of_layer(options)
+        super().set_clip_options({name: value for name, value in options.items() if name != "layer"})
 
 
 def clip_of(state: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.sd.CLIP:

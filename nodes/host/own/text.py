@@ -45,8 +45,13 @@ class Encoder(nn.Module):
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
         """Likewise: neither a layer nor a projection can be chosen."""
-        if options.get("layer") is not None:
-            Notices().say("CLIP Set Last Layer has no effect on this text encoder, which has one output; take it out.")
+        warn_of_layer(options)
+
+
+def warn_of_layer(options: dict[str, Any]) -> None:
+    """Says under the node that encodes that its CLIP Set Last Layer has no effect."""
+    if options.get("layer") is not None:
+        Notices().say("CLIP Set Last Layer has no effect on this text encoder, which has one output; take it out.")
 
 
 def load_clip(folder: Path) -> comfy.sd.CLIP:

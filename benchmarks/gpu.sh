@@ -110,6 +110,7 @@ write_checkpoint(Path(sys.argv[1]))' "$work/hosted.safetensors"
         beside host low --lowvram
         beside host no --novram
     fi
+    beside run host_families 150 "${COMFYUI_PYTHON:-$python}" benchmarks/host_families.py "$COMFYUI_PATH" --device "$device"
     for way in plain fp8 streams dynamic compiled cudagraphs; do
         rules=("${all[@]}")
         case $way in compiled | cudagraphs) rules=(SG) ;; esac # every rule and count of kept tokens is compiled for itself

@@ -106,6 +106,17 @@ def test_attention_of_another_node_runs_for_each_branch(beside: Outcomes) -> Non
     assert found["runs"][3:] == [20, 20]
 
 
+def test_of_three_branches_two_run_side_by_side(beside: Outcomes) -> None:
+    """Those with the prompt, of whose 20 tokens 15 and 5 are kept, in a single block with 5 of text each; the one
+    without it keeps all."""
+    found = beside["three branches"]
+    assert max(case["error"] for case in found.values()) < 1e-6
+    assert {name: sorted(case["runs"]) for name, case in found.items()} == {
+        "FLUX.1": [20, 20], "SD3": [20, 20], "Chroma": [25, 30],
+    }  # fmt: skip
+    assert {case["steps"] for case in found.values()} == {8}
+
+
 def test_attention_that_does_not_ask(beside: Outcomes) -> None:
     """Attention in the place of the host's function: branches run one by one, and that is found out once in a run. Of
     20 tokens 15 and 5 are kept."""

@@ -17,7 +17,7 @@ from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
-from .routing import packs, rates
+from .routing import bundles
 
 
 class HostModel:
@@ -88,8 +88,9 @@ class HostModel:
                     continue
                 rows, keeps = len(branches), [kept.count(tokens, branch.gamma, route) for branch in branches]
                 total += sum(block_cost(*blocks[i], keep, text) for i in layers for keep in keeps if keep)
-                if self.family.packed and all(keeps) and packs(evaluation):  # modulated once for all rates
-                    again = len(branches) - len(rates(evaluation)[0][1])
+                bundled = bundles(evaluation) if self.family.packed else []
+                if all(keeps[chunk] for bundle in bundled for chunks in bundle for chunk in chunks):
+                    again = sum(len(chunks) for bundle in bundled for chunks in bundle[1:])  # modulated with the first
                     total -= again * sum(modulation_cost(*blocks[i]) for i in layers)
             return total
 

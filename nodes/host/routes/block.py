@@ -43,7 +43,7 @@ class RoutedBlock:
         """Whether branches may stand side by side here: what runs is the host's own code, whose attention can be told
         to keep them apart, with nothing of other nodes inside but another attention."""
         own = self.shadowed is None and type(self.block).__module__.startswith("comfy.")
-        able = own and call.packs and self.route not in call.apart
+        able = own and bool(call.bundles) and self.route not in call.apart
         return able and options is not None and not inside_blocks({**options, OVERRIDE: None})
 
     @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
@@ -72,16 +72,25 @@ class RoutedBlock:
     def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, each group of rows on its own kept tokens."""
         call.enter(self.route, self.stage, arguments)
-        if self.packs(call, arguments.get("transformer_options")):
-            packed = Packed(call, self.stage, self.route, arguments[self.stage.tokens])
-            try:
-                return packed.run(arguments, run, self.last)
-            except Apart:
-                call.apart.add(self.route)
-        parts = [self._group(call, arguments, run, group) for group in call.groups]
+        ran = self._side_by_side(call, arguments, run)
+        if len(ran) == 1:
+            return next(iter(ran.values()))
+        parts = [ran[g] if g in ran else self._group(call, arguments, run, g) for g in call.groups]
         if self.stage.output is None:
             return torch.cat(parts)
         return tuple(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True))
+
+    def _side_by_side(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> dict[Group, Any]:
+        """The block's output for groups that run once, together: for each of them, or one for all rows."""
+        ran: dict[Group, Any] = {}
+        if self.packs(call, arguments.get("transformer_options")):
+            try:
+                for groups in call.bundles:
+                    packed = Packed(call, self.stage, self.route, arguments[self.stage.tokens], groups)
+                    ran |= zip(groups, packed.run(arguments, run, self.last), strict=False)
+            except Apart:
+                call.apart.add(self.route)
+        return ran
 
     def _group(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any], group: Group) -> Any:
         """What the block returns for some rows, all of which keep equally many tokens."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ....sparse_model.method.tokens import put, take
 from .cut import Cut
 from .family import Stage
-from .routing import Arguments, Call, remembered
+from .routing import Arguments, Call, Group, remembered
 from .rows import map_tensors
 
 OVERRIDE = "optimized_attention_override"
@@ -73,13 +73,13 @@ class Index(NamedTuple):
 
 
 @remembered
-def index(call: Call, length: int, text: int, route: int, split: bool = False) -> Index:
+def index(call: Call, groups: tuple[Group, ...], length: int, text: int, route: int, split: bool = False) -> Index:
     """The kept tokens of sequences with `text` joint text tokens, branch by branch; or, where text and image are two
     streams (`split`), what comes first of all branches and then the rest of all."""
-    layouts = [call.layout(group, length, text, route) for group in call.groups]
+    layouts = [call.layout(group, length, text, route) for group in groups]
     if not all(layout.left for layout in layouts):
         raise Apart
-    rows = [torch.arange(group.start, group.stop, device=call.device).unsqueeze(1) for group in call.groups]
+    rows = [torch.arange(group.start, group.stop, device=call.device).unsqueeze(1) for group in groups]
     within = [layout.kept for layout in layouts]
     through = [kept + length * row for kept, row in zip(within, rows, strict=True)]
     if split:
@@ -90,13 +90,14 @@ def index(call: Call, length: int, text: int, route: int, split: bool = False) -
 
 @dataclass(frozen=True)
 class Packed:
-    """All branches of a call in a block. `tokens` [N, L, D] are all that the block was given, N rows of as many chunks
-    as there are branches; side by side they are [B, sum of kept, D]."""
+    """Branches of one input in a block: a bundle of `groups` of rows. `tokens` [N, L, D] are all that the block was
+    given; side by side those of the bundle are [B, sum of kept, D]."""
 
     call: Call
     stage: Stage
     route: int
     tokens: Tensor
+    groups: tuple[Group, ...]
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -105,17 +106,13 @@ class Packed:
         return length, self.call.text(self.stage, length), self.route
 
     @property
-    def branches(self) -> int:
-        return len(self.call.groups)
-
-    @property
     def text(self) -> int:
         """Text tokens of one branch in a stream of their own."""
         return 0 if self.stage.text is None else self.call.text_stream
 
-    def run(self, arguments: Arguments, run: Callable[[Arguments], Any], last: bool) -> Any:
-        """What the block returns, as if every branch had run on its own; at the `last` block of a route its dropped
-        tokens are those that entered it. Apart if that cannot be."""
+    def run(self, arguments: Arguments, run: Callable[[Arguments], Any], last: bool) -> list[Any]:
+        """What the block returns for the rows of each group, as if it had run on its own; at the `last` block of a
+        route its dropped tokens are those that entered it. Apart if that cannot be. A bundle of all rows is one."""
         attention = Attention(self.sequences(), self.options(arguments))
         packed = self.arguments(arguments)
         packed["transformer_options"] = {**packed["transformer_options"], OVERRIDE: attention}
@@ -123,35 +120,38 @@ class Packed:
         if not attention.calls:  # another node's, which asks for nothing in its place
             self.call.unheard = True
             raise Apart
-        if self.stage.output is None:
-            return self.back(output, last)
-        text = output[1 - self.stage.output]
-        if text is not None:
-            text = torch.cat(text.chunk(self.branches, dim=1))
-        image = self.back(output[self.stage.output], last)
-        return (text, image) if self.stage.output else (image, text)
+        place, whole = self.stage.output, len(self.groups) == len(self.call.groups)
+        tokens = self.back(output if place is None else output[place], last)
+        images = [tokens] if whole else [tokens[group.rows] for group in self.groups]
+        if place is None:
+            return images
+        text = output[1 - place]
+        texts = [None] * len(self.groups) if text is None else text.chunk(len(self.groups), dim=1)
+        if whole:
+            texts = [text if text is None else torch.cat(texts)]
+        return [(text, image) if place else (image, text) for image, text in zip(images, texts, strict=True)]
 
     def arguments(self, arguments: Arguments) -> Arguments:
-        """Those of the block for one chunk of rows, with the tokens of all branches, which it may write into."""
+        """Those of the block for one group of rows, with the tokens of all of them, which it may write into."""
         family, stage = self.call.family, self.stage
         here = {name for name, value in arguments.items() if value is not None}
         if len(self.tokens) != self.call.rows or any(name in family.slices or "mask" in name for name in here):
             raise Apart
         tables = {name: arguments[name] for name in family.indexed if name in here}
-        packed = self.call.select(arguments, self.call.groups[0].rows, leave=(stage.tokens, *tables))
+        packed = self.call.select(arguments, self.groups[0].rows, leave=(stage.tokens, *tables))
         for name, value in tables.items():
             change = partial(map_tensors, partial(self.table, family.indexed[name]))
-            packed[name] = self.call.again(("packed", name, self.text, *self.place), value, change)
-        packed[stage.tokens] = take(self.tokens, index(self.call, *self.place).through)
-        if stage.text is not None:  # [branches * B, T, D] -> [B, branches * T, D]
-            packed[stage.text] = torch.cat(arguments[stage.text].chunk(self.branches), dim=1)
+            packed[name] = self.call.again((self.groups, name, self.text, *self.place), value, change)
+        packed[stage.tokens] = take(self.tokens, index(self.call, self.groups, *self.place).through)
+        if stage.text is not None:  # [N, T, D] -> [B, branches * T, D]
+            packed[stage.text] = torch.cat([arguments[stage.text][group.rows] for group in self.groups], dim=1)
         return packed
 
     def options(self, arguments: Arguments) -> list[Arguments]:
         """transformer_options of each branch, where another node has put attention of its own into them."""
         if arguments["transformer_options"].get(OVERRIDE) is None:
             return []
-        cuts = [Cut.of(self.call, self.stage, self.route, group, arguments) for group in self.call.groups]
+        cuts = [Cut.of(self.call, self.stage, self.route, group, arguments) for group in self.groups]
         given = {"transformer_options": arguments["transformer_options"]}
         return [cut.options(self.call.select(given, cut.group.rows)["transformer_options"]) for cut in cuts]
 
@@ -165,33 +165,34 @@ class Packed:
         if size not in (length, length + self.text):
             raise Apart
         split = size != length
-        kept = index(self.call, size, text + self.text if split else text, route, split)
+        kept = index(self.call, self.groups, size, text + self.text if split else text, route, split)
         chosen = kept.within if len(value) == 1 else kept.through
         return take(value.movedim(along[0], 1), chosen).movedim(1, along[0])
 
     def sequences(self) -> dict[int, list[list[Range]]]:
         """How each sequence that attention can see is divided among the branches: the block's own, and with the text of
         a stream of its own."""
-        own = [self.call.layout(group, *self.place).kept.shape[1] for group in self.call.groups]
+        own = [self.call.layout(group, *self.place).kept.shape[1] for group in self.groups]
         found = {sum(own): [[part] for part in ranges(own)]}
         if self.text:
-            texts = [self.text] * self.branches
+            texts, count = [self.text] * len(own), len(own)
             parts = ranges(own + texts if self.call.family.text_last(self.call.network) else texts + own)
-            both = zip(parts[: self.branches], parts[self.branches :], strict=True)
+            both = zip(parts[:count], parts[count:], strict=True)
             found[sum(own + texts)] = [[*pair] for pair in both]
         return found
 
     def back(self, kept: Tensor, last: bool) -> Tensor:
-        """The tokens as they were given, [N, L, D], with those that ran in their places."""
-        tokens, here = self.tokens, self.call.layout(self.call.groups[0], *self.place)
+        """The tokens as they were given, [N, L, D], with those that ran in their places; only the rows of the bundle
+        are of use."""
+        tokens, here = self.tokens, self.call.layout(self.groups[0], *self.place)
         if last:
             entry = self.call.entry(self.route, self.stage)
             entered = entry.streams[0]
-            there = self.call.layout(self.call.groups[0], entered.shape[1], entry.text, self.route)
+            there = self.call.layout(self.groups[0], entered.shape[1], entry.text, self.route)
             count = here.dropped + here.left
             droppable = entered[:, there.start : there.start + count]
             tokens = torch.cat([tokens[:, : here.start], droppable, tokens[:, here.start + count :]], dim=1)
-        return put(tokens, index(self.call, *self.place).through, kept)
+        return put(tokens, index(self.call, self.groups, *self.place).through, kept)
 
 
 def ranges(lengths: Sequence[int]) -> list[Range]:

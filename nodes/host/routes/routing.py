@@ -45,11 +45,14 @@ def rates(evaluation: Evaluation) -> list[tuple[float, range]]:
     return found
 
 
-def packs(evaluation: Evaluation) -> bool:
-    """Whether the chunks of all sparsity rates have the same inputs, one by one, and none is dropped altogether."""
-    chunks = [own for gamma, own in rates(evaluation) if gamma < 1]
-    inputs = {tuple(evaluation.sources[chunk] for chunk in own) for own in chunks}
-    return len(inputs) == 1 and len(chunks) == len(rates(evaluation)) > 1
+def bundles(evaluation: Evaluation) -> list[list[range]]:
+    """Chunks of several sparsity rates that may stand side by side in one sequence: those of one rate have the same
+    inputs, one by one, as those of another, and none is dropped altogether."""
+    found: dict[tuple[int, ...], list[range]] = {}
+    for gamma, chunks in rates(evaluation):
+        if gamma < 1:
+            found.setdefault(tuple(evaluation.sources[chunk] for chunk in chunks), []).append(chunks)
+    return [chunks for chunks in found.values() if len(chunks) > 1]
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,12 @@ class Call:
         return max(running, key=lambda group: group.gamma, default=None) if self.probe else None
 
     @cached_property
-    def packs(self) -> bool:
-        """Whether all branches may stand side by side in one sequence."""
-        return self.family.packed and self.alone and self.probe is None and packs(self.evaluation)
+    def bundles(self) -> list[tuple[Group, ...]]:
+        """Groups that may run side by side in one sequence."""
+        if not (self.family.packed and self.alone and self.probe is None):
+            return []
+        first = {group.start: group for group in self.groups}
+        return [tuple(first[chunks.start * self.size] for chunks in found) for found in bundles(self.evaluation)]
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:

@@ -11,7 +11,7 @@ import comfy.ldm.modules.attention
 import torch
 from comfy.patcher_extension import WrappersMP
 from probing import error, predictions
-from setting import PLAN, Model, Route, Sparsity, host, part, routed, sampled, sg
+from setting import PLAN, Model, Route, Sparsity, constant, host, part, routed, sampled, sg
 from setting import guided as guide
 from torch import Tensor, nn
 
@@ -89,10 +89,30 @@ def of_another_node() -> dict[str, Any] | None:
     asked = patcher, x, positive, negative
     with counted(patcher.model.diffusion_model.double_blocks[1].img_attn.qkv) as runs:
         found = sampled(guide(model, PLAN), asked, steps=3)
-    with mock.patch.object(Call, "packs", False):
+    with mock.patch.object(Call, "bundles", ()):
         expected = sampled(guide(model, PLAN), asked, steps=3)
     effect = error(expected, sampled(guide(routed(patcher), PLAN), asked, steps=3))
     return {"error": error(found, expected), "effect": effect, "runs": runs}
+
+
+def three_branches() -> dict[str, dict[str, Any]]:
+    """SG beside CFG, whose branches with the prompt run side by side and the one without it alone: a guided sample
+    against one of branches on their own, and the tokens that a routed layer is given in the first evaluation."""
+    layers = {
+        "FLUX.1": lambda network: network.double_blocks[1].img_attn.qkv,
+        "SD3": lambda network: network.joint_blocks[1].x_block.attn.qkv,
+        "Chroma": lambda network: network.single_blocks[0].linear1,
+    }
+    plan, found = constant(0.25, 0.75, 2.0, "SG beside CFG"), {}
+    for name, layer in layers.items():
+        asked = host(name)
+        guided = guide(routed(asked[0]), plan)
+        with counted(layer(asked[0].model.diffusion_model)) as runs:
+            together = sampled(guided, asked)
+        with mock.patch.object(Call, "bundles", ()):
+            apart = sampled(guided, asked)
+        found[name] = {"error": error(together, apart), "runs": runs[:2], "steps": len(runs)}
+    return found
 
 
 def unheard() -> dict[str, Any]:
@@ -189,6 +209,7 @@ def failing() -> dict[str, list]:
 CASES: dict[str, Callable[[], Any]] = {
     "attention replaced inside": replaced_inside,
     "attention of another node": of_another_node,
+    "three branches": three_branches,
     "attention that does not ask": unheard,
     "no options": without_options,
     "dropped route": dropped_route,

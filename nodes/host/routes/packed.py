@@ -111,8 +111,8 @@ class Packed:
         return 0 if self.stage.text is None else self.call.text_stream
 
     def run(self, arguments: Arguments, run: Callable[[Arguments], Any], last: bool) -> list[Any]:
-        """What the block returns for the rows of each group, as if it had run on its own; at the `last` block of a
-        route its dropped tokens are those that entered it. Apart if that cannot be. A bundle of all rows is one."""
+        """What the block returns for the rows of each group, as if it had run on its own, or once for all if the bundle
+        is all; at the `last` block of a route its dropped tokens are those that entered it. Apart if that cannot be."""
         attention = Attention(self.sequences(), self.options(arguments))
         packed = self.arguments(arguments)
         packed["transformer_options"] = {**packed["transformer_options"], OVERRIDE: attention}

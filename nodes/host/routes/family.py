@@ -2,7 +2,7 @@
 
 A stage is a list of blocks that run one after another. What a family has to say about it: which argument of a block
 holds the image tokens, where text tokens stand, which other arguments are indexed by token, and which tokens of the
-sequence may be dropped. Everything else is in routing.py, cut.py and block.py.
+sequence may be dropped. Everything else is in routing.py, cut.py, packed.py and block.py.
 """
 
 import math

@@ -10,6 +10,7 @@ where its `sample_ode` ends after 5 steps of Path-Drop Guidance at scale 3, of 1
 """
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -138,6 +139,18 @@ def test_other_sizes_and_aspects(network):
     for height, width in ((16, 16), (4, 12)):
         x = formula("other", (2, 4, height, width))
         assert network(x, T, Y, Evaluation((Branch(0.5),))).shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_complex_product_turns_as_its_parts_do(dtype):
+    """A compiler, and a device without complex numbers, gets the parts."""
+    positions, x = rotary_positions(5, 6, 8), formula("x", (2, 30, 3, 8)).to(dtype)
+    with mock.patch.object(torch.compiler, "is_compiling", lambda: True):
+        parts = rotate(x, positions)
+    product = rotate(x, positions)
+    assert product.dtype == parts.dtype == dtype
+    torch.testing.assert_close(product, parts)
+    assert not torch.equal(product, x)
 
 
 def test_attention_sees_how_far_tokens_are_apart():

@@ -18,7 +18,6 @@ import importlib.util
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +60,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from benchmarks.timing import keep, ratio  # noqa: E402
+
+sys.path.append(str(PACK / "tests" / "host"))
+from attention_count import counting  # noqa: E402
 
 sys.argv = command
 
@@ -122,26 +124,13 @@ class Counter:
             if isinstance(layer, nn.Linear):
                 layer.register_forward_hook(self.count_linear)
         math = importlib.import_module("comfy.ldm.flux.math")
-        self.original, math.optimized_attention = math.optimized_attention, self.count_attention
+        math.optimized_attention = counting(math.optimized_attention, self.count_attention)
 
     def count_linear(self, layer: nn.Linear, args: tuple[Tensor], output: Tensor) -> None:
         self.linear += self.on * args[0].numel() * output.shape[-1]
 
-    def count_attention(self, *args: Any, transformer_options: dict[str, Any], **kwargs: Any) -> Tensor:
-        """Of every function that runs in the end: a routed block's own one calls it once for each branch."""
-
-        def counting(attention: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            def count(q: Tensor, k: Tensor, *rest: Any, **more: Any) -> Tensor:
-                self.attention += self.on * 2 * q.numel() * k.shape[2]
-                return attention(q, k, *rest, **more)
-
-            return count
-
-        name = "optimized_attention_override"
-        if (override := transformer_options.get(name)) is None:
-            return counting(self.original)(*args, transformer_options=transformer_options, **kwargs)
-        counted = {name: lambda attention, *rest, **more: override(counting(attention), *rest, **more)}
-        return self.original(*args, transformer_options={**transformer_options, **counted}, **kwargs)
+    def count_attention(self, count: int) -> None:
+        self.attention += self.on * count
 
     def of(self, step: Any) -> int:
         self.on, self.linear, self.attention = True, 0, 0

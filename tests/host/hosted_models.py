@@ -7,7 +7,6 @@ routed tokens put back after each block, and hidden from attention.
 """
 
 import contextlib
-import functools
 import importlib.util
 import json
 import sys
@@ -32,6 +31,7 @@ import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo.testing  # noqa: E402
+from attention_count import counting  # noqa: E402
 from cases import Case, cases, tokens_of  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from hidden_tokens import NoRows, Reference, RowsInside, WithSound  # noqa: E402
@@ -209,28 +209,14 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
     def linear(layer: torch.nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         total[0] += args[0].numel() * output.shape[-1]
 
-    def counting(attention: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def count(q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            axis = 2 if kwargs.get("skip_reshape", False) else 1
-            queries, keys = (getattr(value, "tensor", value) for value in (q, k))  # some come in containers
-            total[0] += 2 * inside[0] * queries.numel() * keys.shape[axis]
-            return attention(q, k, *args, **kwargs)
-
-        return count
-
-    def attention(original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Of every function that runs in the end: what is in its place may call it once for each branch."""
-        options, name = kwargs.get("transformer_options") or {}, "optimized_attention_override"
-        if (override := options.get(name)) is None:
-            return counting(original)(*args, **kwargs)
-        counted = {name: lambda own, *rest, **more: override(counting(own), *rest, **more)}
-        return original(*args, **{**kwargs, "transformer_options": {**options, **counted}})
+    def add(count: int) -> None:
+        total[0] += inside[0] * count
 
     for module in [m for name, m in sys.modules.items() if name.startswith(("comfy.ldm.", "motif_authors."))]:
         for name in ("optimized_attention", "optimized_attention_masked"):
             if hasattr(module, name):
                 replaced.append((module, name, getattr(module, name)))
-                setattr(module, name, functools.partial(attention, getattr(module, name)))
+                setattr(module, name, counting(getattr(module, name), add))
     for path in animal.blocks:
         for block in blocks_of(patcher.model.diffusion_model, path):
             layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Linear)]

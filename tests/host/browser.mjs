@@ -204,7 +204,10 @@ async function pressRun(page) {
 /** Runs in the page: show all of the graph. */
 function fit() {
   const { canvas, graph } = window.app;
-  const boxes = (graph.nodes ?? graph._nodes).map((node) => [...node.getBounding()]);
+  const boxes = (graph.nodes ?? graph._nodes).map((node) => {
+    node.updateArea(canvas.ctx);  // else a node has no place until it is drawn
+    return [...node.getBounding()];
+  });
   if (!boxes.length) return;
   const left = Math.min(...boxes.map((b) => b[0])), right = Math.max(...boxes.map((b) => b[0] + b[2]));
   const top = Math.min(...boxes.map((b) => b[1])), bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
@@ -223,13 +226,16 @@ function watch() {
   new MutationObserver(noted).observe(document, { childList: true, characterData: true, subtree: true });
 }
 
-/** Waits until no request is open and nothing of the page has changed for `quiet` ms; a page that never rests is left after 2 s. */
+/**
+ * Waits until no request is open and nothing of the page has changed for `quiet` ms. A page that never rests is left
+ * 2 s after its last request was answered, and after a minute at the latest.
+ */
 async function settled(page, quiet = 500) {
-  const until = Date.now() + 2000;
-  for (let since = Date.now(); Date.now() < until; await page.waitForTimeout(50)) {
+  const begun = Date.now();
+  for (let answered = begun; Date.now() < Math.min(answered + 2000, begun + 60000); await page.waitForTimeout(50)) {
     const still = await page.evaluate(() => performance.now() - window.changedAt);
-    if (open.get(page).size) since = Date.now();
-    if (Math.min(still, Date.now() - since) >= quiet) return;
+    if (open.get(page).size) answered = Date.now();
+    if (Math.min(still, Date.now() - answered) >= quiet) return;
   }
 }
 
@@ -244,13 +250,17 @@ async function openEditor(browser, job, messages) {
   page.on("pageerror", (error) => messages.push(String(error.stack ?? error)));
   page.on("console", (message) => {
     const source = message.location().url;
-    const foreign = (source && !source.startsWith(job.url)) || /https:\/\/[a-z.]*comfy\.org/.test(message.text());
+    const foreign = (source && !source.startsWith(job.url)) || /https:\/\/([a-z.]*comfy\.org|huggingface\.co)/.test(message.text());
     if (message.type() === "error" && !foreign) messages.push(`${message.text()} (${source})`);
   });
   await page.goto(job.url);
   await page.waitForFunction(() => window.app?.canvas && window.app.graph && window.LiteGraph
     && Object.keys(window.LiteGraph.registered_node_types).length > 100);
-  await page.waitForTimeout(2000);  // startup clears the graph after the above is true
+  await page.waitForFunction(() => {  // startup replaces the graph until this is true
+    const { workflow, spinner } = window.app.extensionManager;
+    return workflow.activeWorkflow && !spinner;
+  });
+  await settled(page);
   // Of the complaints while starting, only those about custom nodes' scripts count: the editor has some of its own.
   messages.splice(0, Infinity, ...messages.filter((text) => /\/extensions\/(?!core\/)/.test(text)));
   return page;

@@ -223,7 +223,7 @@ def test_it_is_what_it_says_or_refused_in_a_sentence(tmp_path, kind):
     global count
     for path in kind(tmp_path):
         count += 1
-        start = time.monotonic()
+        start = time.process_time()
         try:
             network, spec = load(path)
         except CheckpointError as error:
@@ -240,7 +240,7 @@ def test_it_is_what_it_says_or_refused_in_a_sentence(tmp_path, kind):
                 y = text or torch.zeros(1, spec.config.num_classes)
                 denoised = spec.prediction.denoise(network, x, spec.prediction.sigmas(spec.steps)[:1], y)
             assert denoised.shape == x.shape, path.name
-        assert time.monotonic() - start < 10, path.name
+        assert time.process_time() - start < 10, path.name
 
 
 def test_there_were_hundreds_of_them():

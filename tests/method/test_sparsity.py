@@ -172,10 +172,10 @@ def test_what_is_no_route_is_refused(text):
 @pytest.mark.parametrize("text", ["--tread_config=a{}b", "--tread_config=a{}\\", "'--tread_config={}"])
 def test_a_long_text_is_refused_at_once(text):
     """The editor asks about it when a file is opened, and nothing else runs meanwhile."""
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError, match="not a route"):
         Sparsity.from_trainer(text.format(" " * 60_000))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_text_longer_than_any_configuration_is_not_read():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import ClassVar, TypeVar
 
 import torch
@@ -126,6 +126,23 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
 
 
+def made_once(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that makes a table out of sizes, a device and the like: each is made once for many evaluations. Not to
+    be written to. Compiled networks make their own."""
+
+    @lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
+    def known(*sizes: object) -> Tensor:
+        with torch.inference_mode(False):  # autograd could not save what was made in inference
+            return make(*sizes)
+
+    @wraps(make)
+    def table(*sizes: object) -> Tensor:
+        return make(*sizes) if torch.compiler.is_compiling() else known(*sizes)
+
+    table.cache_clear = known.cache_clear
+    return table
+
+
 def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:
     """The 2-D sine-cosine table of MAE and DiT for a height x length grid: [1, height * length, width].
 
@@ -143,20 +160,25 @@ def sincos_positions(width: int, height: int, length: int, native: int) -> Tenso
     return grid.float().unsqueeze(0)
 
 
+@made_once
+def _sincos_on(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return sincos_positions(width, height, length, native).to(device, dtype)
+
+
 def sincos_like(x: Tensor, width: int, height: int, length: int, native: int) -> Tensor:
-    """`sincos_positions` on the device and in the precision of x, made and uploaded once for many evaluations. Not to
-    be written to."""
-    if torch.compiler.is_compiling():
-        return sincos_positions(width, height, length, native).to(x)
-    return _kept_sincos(width, height, length, native, x.device, x.dtype)
+    """`sincos_positions` on the device and in the precision of x, made and uploaded once."""
+    return _sincos_on(width, height, length, native, x.device, x.dtype)
 
 
-@lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
-def _kept_sincos(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # autograd could not save what was made in inference
-        return sincos_positions(width, height, length, native).to(device, dtype)
+def table_or_sincos(table: Tensor, height: int, length: int, grid: int, x: Tensor, native: int | None = None) -> Tensor:
+    """[1, height * length, D] like x: a checkpoint's own `table` [1, grid * grid, D] at its own size; for any other the
+    sine-cosine table, stretched to a grid of `native` a side (`grid` if not given)."""
+    if height == length == grid:
+        return table.to(x)
+    return sincos_like(x, table.shape[2], height, length, native or grid)
 
 
+@made_once
 def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Axial rotary positions of a height x length grid: [1, height * length, 1, width / 2, 2], cosines and sines.
 

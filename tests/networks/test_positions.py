@@ -36,10 +36,10 @@ FAMILIES = {  # a network, its condition, and the tables of one evaluation
 def made(monkeypatch):
     """The tables that are made, by their arguments, from none at all."""
     made = []
-    layers._kept_sincos.cache_clear()
+    layers._sincos_on.cache_clear()
     monkeypatch.setattr(layers, "sincos_positions", lambda *sizes: made.append(sizes) or sincos_positions(*sizes))
     yield made
-    layers._kept_sincos.cache_clear()
+    layers._sincos_on.cache_clear()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

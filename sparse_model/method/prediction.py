@@ -10,6 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..once import made_once
+
 
 def column(sigma: Tensor, x: Tensor) -> Tensor:
     """sigma [N] shaped to multiply x [N, ...]."""
@@ -84,7 +86,7 @@ class Epsilon:
 
     def time(self, sigma: Tensor) -> Tensor:
         """The fractional timestep of sigma, interpolated over log sigma."""
-        table = self.table().log().to(sigma.device)
+        table = _log_table(self, sigma.device)
         log = sigma.float().log().clamp(table[0], table[-1])
         low = torch.searchsorted(table, log, right=True).sub(1).clamp(0, len(table) - 2)
         return low + (log - table[low]) / (table[low + 1] - table[low])
@@ -92,6 +94,11 @@ class Epsilon:
     def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
         level = column(sigma, x)
         return x - level * network(x / (level**2 + 1).sqrt(), self.time(sigma), *inputs)
+
+
+@made_once
+def _log_table(prediction: Epsilon, device: torch.device) -> Tensor:
+    return prediction.table().log().to(device)
 
 
 @dataclass(frozen=True)

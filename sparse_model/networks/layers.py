@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
 from typing import ClassVar, TypeVar
 
 import torch
@@ -12,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..method.packing import WHOLE, Packing
+from ..once import made_once
 
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
@@ -124,23 +124,6 @@ class TransformerConfig(GridConfig):
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
     return torch.addcmul(shift, x, 1 + scale)
-
-
-def made_once(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function that makes a table out of sizes, a device and the like: each is made once for many evaluations. Not to
-    be written to. Compiled networks make their own."""
-
-    @lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
-    def known(*sizes: object) -> Tensor:
-        with torch.inference_mode(False):  # autograd could not save what was made in inference
-            return make(*sizes)
-
-    @wraps(make)
-    def table(*sizes: object) -> Tensor:
-        return make(*sizes) if torch.compiler.is_compiling() else known(*sizes)
-
-    table.cache_clear = known.cache_clear
-    return table
 
 
 def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:

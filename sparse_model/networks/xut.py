@@ -16,7 +16,8 @@ from ..method.branches import DENSE, Evaluation, Prepared, keep_text
 from ..method.packing import Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import TORCH, Backend, GridConfig, PatchEmbed, made_once, modulate, rotate, sinusoid, unpatchify
+from ..once import made_once
+from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, rotate, sinusoid, unpatchify
 
 CENTRED = (0.0, 0.0, 1.0)
 

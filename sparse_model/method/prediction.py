@@ -1,7 +1,11 @@
 """What a network predicts, and how its output becomes D, the prediction of the clean image.
 
 Every kind works on x = signal + sigma * noise in its own units (`Flow`: signal scaled by 1 - sigma), and an Euler step
-is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 1).
+is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 1). Every kind has
+
+    sigmas(steps)                      -> [steps + 1] in float32: the noise levels of a run, falling, the last 0
+    time(sigma)                        [N] -> [N]: what the network takes for a noise level
+    denoise(network, x, sigma, ...)    x [N, ...], sigma [N], and what else the network takes -> D like x
 """
 
 from dataclasses import dataclass

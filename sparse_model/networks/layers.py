@@ -214,12 +214,15 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
+@made_once
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    return torch.exp(-math.log(10000) * torch.arange(count, dtype=torch.float32, device=device) / count)
+
+
 def sinusoid(values: Tensor, width: int, scale: float = 1.0) -> Tensor:
     """values [B] -> [B, width]: their cosines and sines at width / 2 frequencies, from `scale` down towards 1e-4 times
     that."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=values.device) / half)
-    angles = scale * (values.float()[:, None] * frequencies)
+    angles = scale * (values.float()[:, None] * _frequencies(width // 2, values.device))
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

@@ -26,7 +26,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ratio", type=float, default=0.5, help="sparsity rate of that route in training (%(default)s)"
     )
-    parser.add_argument("--labels", type=Path, help="a text file with one class name per line")
+    parser.add_argument("--labels", type=Path, help="a text file of class names, one line for each class")
     parser.add_argument("--title", help="the model's name")
     parser.add_argument("--license", help="the weights' licence, as an SPDX identifier")
     parser.add_argument("--steps", type=whole(1), help="recommended number of steps")

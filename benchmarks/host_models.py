@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the host decides what can be imported, and when)
 """Time per step of a FLUX-shaped model of the host: stock CFG, Sparse Guidance with its branches side by side and one
 after the other, and both in three branches.
 
@@ -14,16 +15,17 @@ GPU each is launched, or several are.
 
 import argparse
 import importlib
-import importlib.util
+import os
 import statistics
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 PACK = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PACK / "tests" / "host"))
+from hosted_pack import load_pack
 
 
 def arguments() -> argparse.Namespace:
@@ -43,38 +45,22 @@ def arguments() -> argparse.Namespace:
 
 
 options, command = arguments(), sys.argv
-sys.path[:0] = [str(options.comfyui.expanduser()), str(PACK)]
-sys.argv = ["main.py", "--use-pytorch-cross-attention"] + (["--cpu"] if options.device == "cpu" else [])
+os.environ["COMFYUI_FLAGS"] = "" if options.device == "cuda" else "--cpu"
+part = load_pack(str(options.comfyui.expanduser()), str(PACK), "--use-pytorch-cross-attention")
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import comfy.model_management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.samplers  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import torch  # noqa: E402
-from comfy.ldm.flux.model import FluxParams  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-from benchmarks.timing import keep, ratio  # noqa: E402
-
-sys.path.append(str(PACK / "tests" / "host"))
-from attention_count import counting  # noqa: E402
+import comfy.model_management
+import comfy.model_patcher
+import comfy.samplers
+import comfy.supported_models
+import torch
+from attention_count import counting
+from comfy.ldm.flux.model import FluxParams
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.argv = command
-
-spec = importlib.util.spec_from_file_location("sparse_guidance", PACK / "__init__.py",
-                                              submodule_search_locations=[str(PACK)])  # fmt: skip
-sys.modules["sparse_guidance"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["sparse_guidance"])
-
-
-def part(name: str) -> ModuleType:
-    return importlib.import_module(f"sparse_guidance.{name}")
-
+sys.path.append(str(PACK))  # behind the host, which has a top-level module nodes of its own
+from benchmarks.timing import keep, ratio
 
 POOLED, CONTEXT = 768, 4096  # channels of CLIP's and of T5's text
 

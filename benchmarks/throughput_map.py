@@ -6,12 +6,11 @@ python benchmarks/throughput_map.py --device cuda --compile blocks --model TR-Di
 
 import argparse
 import itertools
+import statistics
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import statistics
 
 import numpy as np
 import torch

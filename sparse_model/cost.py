@@ -119,11 +119,13 @@ class _Asked:
 
 
 @lru_cache(maxsize=4096)
+@torch.inference_mode(False)  # where operations are seen before they fall into those that have a count
+@torch.no_grad()
 def _counted(spec: ModelSpec, asked: _Asked, attention: bool, size: tuple[int, int]) -> int:
     network, products, counting = _on_shapes(spec)
     products.clear()
     counting.flops, rows = 0, len(asked.sources)
-    with torch.no_grad(), counting:
+    with counting:
         network(
             torch.empty(rows, spec.config.in_channels, *size, device="meta"),
             torch.empty(rows, device="meta"),
@@ -145,13 +147,7 @@ class _Counting(TorchDispatchMode):
         kwargs = kwargs or {}
         key = func, _shapes(args), _shapes(tuple(kwargs.items()))
         if (found := self._known.get(key)) is None:
-            formula = flop_registry.get(func.overloadpacket)
-            if formula is None:  # in inference mode, as in ComfyUI, operations come here before they fall into others
-                with self:
-                    out = func.decompose(*args, **kwargs)
-                if out is not NotImplemented:
-                    return out
-            out = func(*args, **kwargs)
+            formula, out = flop_registry.get(func.overloadpacket), func(*args, **kwargs)
             found = out, formula(*args, **kwargs, out_val=out) if formula else 0
             tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
             if tensors and all(value.is_meta for value in tensors):  # others have data: which tokens are kept

@@ -26,7 +26,7 @@ def add_parser(commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ratio", type=float, default=0.5, help="sparsity rate of that route in training (%(default)s)"
     )
-    parser.add_argument("--labels", type=Path, help="a text file with one class name per line")
+    parser.add_argument("--labels", type=Path, help="a text file of class names, one line for each class")
     parser.add_argument("--title", help="the model's name")
     parser.add_argument("--license", help="the weights' licence, as an SPDX identifier")
     parser.add_argument("--steps", type=whole(1), help="recommended number of steps")
@@ -52,9 +52,11 @@ def run(options: argparse.Namespace) -> None:
     if options.labels and spec.text is not None:
         raise ValueError(f"'{options.source}' reads text and knows no labels; run it without --labels.")
     if options.labels:
-        changes["labels"] = tuple(lines_of(options.labels)[: spec.config.num_classes])
-        if len(changes["labels"]) != spec.config.num_classes:
-            raise ValueError(f"'{options.labels}' has fewer names than the model's {spec.config.num_classes} classes.")
+        changes["labels"] = names = tuple(lines_of(options.labels))
+        if len(names) != spec.config.num_classes:
+            raise ValueError(
+                f"'{options.labels}' has {len(names)} names, but the model has {spec.config.num_classes} classes."
+            )
     if schedule := schedule_of(options):
         changes["schedule"] = schedule
     save(state, replace(spec, **changes), options.target, getattr(torch, options.dtype) if options.dtype else None)
@@ -62,8 +64,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file; ValueError if it is something else."""
+    """The lines of a text file, without empty ones at its end; ValueError if it is something else."""
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"'{path}' is no text of one name a line.") from error

@@ -1,4 +1,4 @@
-"""What evaluate and sweep share: the options of a measurement, and the bench that they describe."""
+"""What evaluate, sweep and evidence share: the options of a measurement, and the bench that they describe."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that measures one set of labels into one file."""
     add_bench(parser)
     parser.add_argument(
         "--held-out", action="store_true", help="the pictures that its training left out, and their labels, instead"
@@ -22,6 +23,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
+    """The options that describe a bench, and how much is measured on it."""
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT, help="default: the bundled model")
     parser.add_argument(
         "--auxiliary",
@@ -48,6 +50,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def bench_of(options: argparse.Namespace) -> "Bench":
+    """The bench that the options describe; ValueError in one sentence if pictures, packages or samples are missing."""
     if not options.reference.exists():
         raise ValueError(
             f"--reference '{options.reference}' does not exist; name a folder of class subfolders, or make the packed "

@@ -4,6 +4,7 @@ The package is imported when an encoder is loaded, not before. Weights come from
 published so, from pickles that are read for tensors alone), nothing is fetched, and no code of a folder is run.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,5 @@ def _pipeline(folder: Path) -> str:
 
 
 def _class(kind: Kind) -> Any:
-    import importlib
-
     module, name = kind.model.split(".")
     return getattr(importlib.import_module(f"transformers.models.{module}.modeling_{module}"), name)

@@ -132,6 +132,19 @@ class Evaluation:
 DENSE = Evaluation()
 
 
+def keep_text(evaluation: Prepared, tokens: int, words: int, alone: bool = True) -> Prepared:
+    """The same for rows of `tokens` tokens of an image and `words` behind them of text, which every branch keeps; if
+    not `alone`, then only a branch that keeps some of the image."""
+
+    def with_text(kept: Tensor) -> Tensor:
+        if not (alone or kept.shape[1]):
+            return kept
+        text = torch.arange(tokens, tokens + words, device=kept.device)
+        return torch.cat([kept, text.expand(len(kept), -1)], dim=1)
+
+    return replace(evaluation, kept=tuple(tuple(map(with_text, route)) for route in evaluation.kept))
+
+
 def blocks(value: Tensor, which: Sequence[int], count: int, dim: int) -> Tensor:
     """Some of the `count` equal blocks of rows of a tensor, joined along a dimension."""
     parts = value.unflatten(0, (count, -1)).unbind(0)

@@ -1,6 +1,6 @@
 """Tokens of several branches side by side in one row: every linear layer is one product, attention keeps them apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +50,7 @@ class Packing:
         queries = (q,) if k.shape[1] == 1 else self.split(q)
         biases = [None] * len(queries) if bias is None else bias.split(1, dim=1)
         parts = zip(queries, k.unbind(1), v.unbind(1), biases, strict=True)
-        return torch.cat([attention(q, k, v, heads, bias) for q, k, v, bias in parts], dim=1)
+        return joined([attention(q, k, v, heads, bias) for q, k, v, bias in parts])
 
     def attend_with(
         self,
@@ -72,10 +72,15 @@ class Packing:
             keys, values = torch.cat([context_k[:, seen], own_k], dim=1), torch.cat([context_v[:, seen], own_v], dim=1)
             logits = nn.functional.pad(bias[:, seen], (0, own_q.shape[1])).unsqueeze(1)  # [B, 1, M + length]
             outputs.append(attention(own_q, keys, values, heads, logits))
-        return torch.cat(outputs, dim=1)
+        return joined(outputs)
 
 
 WHOLE = Packing()
+
+
+def joined(segments: Sequence[Tensor]) -> Tensor:
+    """[B, lengths[s], ...] of every segment -> [B, sum(lengths), ...]; one alone is not copied."""
+    return segments[0] if len(segments) == 1 else torch.cat(segments, dim=1)
 
 
 def _attend(attention: Attention, heads: int, q: Tensor, k: Tensor, v: Tensor, *bias: Tensor) -> Tensor:

@@ -1,7 +1,11 @@
 """What a network predicts, and how its output becomes D, the prediction of the clean image.
 
 Every kind works on x = signal + sigma * noise in its own units (`Flow`: signal scaled by 1 - sigma), and an Euler step
-is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 1).
+is the same for all: dx / dsigma = (x - D) / sigma (arXiv 2206.00364, algorithm 1). Every kind has
+
+    sigmas(steps)                      -> [steps + 1] in float32: the noise levels of a run, falling, the last 0
+    time(sigma)                        [N] -> [N]: what the network takes for a noise level
+    denoise(network, x, sigma, ...)    x [N, ...], sigma [N], and what else the network takes -> D like x
 """
 
 from dataclasses import dataclass
@@ -9,6 +13,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from ..once import made_once
 
 
 def column(sigma: Tensor, x: Tensor) -> Tensor:
@@ -84,7 +90,7 @@ class Epsilon:
 
     def time(self, sigma: Tensor) -> Tensor:
         """The fractional timestep of sigma, interpolated over log sigma."""
-        table = self.table().log().to(sigma.device)
+        table = _log_table(self, sigma.device)
         log = sigma.float().log().clamp(table[0], table[-1])
         low = torch.searchsorted(table, log, right=True).sub(1).clamp(0, len(table) - 2)
         return low + (log - table[low]) / (table[low + 1] - table[low])
@@ -92,6 +98,11 @@ class Epsilon:
     def denoise(self, network, x: Tensor, sigma: Tensor, *inputs) -> Tensor:
         level = column(sigma, x)
         return x - level * network(x / (level**2 + 1).sqrt(), self.time(sigma), *inputs)
+
+
+@made_once
+def _log_table(prediction: Epsilon, device: torch.device) -> Tensor:
+    return prediction.table().log().to(device)
 
 
 @dataclass(frozen=True)

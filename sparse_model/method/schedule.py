@@ -145,11 +145,10 @@ class Curve:
         words = text.replace(",", " ").split()
         try:
             if words and words[0].lower() in INTERPOLATIONS:
-                words[0] = words[0].lower()
-                numbers = [float(word) for word in words[1:] if ":" not in word]
-                if not numbers:
-                    return cls(_keyframes(words[1:]), words[0])
-                return cls.ramp(words[0], *numbers)
+                name, rest = words[0].lower(), [word for word in words[1:] if word != ":"]
+                if any(":" in word for word in rest):
+                    return cls(_keyframes(rest), name)
+                return cls.ramp(name, *map(float, rest))
             if len(words) == 1 and ":" not in words[0]:
                 return cls.constant(float(words[0]))
             keyframes = _keyframes(words)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .branches import Prepared, blocks
-from .packing import WHOLE, Packing
+from .packing import WHOLE, Packing, joined
 from .sparsity import Sparsity
 from .tokens import put, take
 
@@ -85,8 +85,9 @@ class _Packed:
     def __init__(self, kept: Sequence[Tensor], where: Sequence[int], tokens: int):
         self.live = [chunk for chunk, index in enumerate(kept) if index.shape[1]]
         self.packing = Packing(tuple(kept[chunk].shape[1] for chunk in self.live))
-        self.where, self.kept, self.tokens = where, kept, tokens
-        self.batch = len(kept[0])
+        self.where, self.kept, self.batch = where, kept, len(kept[0])
+        self.step = self.batch * tokens  # from a block of rows to the next
+        self.rows = torch.arange(0, self.step, tokens, device=kept[0].device).unsqueeze(1)
 
     def run(
         self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor]
@@ -95,7 +96,7 @@ class _Packed:
         if not self.live:
             return None
         source = self._index([self.where[chunk] for chunk in self.live])
-        within = torch.cat([self.kept[chunk] for chunk in self.live], dim=1)
+        within = joined([self.kept[chunk] for chunk in self.live])
         samples = [self._per_segment(value) for value in per_sample]
         tables = [take(value, source if len(value) > 1 else within) for value in per_token]
         h = take(x, source)
@@ -109,10 +110,8 @@ class _Packed:
 
     def _index(self, places: Sequence[int]) -> Tensor:
         """[B, sum of kept]: tokens counted through all rows, segment s in block places[s]."""
-        rows = torch.arange(self.batch, device=self.kept[0].device).unsqueeze(1) * self.tokens
-        offsets = (place * self.batch * self.tokens for place in places)
-        parts = [self.kept[chunk] + offset for chunk, offset in zip(self.live, offsets, strict=True)]
-        return torch.cat(parts, dim=1) + rows
+        parts = [self.kept[chunk] + place * self.step for chunk, place in zip(self.live, places, strict=True)]
+        return torch.cat(parts, dim=1) + self.rows
 
     def _per_segment(self, value: Tensor) -> Tensor:
         """[R, 1, ...] -> [B, 1, ...] if all segments read one block of rows, else [B, S, ...]."""

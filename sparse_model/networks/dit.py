@@ -19,7 +19,7 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    sincos_like,
+    table_or_sincos,
     unpatchify,
 )
 
@@ -50,14 +50,7 @@ class DiT(nn.Module):
         x, t, y = evaluation.distinct(x, t, y)
         patch, channels = self.config.patch_size, x.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.x_embedder(x) + self.positions(height, length, x)  # [U * B, T, D]
+        h = self.x_embedder(x) + table_or_sincos(self.pos_embed, height, length, self.config.grid, x)  # [U * B, T, D]
         c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch)[:, :channels]
-
-    def positions(self, height: int, length: int, x: Tensor) -> Tensor:
-        """[1, height * length, D]: the checkpoint's own table at its own size, computed for any other."""
-        grid = self.config.grid
-        if height == length == grid:
-            return self.pos_embed.to(x)
-        return sincos_like(x, self.config.width, height, length, grid)

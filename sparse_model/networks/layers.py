@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
@@ -12,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..method.packing import WHOLE, Packing
+from ..once import made_once
 
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
@@ -143,20 +143,25 @@ def sincos_positions(width: int, height: int, length: int, native: int) -> Tenso
     return grid.float().unsqueeze(0)
 
 
+@made_once
+def _sincos_on(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return sincos_positions(width, height, length, native).to(device, dtype)
+
+
 def sincos_like(x: Tensor, width: int, height: int, length: int, native: int) -> Tensor:
-    """`sincos_positions` on the device and in the precision of x, made and uploaded once for many evaluations. Not to
-    be written to."""
-    if torch.compiler.is_compiling():
-        return sincos_positions(width, height, length, native).to(x)
-    return _kept_sincos(width, height, length, native, x.device, x.dtype)
+    """`sincos_positions` on the device and in the precision of x, made and uploaded once."""
+    return _sincos_on(width, height, length, native, x.device, x.dtype)
 
 
-@lru_cache(maxsize=4)  # a few: every one of them takes memory of its device
-def _kept_sincos(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # autograd could not save what was made in inference
-        return sincos_positions(width, height, length, native).to(device, dtype)
+def table_or_sincos(table: Tensor, height: int, length: int, grid: int, x: Tensor, native: int | None = None) -> Tensor:
+    """[1, height * length, D] like x: a checkpoint's own `table` [1, grid * grid, D] at its own size; for any other the
+    sine-cosine table, stretched to a grid of `native` a side (`grid` if not given)."""
+    if height == length == grid:
+        return table.to(x)
+    return sincos_like(x, table.shape[2], height, length, native or grid)
 
 
+@made_once
 def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Axial rotary positions of a height x length grid: [1, height * length, 1, width / 2, 2], cosines and sines.
 
@@ -209,12 +214,15 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
+@made_once
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    return torch.exp(-math.log(10000) * torch.arange(count, dtype=torch.float32, device=device) / count)
+
+
 def sinusoid(values: Tensor, width: int, scale: float = 1.0) -> Tensor:
     """values [B] -> [B, width]: their cosines and sines at width / 2 frequencies, from `scale` down towards 1e-4 times
     that."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=values.device) / half)
-    angles = scale * (values.float()[:, None] * frequencies)
+    angles = scale * (values.float()[:, None] * _frequencies(width // 2, values.device))
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

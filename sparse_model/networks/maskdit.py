@@ -20,7 +20,7 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    sincos_like,
+    table_or_sincos,
     unpatchify,
 )
 
@@ -61,23 +61,16 @@ class MaskDiT(nn.Module):
         """
         evaluation = evaluation.prepare(self, x)
         x, t, y = evaluation.distinct(x, t, y)
-        patch = self.config.patch_size
+        patch, grid = self.config.patch_size, self.config.grid
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.x_embedder(x) + self.positions(self.pos_embed, height, length, x)  # [U * B, T, D]
+        h = self.x_embedder(x) + table_or_sincos(self.pos_embed, height, length, grid, x)  # [U * B, T, D]
         c = (self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))).unsqueeze(1)  # [U * B, 1, D]
         if self.sparsity.mask is None:
             h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
             h = self.decoder_layer(h, c)
         else:  # [U * B, T, D] -> K tokens through the encoder -> [N, T, decoder D]
             h, c = run_masked((*self.blocks, self.decoder_layer), evaluation, h, self.mask_token, per_sample=(c,))
-        h = h + self.positions(self.decoder_pos_embed, height, length, x)
+        h = h + table_or_sincos(self.decoder_pos_embed, height, length, grid, x)
         for block in self.decoder_blocks:
             h = block(h, c)
         return unpatchify(self.final_layer(h, c), height, length, patch)
-
-    def positions(self, table: Tensor, height: int, length: int, x: Tensor) -> Tensor:
-        """[1, height * length, D]: the checkpoint's own table at its own size, computed for any other."""
-        grid = self.config.grid
-        if height == length == grid:
-            return table.to(x)
-        return sincos_like(x, table.shape[2], height, length, grid)

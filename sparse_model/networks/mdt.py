@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
-from ..method.packing import WHOLE, Packing
+from ..method.packing import WHOLE, Packing, joined
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import (
@@ -165,7 +165,7 @@ class Attention(nn.Module):
         parts = *self.qkv(x).chunk(3, dim=-1), cells
         segments = zip(*map(packing.split, parts), strict=True)
         seen = [self.attend(q, k, v, self.heads, self.rel_pos_bias(own, x.dtype)) for q, k, v, own in segments]
-        return self.proj(torch.cat(seen, dim=1))
+        return self.proj(joined(seen))
 
 
 class Block(AdaLNBlock):

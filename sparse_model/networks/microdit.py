@@ -23,7 +23,7 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     modulate,
-    sincos_like,
+    table_or_sincos,
     unpatchify,
 )
 
@@ -73,9 +73,10 @@ class MicroDiT(nn.Module):
         """x [N, C, H, W], t [N], y embeddings [N, M, text_width] (its mask is not used) -> [N, C, H, W]."""
         evaluation = evaluation.prepare(self, x)
         x, t, text = evaluation.distinct(x, t, y.embeddings)
-        patch = self.config.patch_size
+        patch, grid = self.config.patch_size, self.config.grid
         height, length = x.shape[2] // patch, x.shape[3] // patch
-        h = self.x_embedder(x) + self.positions(height, length, x)  # [U * B, T, D]
+        positions = table_or_sincos(self.pos_embed, height, length, grid, x, native=min(grid, NATIVE))
+        h = self.x_embedder(x) + positions  # [U * B, T, D]
         text = self.y_emb_preprocess(self.y_embedder["y_proj"](text.to(x.dtype)))  # [U * B, M, D]
         c = self.t_embedder(t, x.dtype) + self.pooled_y_emb_process(text.mean(dim=1))
         c, text = c.unsqueeze(1), text.unsqueeze(1)  # [U * B, 1, D], [U * B, 1, M, D]
@@ -90,13 +91,6 @@ class MicroDiT(nn.Module):
             layers = (self.patch_mixer_map_xout, *self.blocks, self.final_layer)
             h, *_ = run_masked(layers, evaluation, h, self.mask_token, per_sample=(c, text))
         return unpatchify(h, height, length, patch)
-
-    def positions(self, height: int, length: int, x: Tensor) -> Tensor:
-        """[1, height * length, D]: the checkpoint's own table at its own size, computed for any other."""
-        grid = self.config.grid
-        if height == length == grid:
-            return self.pos_embed.to(x)
-        return sincos_like(x, self.config.width, height, length, min(grid, NATIVE))
 
 
 def gelu() -> nn.GELU:

@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.text import Text
-from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.branches import DENSE, Evaluation, Prepared, keep_text
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import TORCH, Backend, PatchEmbed, modulate, unpatchify
 from .nitro import FeedForward, NitroConfig, Time, positions, text_norm
-from .xut import keep_text
 
 
 @dataclass(frozen=True, kw_only=True)

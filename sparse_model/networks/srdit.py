@@ -82,7 +82,7 @@ class SRDiT(nn.Module):
         height, length = (side // patch for side in size)
         picture, token = self.parts(x)
         positions = rotary_positions(height, length, self.config.width // self.config.heads, x.device)
-        positions = torch.cat([positions.new_tensor([1.0, 0.0]).expand(1, 1, *positions.shape[2:]), positions], dim=1)
+        positions = torch.cat([positions[:, :1], positions], dim=1)  # in row 0 and column 0 nothing is turned
         c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         token = self.wg_norm(self.cls_projectors2(token)).unsqueeze(1)
         shallow = torch.cat([token, self.x_embedder(picture)], dim=1)  # [U * B, 1 + T, D]

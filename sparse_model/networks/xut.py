@@ -4,7 +4,7 @@ Keys are those of KohakuBlueleaf/HDM. Tokens of text stand behind those of the i
 no branch leaves any of them out. The U is one layer of a route's count: `before` layers, the U, `after` layers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.text import Text
-from ..method.branches import DENSE, Evaluation, Prepared
+from ..method.branches import DENSE, Evaluation, Prepared, keep_text
 from ..method.packing import Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
+from ..once import made_once
 from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, rotate, sinusoid, unpatchify
 
 CENTRED = (0.0, 0.0, 1.0)
@@ -279,19 +280,6 @@ class Out(nn.Module):
         return self.proj(x)
 
 
-def keep_text(evaluation: Prepared, tokens: int, words: int, alone: bool = True) -> Prepared:
-    """The same for rows of `tokens` tokens of an image and `words` behind them of text, which every branch keeps; if
-    not `alone`, then only a branch that keeps some of the image."""
-
-    def with_text(kept: Tensor) -> Tensor:
-        if not (alone or kept.shape[1]):
-            return kept
-        text = torch.arange(tokens, tokens + words, device=kept.device)
-        return torch.cat([kept, text.expand(len(kept), -1)], dim=1)
-
-    return replace(evaluation, kept=tuple(tuple(map(with_text, route)) for route in evaluation.kept))
-
-
 def modulation(backend: Backend, width: int) -> nn.Sequential:
     """[B, D] -> scale, shift and gate of all norms of one kind, [B, 3 * D] (shared adaLN, arXiv 2310.00426)."""
     norm = backend.ops.LayerNorm(width, device=backend.device, dtype=backend.dtype)
@@ -303,6 +291,7 @@ def aspect(x: Tensor) -> Tensor:
     return torch.full((len(x), 1), x.shape[3] / x.shape[2], device=x.device).log().to(x.dtype)
 
 
+@made_once
 def image_places(height: int, width: int, patch: int, device: torch.device) -> Tensor:
     """Row and column of every patch of a picture of height x width, in halves of the longer side from its middle:
     [T, 2] in float32."""

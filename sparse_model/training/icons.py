@@ -15,7 +15,6 @@ The file holds arrays only (`np.load(path, allow_pickle=False)`), N pictures and
 import argparse
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -29,6 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from ..writing import whole_file
 
 PACKAGE = "@iconify/json@2.2.535"  # pinned: the same pictures and label ids for everyone
 LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "ISC", "CC-BY-3.0", "CC-BY-4.0"})  # no share-alike
@@ -193,14 +194,9 @@ def pack(icons: list[Icon], images: np.ndarray, infos: dict[str, dict], min_coun
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz that is either whole or not there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes an .npz that is either whole or not there; OSError in one sentence if it cannot be written."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def download(cache: Path) -> Path:

@@ -12,6 +12,7 @@ LIMITS = {  # least and most, both included
     "in_channels": (1, 4096), "width": (4, 65536), "depth": (1, 1024), "heads": (1, 1024), "mlp_ratio": (0.1, 64),
     "num_classes": (1, 10**6), "decoder_width": (4, 65536), "decoder_depth": (1, 1024), "decoder_heads": (1, 1024),
 }  # fmt: skip
+FILTERS = {"sets": list, "categories": list, "min_sets": int, "min_count": int}  # of data.load_packed
 CHOICES = {
     "output": ("data", "velocity"),
     "precision": ("no", "bf16"),  # not fp16: accelerate would unscale the gradients once for each of two optimizers
@@ -51,6 +52,7 @@ def check(config: Any) -> None:
                 raise ValueError(f"'{prefix}{name}={value}' does not fit: it must be {bounds}.")
             if name in CHOICES and value not in CHOICES[name]:
                 raise ValueError(f"'{prefix}{name}={value}' does not fit: use one of {', '.join(CHOICES[name])}.")
+    _check_filters(config.filters)
     network = config.network
     multiples = [("input_size", "patch_size"), ("width", "heads"), ("width", 4)]
     if hasattr(network, "decoder_width"):
@@ -60,3 +62,13 @@ def check(config: Any) -> None:
         if value % by:
             which = "" if isinstance(divisor, int) else f" (network.{divisor})"
             raise ValueError(f"'network.{name}={value}' does not fit: it must be a multiple of {by}{which}.")
+
+
+def _check_filters(filters: dict[str, Any]) -> None:
+    for name, value in filters.items():
+        if name not in FILTERS:
+            raise ValueError(f"'filters' knows no '{name}'; use {', '.join(FILTERS)}.")
+        words = isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
+        if not (words if FILTERS[name] is list else type(value) is int):
+            kind = 'a list of names such as ["noto"]' if FILTERS[name] is list else "a whole number"
+            raise ValueError(f"'filters' does not fit: {name} is {kind}.")

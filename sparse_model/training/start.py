@@ -6,16 +6,17 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import nn
 
+from ..checkpoints.bundled import BUNDLED
 from ..checkpoints.checkpoint import read
+from ..networks.dit import DiTConfig
 
-MODELS = Path(__file__).parents[2] / "models"
 ENDS = ("final_layer.linear.weight", "final_layer.linear.bias")
 TABLE = "y_embedder.embedding_table.weight"
 
 
 def bundled(name: str) -> Path:
     """A checkpoint's path: as given, or in the folder of bundled models."""
-    return Path(name) if Path(name).is_file() else MODELS / name
+    return Path(name) if Path(name).is_file() else BUNDLED / name
 
 
 def start_from(network: nn.Module, labels: tuple[str, ...], path: Path) -> None:
@@ -23,8 +24,10 @@ def start_from(network: nn.Module, labels: tuple[str, ...], path: Path) -> None:
 
     In larger patches the first layer averages over the pixels that were one and the last one repeats them, so that at
     first the network draws the smaller picture enlarged. Labels are matched by name; new ones stay as initialised.
-    ValueError where the two networks differ otherwise.
+    ValueError where the two networks differ otherwise, or are no DiTs.
     """
+    if not isinstance(network.config, DiTConfig):
+        raise ValueError(f"only a DiT can start from '{path}', and this configuration trains another network.")
     spec, state = read(path)
     config, before = network.config, spec.config.patch_size
     times, left = divmod(config.patch_size, before)

@@ -203,6 +203,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(checkpoint, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "out.safetensors", "tiny.safetensors"]
 
 
+@pytest.mark.parametrize("names", ["red\n", "red\nblue\ngreen\n", "\n"])
+def test_labels_are_as_many_as_classes(checkpoint, tmp_path, capsys, names):
+    """One more in front, say of a background, would shift all others."""
+    labels = tmp_path / "names.txt"
+    labels.write_text(names)
+    assert run("convert", checkpoint, tmp_path / "out.safetensors", "--labels", labels) == 2
+    assert f"has {len(names.split()) or 1} names, but the model has 2 classes" in capsys.readouterr().err
+
+
 def test_labels_that_are_no_text(checkpoint, tmp_path, capsys):
     assert run("convert", checkpoint, tmp_path / "out.safetensors", "--labels", checkpoint) == 2
     assert f"'{checkpoint}' is no text of one name a line" in capsys.readouterr().err

@@ -82,6 +82,14 @@ def test_epsilon_time_is_the_timestep(step):
     assert Epsilon().time(torch.tensor([ddpm_sigmas()[step]])).item() == pytest.approx(step, abs=0.02)
 
 
+def test_epsilon_reads_its_noise_levels_once(monkeypatch):
+    """They would be uploaded in every step."""
+    made, other = [], Epsilon(beta_end=0.0123)
+    monkeypatch.setattr(Epsilon, "table", lambda self, table=Epsilon.table: made.append(self) or table(self))
+    first, second = (other.time(torch.tensor([1.0])) for _ in range(2))
+    assert made == [other] and torch.equal(first, second)
+
+
 def test_epsilon_time_rises_between_and_stops_at_the_ends():
     levels = torch.logspace(-2.2, 2.3, 500)
     time = Epsilon().time(levels)

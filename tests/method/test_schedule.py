@@ -105,9 +105,10 @@ def test_curves_are_written_as_text(text, curve):
     assert Curve.parse(text) == curve
 
 
-@pytest.mark.parametrize(
-    "text", ["", "half", "0.5 0.6", "cosine", "cosine 1", "linear 1 2 3", "0:1, x", "0:1:2", "nan", "inf", "1:0, 0:1"]
-)
+@pytest.mark.parametrize("text", [
+    "", "half", "0.5 0.6", "cosine", "cosine 1", "linear 1 2 3", "cosine 0 0.6 0.5:0.1", "0:1, x", "0:1:2", "nan",
+    "inf", "1:0, 0:1",
+])  # fmt: skip
 def test_other_texts_are_no_curve(text):
     with pytest.raises(ValueError, match=r"curve|keyframe"):
         Curve.parse(text)

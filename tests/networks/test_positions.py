@@ -1,4 +1,4 @@
-"""Sine-cosine tables of other sizes than a network's own: made once for many evaluations, and the same as ever."""
+"""Tables of positions are made once for many evaluations, and the same as ever; no evaluation uploads anything."""
 
 from dataclasses import replace
 
@@ -8,15 +8,17 @@ from formula import fill
 from microdit_fixture import PROMPT
 from microdit_fixture import TINY as MICRODIT
 from nitro_fixture import DIT, MMDIT, PROMPTS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_model.networks import layers
 from sparse_model.networks.dit import DiT, DiTConfig
-from sparse_model.networks.layers import sincos_like, sincos_positions
+from sparse_model.networks.layers import rotary_positions, sincos_like, sincos_positions
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
 from sparse_model.networks.nitro_dit import NitroDiT
 from sparse_model.networks.nitro_mmdit import NitroMMDiT
 from sparse_model.networks.srdit import SRDiT, SRDiTConfig
+from sparse_model.networks.xut import image_places
 
 SIZES = {"input_size": 8, "width": 48, "depth": 2, "heads": 4, "num_classes": 2}
 CLASSES = torch.eye(2)
@@ -36,10 +38,10 @@ FAMILIES = {  # a network, its condition, and the tables of one evaluation
 def made(monkeypatch):
     """The tables that are made, by their arguments, from none at all."""
     made = []
-    layers._kept_sincos.cache_clear()
+    layers._sincos_on.cache_clear()
     monkeypatch.setattr(layers, "sincos_positions", lambda *sizes: made.append(sizes) or sincos_positions(*sizes))
     yield made
-    layers._kept_sincos.cache_clear()
+    layers._sincos_on.cache_clear()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,3 +71,32 @@ def test_a_table_made_in_inference_trains_afterwards(made):
     weight = torch.ones(48, requires_grad=True)
     (weight * sincos_like(torch.zeros(1), 48, 6, 4, 4)).sum().backward()
     assert len(made) == 1 and weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("table", "sizes"), [(rotary_positions, (4, 6, 8)), (image_places, (8, 12, 2))])
+def test_other_tables_are_made_once_too(table, sizes):
+    device = torch.device("cpu")
+    assert table(*sizes, device) is table(*sizes, device)
+    assert torch.equal(table(*sizes, device), table.__wrapped__(*sizes, device))
+    assert table(*sizes, torch.device("meta")).is_meta
+
+
+class Uploads(TorchDispatchMode):
+    """Counts tensors that are made of Python's numbers, which on a GPU makes a step wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation is torch.ops.aten.lift_fresh.default
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_evaluation_uploads_no_numbers(family):
+    network, y, _ = FAMILIES[family]
+    x = torch.zeros(2, network.config.in_channels, 12, 8)
+    network(x, torch.tensor([0.2, 0.7]), y)
+    times = torch.tensor([0.2, 0.7])
+    with Uploads() as uploads:
+        network(x, times, y)
+    assert uploads.count == 0

@@ -10,12 +10,12 @@ from microdit_fixture import TINY as MICRODIT
 from torch import Tensor
 
 from sparse_model.checkpoints import checkpoint
+from sparse_model.checkpoints.bundled import BUNDLED
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.conditions.text import Text, TextSpec
 from sparse_model.method.prediction import EDM, Flow
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.xut import XUTConfig
-from sparse_model.training.start import MODELS
 
 XUT = ModelSpec(
     "xut", XUTConfig(8, width=64, heads=2, hidden=96, text_width=24, levels=1, after=1), Flow(),
@@ -41,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             elif "norm" in key and key.endswith("weight"):
                 state[key] = 1 + value
         checkpoint.save(state, spec, folder / f"{name}.safetensors")
-    bundled = {name: MODELS / f"{name}.safetensors" for name in ("icons-64", "icons-32-masked")}
+    bundled = {name: BUNDLED / f"{name}.safetensors" for name in ("icons-64", "icons-32-masked")}
     return bundled | {name: folder / f"{name}.safetensors" for name in ("xut", "microdit")}
 
 

@@ -63,6 +63,10 @@ def padded(text, length):
     return Text(torch.cat([text.embeddings, noise], dim=1), mask)
 
 
+ROUNDING = 3e-5
+"""Times turn by up to 1,000 radians in float32, where the exponentials and cosines of processors differ."""
+
+
 @pytest.fixture(scope="module")
 def expected():
     with np.load(FIXTURES / "xut.npz") as file:
@@ -75,29 +79,29 @@ def network():
 
 
 def test_dense_output_is_the_authors(network, expected):
-    assert relative_error(network(X, T, LONG), expected["dense"]) < 1e-5
-    assert relative_error(network(X, T, SHORT), expected["short"]) < 1e-5
-    assert relative_error(network(4 * formula("tall", (2, 4, 16, 6)), T, SHORT), expected["tall"]) < 1e-5
+    assert relative_error(network(X, T, LONG), expected["dense"]) < ROUNDING
+    assert relative_error(network(X, T, SHORT), expected["short"]) < ROUNDING
+    assert relative_error(network(4 * formula("tall", (2, 4, 16, 6)), T, SHORT), expected["tall"]) < ROUNDING
 
 
 @pytest.mark.parametrize("name", CAMERAS)
 def test_a_camera_sees_what_the_authors_sees(network, expected, name):
     camera = torch.tensor([CAMERAS[name]]).expand(2, 3)
-    assert relative_error(network(X, T, SHORT, camera=camera), expected[name]) < 1e-5
+    assert relative_error(network(X, T, SHORT, camera=camera), expected[name]) < ROUNDING
 
 
 @pytest.mark.parametrize("gamma", [0.25, 0.5, 0.75, 1.0])
 def test_sparse_output_is_the_authors(network, expected, gamma):
     evaluation = Evaluation((Branch(gamma),), Chosen(expected[f"kept_{gamma:g}"]))
-    assert relative_error(network(X, T, LONG, evaluation), expected[f"sparse_{gamma:g}"]) < 1e-5
+    assert relative_error(network(X, T, LONG, evaluation), expected[f"sparse_{gamma:g}"]) < ROUNDING
 
 
 @pytest.mark.parametrize(("name", "config"), [("small", SMALL), ("large", LARGE)])
 def test_other_proportions_are_the_authors(expected, name, config):
     network, text = make(config, Sparsity((Route(config.before, config.before),))), prompt(name, 5, config.text_width)
-    assert relative_error(network(X, T, text), expected[name]) < 1e-5
+    assert relative_error(network(X, T, text), expected[name]) < ROUNDING
     evaluation = Evaluation((Branch(0.5),), Chosen(expected[f"{name}_kept"]))
-    assert relative_error(network(X, T, text, evaluation), expected[f"{name}_sparse"]) < 1e-5
+    assert relative_error(network(X, T, text, evaluation), expected[f"{name}_sparse"]) < ROUNDING
 
 
 @pytest.mark.parametrize(("gamma", "camera"), [(0.25, (0.0, 0.0, 1.0)), (0.5, (0.1, -0.2, 1.25))])

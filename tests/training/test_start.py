@@ -5,15 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sparse_model.checkpoints.bundled import BUNDLED
 from sparse_model.checkpoints.checkpoint import build, save
 from sparse_model.checkpoints.spec import ModelSpec
 from sparse_model.method.prediction import Flow
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiTConfig
+from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.training.config import TrainConfig
 from sparse_model.training.data import Pictures
 from sparse_model.training.loop import Run
-from sparse_model.training.start import MODELS, bundled, start_from
+from sparse_model.training.start import bundled, start_from
 
 SMALL = ModelSpec(
     "dit", DiTConfig(8, 2, 3, 32, 2, 2, 2.0, num_classes=3), Flow("data"), Sparsity((Route(1, 1, 0.5),)),
@@ -70,6 +72,15 @@ def test_a_network_of_another_kind_is_refused(small, tmp_path, changes):
         start_from(large, LARGE.labels, tmp_path / "small.safetensors")
 
 
+def test_only_a_dit_can_be_started(tmp_path):
+    """A MaskDiT's table of labels lies the other way round: its rows are no labels."""
+    config = MaskDiTConfig(8, 2, 3, 32, 2, 2, num_classes=3, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    masked = replace(SMALL, architecture="maskdit", config=config, sparsity=Sparsity(mask=0.5))
+    save(filled(masked, 0).state_dict(), masked, tmp_path / "masked.safetensors")
+    with pytest.raises(ValueError, match=r"only a DiT can start from '.*masked.safetensors'"):
+        start_from(filled(masked, 1), masked.labels, tmp_path / "masked.safetensors")
+
+
 def test_a_run_begins_with_it_and_averages_from_it(small, tmp_path):
     pictures = Pictures(
         torch.randint(0, 255, (20, 16, 16, 3), dtype=torch.uint8), torch.arange(20) % 3, torch.arange(21), LARGE.labels
@@ -83,7 +94,7 @@ def test_a_run_begins_with_it_and_averages_from_it(small, tmp_path):
 
 
 def test_bundled_checkpoints_are_found_by_name(tmp_path):
-    assert bundled("icons-32-patch4.safetensors") == MODELS / "icons-32-patch4.safetensors"
+    assert bundled("icons-32-patch4.safetensors") == BUNDLED / "icons-32-patch4.safetensors"
     own = tmp_path / "own.safetensors"
     own.touch()
     assert bundled(str(own)) == own

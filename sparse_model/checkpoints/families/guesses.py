@@ -4,6 +4,12 @@ from ...files import FileError
 from ...networks.layers import TransformerConfig
 from ..clues import Clues
 
+DROPPED_UNPREDICTED = (
+    "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (convert --route), inside which "
+    "they wait"
+)
+"""Of networks whose mask is in front of everything that predicts."""
+
 
 def side(clues: Clues, patch: int) -> int:
     """Side of the network's input, from its table of positions [1, tokens, D]; FileError if that is no square."""

@@ -8,17 +8,13 @@ from ...method.sparsity import Sparsity
 from ...networks.microdit import MicroDiTConfig
 from ..clues import Clues
 from ..spec import ModelSpec
-from .guesses import guessed, notes, side
+from .guesses import DROPPED_UNPREDICTED, guessed, notes, side
 
 MASK_RATIO = 0.75  # of the published pre-trainings, at 256 and 512 pixels; all end with some unmasked training
 PUBLISHED, STEPS = constant(0.0, 0.0, 5.0, "CFG"), 30
 TOKENS = 77  # of a prompt, padding included
 LATENTS = {4: "sdxl", 16: "kl-f8-d16"}  # by their channels
 HEAD_WIDTHS = {1024: 64, 512: 32}  # of the authors' two sizes, by width
-NOTE = (
-    "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (convert --route), inside which "
-    "they wait"
-)
 
 
 def recognise(clues: Clues) -> ModelSpec | None:
@@ -62,5 +58,5 @@ def recognise(clues: Clues) -> ModelSpec | None:
         text=TextSpec("clip-h", config.text_width, TOKENS, null="zeros"),
         schedule=PUBLISHED,
         steps=STEPS,
-        note=notes(NOTE, guess),
+        note=notes(DROPPED_UNPREDICTED, guess),
     )

@@ -12,17 +12,13 @@ from ...networks.nitro_dit import NitroDiTConfig
 from ...networks.nitro_mmdit import NitroMMDiTConfig
 from ..clues import Clues
 from ..spec import LATENTS, ModelSpec
-from .guesses import heads_of, notes
+from .guesses import DROPPED_UNPREDICTED, heads_of, notes
 
 MASK_RATIO = 0.5  # of the authors' training configurations, behind the third layer
 PUBLISHED, STEPS = constant(0.0, 0.0, 4.0, "CFG"), 20  # of the example on both model cards
 SHIFTS = {512: 1.0, 1024: 3.0}  # of the authors' training configurations
 TOKENS = 256  # of a prompt, padding included
 EXTRA = re.compile(r"projectors\.")  # what the training aligned features with
-NOTE = (
-    "Tokens that its mask drops get no prediction: guide it by CFG, or give it a route (convert --route), inside which "
-    "they wait"
-)
 
 
 def recognise_dit(clues: Clues) -> ModelSpec | None:
@@ -78,7 +74,7 @@ def _spec(architecture: str, config: NitroConfig, clues: Clues, masked: bool, gu
         schedule=PUBLISHED,
         steps=STEPS,
         license="Apache-2.0" if clues.name.lower().startswith("nitro-t") else "",
-        note=notes(NOTE, guess),
+        note=notes(DROPPED_UNPREDICTED, guess),
     )
 
 

@@ -47,7 +47,7 @@ def test_labels_are_suggested_around_a_subgraph(found: dict[str, Any]) -> None:
 
 def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
     """By commas and line breaks, as the node reads them."""
-    assert found["spans"] == ["ro", "red apple", ""]
+    assert found["spans"] == ["ro", "ro", "red apple", ""]
 
 
 def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:

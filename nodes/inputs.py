@@ -26,7 +26,7 @@ class SparseClassCondition(io.ComfyNode):
             display_name="Sparse Class Condition",
             category=CATEGORY,
             **found_by("labels", "class label", "ImageNet label"),
-            description="Says what a class-conditional model shall draw, by the names or numbers of its labels.",
+            description="Says what a class-conditional model should draw, by the names or numbers of its labels.",
             inputs=[
                 io.Model.Input("model", tooltip="The model whose labels are meant."),
                 io.String.Input(

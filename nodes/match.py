@@ -1,6 +1,6 @@
 """From the CFG scale that somebody uses to the omega that moves the picture as far."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..sparse_model.method.schedule import Schedule
 from .host.guide.match import match
@@ -91,9 +91,9 @@ class SparseGuidanceMatch(io.ComfyNode):
         schedule = sparsity if sparsity is not None else preset_schedule(preset, model)
         found = match(model, schedule, cfg, positive, negative, latent_image, seed=seed, looks=steps)
         omega = found.schedule.omega.high
-        cost = "" if found.cost is None else f", each as long as about {found.cost:.1f} of CFG"
+        cost = "" if found.cost is None else f", each about as long as {found.cost:.1f} of CFG"
         report = (
             f"{schedule.rule} at omega {omega:g} moves the picture as far as CFG at {cfg:g}. "
             f"Found in {found.looks} steps{cost}, in {found.seconds:.1f} s."
         )
-        return io.NodeOutput(found.schedule, omega, report)
+        return io.NodeOutput(found.schedule, omega, report, ui=ui.PreviewText(report))

@@ -115,11 +115,12 @@ def table(schedule: Schedule, steps: list[Step], text: int) -> list[str]:
     """Lines for people: the mean step beside CFG and no guidance, then one line for every run of equal steps."""
     cost = Cost.mean(step.cost for step in steps)
     rows = [("no guidance", cost.unguided), ("CFG", cost.cfg), (schedule.rule, cost.total)]
+    counted = f"{text} text token{'s are' if text != 1 else ' is'} counted, and " if text else ""
     lines = [
         "GMACs per step and picture, attention included:",
         *(f"{name:14s} {value / 1e9:10.2f}" for name, value in rows),
-        f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {text} text tokens are "
-        "counted, and what runs once for several branches only once.",
+        f"{cost.total / cost.cfg:.0%} of CFG, {cost.total / cost.unguided:.0%} of no guidance; {counted}"
+        "what runs once for several branches counts once.",
         "The steps are taken to be even over progress, one evaluation each: the scheduler simple at denoise 1.",
         "",
         "step         strong: gamma   tokens   GMACs   weak: gamma   tokens   GMACs",

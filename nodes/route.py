@@ -176,7 +176,9 @@ def description(adapter: Adapter, sparsity: Sparsity, shape: tuple[int, ...] | N
         lines.append(
             f"{adapter.tokens(shape)} image tokens at this size; text tokens and reference images are never dropped."
         )
-    if adapter.sparsity:
+    if adapter.sparsity.routes == sparsity.routes:
+        lines.append("The model came with this route.")
+    elif adapter.sparsity:
         came = "route" if adapter.sparsity.routes else "mask"
         lines.append(f"This replaces the {came} that the model came with.")
     return "\n".join(lines)

@@ -6,9 +6,24 @@ function isSetAside(widget) {
   return advanced && !widget.hidden && !["", "exact"].includes(widget.value);
 }
 
+const MOST = 200;
+const counted = new Map();  // a class and the values of its widgets -> the names that the host said count for them
+
+const held = ({ comfyClass, widgets }) =>
+  JSON.stringify([comfyClass, widgets.filter(({ serialize }) => serialize !== false).map(({ value }) => value)]);
+
+/** What `fold` did to a node of these values before, at once: what is pasted or brought back by undo is never drawn with all
+ * of its widgets, a size that the editor would note. Tells whether anything changed. */
+export function foldAgain(node, always) {
+  const used = counted.get(held(node));
+  return Boolean(used) && fold(node, used, always);
+}
+
 /** Hides the widgets that decide nothing, but for those that are `always` shown. A linked one stays, so that its link can be
  * seen. Tells whether anything changed. */
 export function fold(node, used, always = []) {
+  if (counted.size >= MOST) counted.clear();
+  counted.set(held(node), used);
   const linked = new Set(node.inputs?.filter((input) => input.link != null).map((input) => input.widget?.name));
   let changed = false;
   for (const widget of node.widgets) {

@@ -1,23 +1,26 @@
-// A text under a node: what it said of itself when it ran (the editor draws that for output nodes only), and what a guided
-// run cost, under whichever node sampled it.
+// A text under a node: what it said of itself when it ran (the editor draws that for nodes of its own only), and what a
+// guided run cost, under whichever node sampled it.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { grow } from "./fold.js";
 
-const SAID = "sparse_guidance_said";
-const SPEAKERS = ["SparseModelLoader", "SparseCheckpointLoader", "SparseClassCondition"];
-const LINE = 15, MOST_LINES = 8;
+export const SAID = "sparse_guidance_said";
+const TABLES = ["SparseGuidanceReport"];  // whose lines stand below each other
+const SPEAKERS = ["SparseModelLoader", "SparseCheckpointLoader", "SparseClassCondition", "SparseGuidanceMatch", ...TABLES];
+const LINE = 15, MOST_LINES = 8, MOST_ROWS = 20;
 const PADDING = 32;  // with the margin that the classic editor leaves around an element
 
 /** Writes a text under a node, in place of the one before. */
 export function say(node, text) {
+  const table = TABLES.includes(node.comfyClass);
   let widget = node.widgets?.find(({ name }) => name === SAID);
   if (!widget) {
     const element = document.createElement("div");
     element.className = "sparse-guidance-said";
-    element.style.cssText = `box-sizing: border-box; width: 100%; height: 100%; padding: 4px 8px; overflow-y: auto; font: 11px/${LINE}px sans-serif;`
-      + "white-space: pre-wrap; user-select: text; color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222); border-radius: 4px";
+    element.style.cssText = "box-sizing: border-box; width: 100%; height: 100%; padding: 4px 8px; overflow: auto; user-select: text;"
+      + `font: 11px/${LINE}px ${table ? "monospace" : "sans-serif"}; white-space: ${table ? "pre" : "pre-wrap"};`
+      + "color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222); border-radius: 4px";
     const height = () => PADDING + LINE * widget.lines;
     const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
     widget = node.addDOMWidget?.(SAID, "sparse_guidance_said", element, options);
@@ -27,8 +30,9 @@ export function say(node, text) {
   if (widget.element.textContent === text) return;
   widget.element.textContent = text;
   const across = Math.max(Math.floor((node.size[0] - 40) / 5.6), 20);  // letters
-  const lines = text.split("\n").reduce((sum, line) => sum + Math.max(Math.ceil(line.length / across), 1), 0);
-  widget.lines = Math.min(lines, MOST_LINES);
+  const written = text.split("\n");
+  const lines = table ? written.length + 1 : written.reduce((sum, line) => sum + Math.max(Math.ceil(line.length / across), 1), 0);
+  widget.lines = Math.min(lines, table ? MOST_ROWS : MOST_LINES);  // a table's last one is for its scroll bar
   grow(node, [...node.size]);
   node.setDirtyCanvas?.(true, true);
 }

@@ -6,7 +6,7 @@
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
 import { complete } from "./completion.js";
-import { fold, grow, savedSize } from "./fold.js";
+import { fold, foldAgain, grow, savedSize } from "./fold.js";
 import { checkpointOf, scaleBehind, source, valueOf } from "./graph.js";
 
 const CLASS = "SparsityScheduler";
@@ -19,6 +19,7 @@ const COLORS = { gamma_strong: "#4a9fe0", gamma_weak: "#e8833a", omega: "#3fae62
 const WIDTHS = { gamma_weak: 5, gamma_strong: 2, omega: 2 };  // the wider one is drawn first: equal rates are both seen
 const PANELS = { gamma_weak: [34, 106], gamma_strong: [34, 106], omega: [118, 166] };
 const LEFT = 30, RIGHT = 312;
+const LETTERS = 66;  // on a line
 
 const open = new Set();
 
@@ -58,7 +59,8 @@ function drawn(plan, note) {
     along += 25 + name.length * 5.4;
   }
   picture.append(svg("text", { x: LEFT, y: 24, opacity: 0.8 }, plan.words));
-  picture.append(svg("text", { x: LEFT, y: 182, opacity: 0.8 }, note));
+  const lines = broken(note);
+  lines.forEach((line, i) => picture.append(svg("text", { x: LEFT, y: 187 - 5 * lines.length + 10 * i, opacity: 0.8 }, line)));
   return picture;
 }
 
@@ -84,7 +86,7 @@ function question(node) {
   };
 }
 
-/** The line below the curves: what is linked and counts for nothing, when guidance is active, where omega comes from,
+/** What stands below the curves, in parts: what is linked and counts for nothing, when guidance is active, where omega comes from,
  * how many steps the model wants. */
 function note({ scale, linked }, plan) {
   const parts = [];
@@ -92,8 +94,17 @@ function note({ scale, linked }, plan) {
   if (idle.length) parts.push(`not used: ${idle.join(", ")}`);
   if (plan.start > 0 || plan.end < 1) parts.push(`guided from ${plan.start} to ${plan.end}`);
   if (scale && plan.scaled) parts.push(`omega ${scale.value || "from a link"} is the ${scale.name} of ${scale.title}`);
-  else if (plan.steps) parts.push(`${plan.steps} steps recommended`);
-  return parts.join(", ") || "progress: noise to picture";
+  if (plan.steps) parts.push(`${plan.steps} steps recommended`);
+  return parts.length ? parts : ["progress: noise to picture"];
+}
+
+/** Parts of a line, joined; in two lines where they are too many for one. */
+function broken(parts) {
+  const whole = parts.join(", ");
+  if (whole.length <= LETTERS || parts.length < 2) return [whole];
+  const fitting = parts.findIndex((_, i) => parts.slice(0, i + 1).join(", ").length > LETTERS);
+  const first = Math.max(fitting, 1);
+  return [`${parts.slice(0, first).join(", ")},`, parts.slice(first).join(", ")];
 }
 
 /** Asks for the plan if anything has changed; one question at a time. */
@@ -125,11 +136,14 @@ async function settingsOf(node) {
 function show(node, plan, now) {
   const state = node.sparsePlan;
   state.element.replaceChildren(plan.error ? said(plan.error) : drawn(plan, note(now, plan)));
-  if (plan.used && fold(node, plan.used, [PLOT])) {
-    grow(node, state.saved);
-    state.saved = null;
-  }
+  if (plan.used && fold(node, plan.used, [PLOT])) fit(node);
   node.setDirtyCanvas?.(true, true);
+}
+
+/** After folding. The size in a file counts once, before the user changes anything. */
+function fit(node) {
+  grow(node, node.sparsePlan.saved);
+  node.sparsePlan.saved = null;
 }
 
 complete({
@@ -152,6 +166,7 @@ app.registerExtension({
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
       this.sparsePlan.saved = savedSize(this, given[0]);
+      if (foldAgain(this, [PLOT])) fit(this);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

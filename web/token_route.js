@@ -4,9 +4,9 @@
 
 import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
-import { fold, grow, savedSize } from "./fold.js";
+import { fold, foldAgain, grow, savedSize } from "./fold.js";
 import { valueOf } from "./graph.js";
-import { say } from "./said.js";
+import { SAID, say } from "./said.js";
 
 const CLASS = "TokenRoute";
 const WIDGETS = ["route", "start_layer", "end_layer", "ratio", "json"];
@@ -26,7 +26,7 @@ async function look(node) {
     const { used, text } = answer;
     state.key = key;
     say(node, text);
-    if (used && fold(node, used, ["sparse_guidance_said"])) grow(node, state.saved);
+    if (used && fold(node, used, [SAID])) grow(node, state.saved);
     state.saved = null;  // a file's size counts once, before the user changes anything
   } finally {
     state.asking = false;
@@ -43,6 +43,7 @@ app.registerExtension({
     const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
     node.onConfigure = function (...given) {
       this.sparseRoute.saved = savedSize(this, given[0]);
+      if (foldAgain(this, [SAID])) grow(this, this.sparseRoute.saved);
       return configured?.apply(this, given);
     };
     node.onRemoved = function (...given) {

@@ -17,8 +17,11 @@ HEAVIEST = 100
 SHOWN, LONGEST = 80, 300
 """Characters of a name in an error, and of one that is compared with every label."""
 
-SEPARATORS = re.compile("[;|\uff0c\uff1b\u3001]")
-"""What people also write between words; the last three are Chinese: comma, semicolon, and the comma of lists."""
+COMMAS = re.compile("[\r\n\uff0c\u3001]")
+"""What separates labels as a comma does, unless it is part of one: a line break, and the commas of Chinese."""
+
+SEPARATORS = re.compile("[;|\uff1b]")
+"""What people also write between words; the last one is a Chinese semicolon."""
 
 IMAGENET = Path(__file__).parent / "imagenet.txt"
 
@@ -31,8 +34,8 @@ def class_names(classes: int) -> tuple[str, ...]:
 
 
 def label_weights(text: str, labels: Sequence[str]) -> Tensor:
-    """Label weights [classes] of a list with commas or line breaks: "twemoji, rocket", "rocket:0.5", "(rocket:1.3)" as
-    prompts write it, or ids such as "207" where no label has that name.
+    """Label weights [classes] of a list with commas (wide ones too) or line breaks: "twemoji, rocket", "rocket:0.5",
+    "(rocket:1.3)" as prompts write it, or ids such as "207" where no label has that name.
 
     Every name weighs 1 unless a weight, from -100 to 100, follows its colon. Empty text is the null condition, all
     zeros. ValueError for a name that is not a label, with the nearest ones, and for a weight that is none.
@@ -40,7 +43,7 @@ def label_weights(text: str, labels: Sequence[str]) -> Tensor:
     weights = torch.zeros(len(labels))
     numbers = {label.lower(): i for i, label in enumerate(labels)}
     for entry in filter(None, (part.strip() for part in text.split(","))):
-        lines = [entry] if _reads(entry, numbers) else filter(None, map(str.strip, entry.splitlines()))
+        lines = [entry] if _reads(entry, numbers) else filter(None, map(str.strip, COMMAS.split(entry)))
         for line in lines:
             place, weight = _place_and_weight(line, numbers)
             weights[place] = weight

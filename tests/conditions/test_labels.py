@@ -31,6 +31,7 @@ LABELS = ("twemoji", "rocket", "red apple", "fox", "1: odd")
         ("rocket:-1, fox:1e2", [0, -1, 0, 100, 0]),
         ("twemoji\n(red apple:0.5),\n\nfox\r\n", [1, 0, 0.5, 1, 0]),
         ("rocket\n: 2, fox:\n3", [0, 2, 0, 3, 0]),
+        ("twemoji\uff0cfox:0.5\u3001 rocket", [1, 1, 0, 0.5, 0]),
     ],
 )
 def test_weights(text, expected):
@@ -57,7 +58,7 @@ def test_weights(text, expected):
         ("fox, :", "':' has no label before the colon"),
         ("twemoji fox", "'twemoji fox' is not a label of this model; write commas between: twemoji, fox$"),
         ("Twemoji; red apple:0.5 3", "write commas between: Twemoji, red apple:0.5, 3$"),
-        ("twemoji\uff0cfox\u3001rocket", "write commas between: twemoji, fox, rocket$"),
+        ("twemoji\uff1bfox", "write commas between: twemoji, fox$"),
         ("twemoji\nrocket foxx", "'rocket foxx' is not a label of this model; did you mean rocket"),
     ],
 )

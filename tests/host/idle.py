@@ -40,6 +40,12 @@ def told(act: Callable[[], Tensor]) -> tuple[Tensor, list[str]]:
     return made, [text.removeprefix("Sparse Guidance: ") for text in said if text.startswith("Sparse Guidance: ")]
 
 
+def same(made: Tensor, plain: Tensor) -> bool:
+    """Whether two predictions of the same tokens in one batch made the picture of one: some processors round them
+    differently."""
+    return torch.allclose(made, plain, atol=1e-4)
+
+
 def own_guider(model: Any, plan: Any, sigmas: Tensor) -> Tensor:
     """Euler steps with Sparse Guider."""
     _, x, positive, negative = MODEL
@@ -69,7 +75,7 @@ def missed() -> dict[str, Any]:
     }
     for name, plan in plans.items():
         made, said = told(lambda plan=plan: own_guider(model, plan, three))
-        found[name] = torch.equal(made, plain[3]), said
+        found[name] = same(made, plain[3]), said
     made, said = told(lambda: sampled(guided(model, plans["between"]), MODEL, 2.0, 3))
     found["patch"] = torch.equal(made, plain[3]), said
     late = replace(strong, end=0.15)
@@ -87,7 +93,7 @@ def uncounted() -> dict[str, Any]:
     plan = constant(0.0, 0.06, 2.0)
     with mock.patch.object(part("nodes.host.guide.idle"), "adapter_of", unknown):
         made, said = told(lambda: sampled(guided(MODEL[0], plan), MODEL))
-    return {"same": torch.equal(made, sampled(MODEL[0], MODEL, 1.0)), "said": said}
+    return {"same": same(made, sampled(MODEL[0], MODEL, 1.0)), "said": said}
 
 
 def replaced() -> dict[str, list[str]]:

@@ -43,6 +43,13 @@ def test_the_cost_of_a_run(host: Host) -> None:
         assert re.fullmatch(rf"{share} of the work of CFG, [\d.]+ s per step, 4 steps", text)
 
 
+def test_a_single_step_is_one(host: Host) -> None:
+    scene = Scene()
+    scene.graph.save(scene.graph.sparse_sampled(scene.model, scene.positive, scene.latent, steps=1, seed=3))
+    (event,) = host.run(scene.graph.nodes).named(EVENT)
+    assert event["data"]["text"].endswith(" s per step, 1 step")
+
+
 def test_what_only_measures_tells_no_cost(host: Host) -> None:
     """A timed step and a match: their own texts say what they took."""
     scene = Scene()

@@ -32,7 +32,7 @@ def idle(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcom
 def test_a_plan_that_no_step_falls_into(idle: Outcomes, case: str, words: str) -> None:
     as_without, (said,) = idle["missed"][case]
     assert as_without
-    assert said.startswith("It did not guide: ") and words in said
+    assert said.startswith("Nothing was guided: ") and words in said
 
 
 def test_a_rate_of_less_than_a_token(idle: Outcomes) -> None:
@@ -48,7 +48,8 @@ def test_a_word_costs_no_picture(idle: Outcomes) -> None:
 
 def test_a_run_that_begins_behind_the_plan(idle: Outcomes) -> None:
     (said,) = idle["missed"]["late"]
-    assert "(the nearest is at 0.7)" in said
+    assert "begins behind that, at 0.7." in said
+    assert "raise denoise" in said and "more steps" not in said
 
 
 def test_what_guides_or_means_not_to_is_left_alone(idle: Outcomes) -> None:
@@ -58,9 +59,12 @@ def test_what_guides_or_means_not_to_is_left_alone(idle: Outcomes) -> None:
 
 
 def test_who_took_its_place_is_named(idle: Outcomes) -> None:
-    (said,) = [text for text in idle["replaced"]["node"] if text.startswith("It had no effect")]
-    assert "SkipLayerGuidanceDiTSimple stands behind Sparse Guidance and replaces it; put" in said
-    (said,) = [text for text in idle["replaced"]["guider"] if text.startswith("It had no effect")]
+    (said,) = [text for text in idle["replaced"]["node"] if text.startswith("The plan had no effect")]
+    assert (
+        "SkipLayerGuidanceDiTSimple stands behind Sparse Guidance and replaces it; put" in said
+        and "or take it out" in said
+    )
+    (said,) = [text for text in idle["replaced"]["guider"] if text.startswith("The plan had no effect")]
     assert "Guider_DualCFG does not guide" in said
 
 

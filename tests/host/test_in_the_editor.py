@@ -39,13 +39,15 @@ def test_the_list_stays_closed_after_a_label_was_picked(
 
 @pytest.mark.slow
 def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that
-    fails, the node that failed says why."""
+    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost, the report its
+    table; after one that fails, the node that failed says why."""
     rest = [("EmptySparseLatent", 450, 300), ("SparseKSampler", 860, 60), ("VAEDecode", 1240, 60)]
     nodes = LABELLED + [{"type": kind, "pos": [x, y]} for kind, x, y in [*rest, ("PreviewImage", 1240, 180)]]
+    nodes += [{"type": kind, "pos": [x, 700]} for kind, x in [("SparsityScheduler", 40), ("SparseGuidanceReport", 450)]]
     links = [
         LINK, [0, "model", 2, "model"], [0, "model", 3, "model"], [1, "conditioning", 3, "positive"],
         [2, "latent", 3, "latent_image"], [3, "latent", 4, "samples"], [0, "vae", 4, "vae"], [4, "IMAGE", 5, "images"],
+        [0, "model", 6, "model"], [0, "model", 7, "model"], [6, "sparsity", 7, "sparsity"], [2, "latent", 7, "latent"],
     ]  # fmt: skip
     graph = {"nodes": nodes, "links": links, "run": True}
     file = f"{tmp_path.name}.safetensors"  # that no run has read yet: the host shows nothing of what it keeps
@@ -59,7 +61,12 @@ def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_p
     )
     done, failed = editor.build(paths, screenshots=tmp_path, **renderer)
     assert done.problems == []
-    for text in (r"4 layers of width 32", r"rocket \(1\), twemoji \(1\)", r"\d+% of the work of CFG, .* 4 steps"):
+    for text in (
+        r"4 layers of width 32",
+        r"rocket \(1\), twemoji \(1\)",
+        r"\d+% of the work of CFG, .* 4 steps",
+        r"(?m)^1-20 +0\.250 +12 ",
+    ):
         assert [said for said in done.said if re.search(text, said)], (text, done.said)
     assert [said for said in failed.said if "'nonsense' is not a label" in said], failed.said
 

@@ -151,3 +151,13 @@ def test_what_the_nodes_show(host: Host) -> None:
     assert result.outputs[scene.positive[0]]["text"] == ["rocket (1), twemoji (1)"]
     assert result.progress[-1] == (9, 9)
     assert saved in result.outputs
+
+
+def test_a_match_shows_what_it_found(host: Host) -> None:
+    forget(host)
+    scene = Scene(batch=2)
+    plan = scene.graph.sparsity(gamma_strong_start=0.0)
+    given = {"model": scene.model, "positive": scene.positive, "latent_image": scene.latent, "sparsity": plan}
+    match = scene.graph.add("SparseGuidanceMatch", **given, cfg=2.0, preset="from the model", seed=5, steps=2)
+    scene.graph.add("PreviewAny", source=[match[0], 1])
+    assert "moves the picture as far as CFG at 2." in run(host, scene.graph).outputs[match[0]]["text"][0]

@@ -117,6 +117,7 @@ def test_the_report(host: Host, own: bool) -> None:
         assert lines["CFG"] == pytest.approx(2 * lines["no guidance"], rel=0.02, abs=0.02)
         assert lines["SG"] <= lines["CFG"]
         assert ("Seconds of one step" in text) == (node is timed)
+        assert (" counted, and what runs once" in text) == (not own)  # a model of labels has none
         assert len([line for line in text.splitlines() if line[:1].isdigit()]) >= 3
 
 
@@ -171,7 +172,9 @@ def test_routes_by_name(host: Host, own: bool) -> None:
     for node in nodes:
         scene.graph.add("PreviewAny", source=[node[0], 1])
     result = run(host, scene.graph)
-    texts = [result.outputs[node[0]]["text"][0].splitlines()[1] for node in nodes]
+    shown = [result.outputs[node[0]]["text"][0] for node in nodes]
+    assert ["The model came with this route." in text for text in shown] == [own] * 3
+    texts = [text.splitlines()[1] for text in shown]
     expected = ["1 to 2"] * 3 if own else ["2 to 3", "2 to 3", "1 to 2"]
     assert [text.split("blocks ")[1].split(" (")[0] for text in texts] == expected
     assert ["not trained so" in text for text in texts] == [False, False, not own]

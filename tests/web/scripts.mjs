@@ -12,7 +12,7 @@ class Element {
   children = [];
   written = [];
   replaceChildren(...children) { this.children = children; }
-  append() {}
+  append(...children) { this.children.push(...children); }
   addEventListener() {}
   setAttribute() {}
   dispatchEvent() {}
@@ -100,13 +100,44 @@ app.graph = { _nodes: [around] };
 found.promoted = await entered(["robot"]);
 
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
-found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
+found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox，ro、cat", 5], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
   text.slice(...labelAt(text, cursor))
 ));
 
 const { savedSize } = await import(new URL("extensions/pack/fold.js", folder));
 const whole = { computeSize: () => [250, 750.4] };
 found.sizes = [savedSize(whole, { size: [360, 375] }), savedSize(whole, { size: [360, 750] }), savedSize(whole, {})];
+
+const box = { comfyClass: "SparseKSampler", title: "Sparse KSampler", inputs: [{ name: "sparsity", type: "SPARSITY" }] };
+box.widgets = [{ name: "omega", value: 2 }];
+
+/** A scheduler of these widgets in front of a sampler, which was added, as high as all of them, and then got a file's size. */
+function scheduler(values, size) {
+  const behind = { getLink: () => ({ target_id: 3, target_slot: 0 }), getNodeById: () => box };
+  const made = { comfyClass: "SparsityScheduler", graph: behind, size: [360, 750], inputs: [], outputs: [{ links: [1] }] };
+  made.setSize = (to) => (made.size = to);
+  made.widgets = Object.entries(values).map(([name, value]) => ({ name, value }));
+  made.computeSize = () => [250, 350 + 100 * made.widgets.filter(({ hidden }) => !hidden).length];
+  made.addDOMWidget = (name, kind, element) => made.widgets[made.widgets.push({ name, element, value: "" }) - 1];
+  for (const extension of extensions) extension.nodeCreated?.(made);
+  made.onConfigure({ size });
+  return made;
+}
+
+const written = (element) => element.children.flatMap((child) => [...(child.textContent ? [child.textContent] : []), ...written(child)]);
+answer = { used: ["preset"], rule: "SG", words: "", start: 0, end: 0.6, omega_top: 2, scaled: true, steps: 20 };
+answer.curves = { gamma_strong: [0, 0], gamma_weak: [1, 1], omega: [2, 2] };
+const values = { preset: "from the model", rule: "SG", setting: "" };
+const first = scheduler(values, [360, 500]);
+found.unfolded = first.widgets.filter(({ hidden }) => hidden).length;
+for (const look of timers) look();
+await settled();
+found.folded = [first.widgets.filter(({ hidden }) => hidden).length, first.size[1]];
+found.steps = written(first.sparsePlan.element).slice(-2);
+const again = scheduler(values, [360, 500]), other = scheduler({ ...values, rule: "CFG" }, [360, 500]);
+found.again = [again.widgets.filter(({ hidden }) => hidden).length, again.size[1]];
+found.other = other.widgets.filter(({ hidden }) => hidden).length;
+for (const each of [first, again, other]) each.onRemoved();
 
 const { checkpointOf, scaleBehind, source, valueOf } = await import(new URL("extensions/pack/graph.js", folder));
 

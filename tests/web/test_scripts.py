@@ -47,7 +47,7 @@ def test_labels_are_suggested_around_a_subgraph(found: dict[str, Any]) -> None:
 
 def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
     """By commas and line breaks, as the node reads them."""
-    assert found["spans"] == ["ro", "red apple", ""]
+    assert found["spans"] == ["ro", "ro", "red apple", ""]
 
 
 def test_enter_that_ends_a_composed_word_picks_nothing(found: dict[str, Any]) -> None:
@@ -73,3 +73,14 @@ def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
 def test_a_height_that_shows_every_widget_is_not_kept(found: dict[str, Any]) -> None:
     """The editor's undo brings it back, where a node of a few widgets would stand over its neighbours."""
     assert found["sizes"] == [[360, 375], [360, 0], None]
+
+
+def test_what_is_pasted_is_folded_at_once(found: dict[str, Any]) -> None:
+    """As the widgets of the same values were before, where the editor would note the size of them all for its undo."""
+    assert found["unfolded"] == 0 and found["folded"] == [2, 550]
+    assert found["again"] == found["folded"]
+    assert found["other"] == 0
+
+
+def test_recommended_steps_stand_beside_a_samplers_cfg(found: dict[str, Any]) -> None:
+    assert found["steps"] == ["guided from 0 to 0.6, omega 2 is the omega of Sparse KSampler,", "20 steps recommended"]

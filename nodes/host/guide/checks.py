@@ -78,18 +78,18 @@ def check_weak_model(model: Any, weak_model: Any | None, rule: str) -> None:
         if weak_model is not None:
             raise ValueError(
                 f"The rule {rule} guides with the model itself and takes no weak model; disconnect it or "
-                "choose AG + SG."
+                "choose AG + SG (the preset SG_FID)."
             )
         return
     if weak_model is None:
         raise ValueError(
             f"The rule {rule} guides with a second, weaker model: connect an earlier checkpoint of the same training "
-            "as weak_model (Sparse Guider, Sparse KSampler), or choose the rule SG."
+            "as weak_model (Sparse Guider, Sparse KSampler), or choose another rule or preset, such as SG or SG_FLOPS."
         )
     if weak_model.model is model.model:
         raise ValueError(
-            "The weak model is the same loaded checkpoint as the model; connect an earlier checkpoint, or choose SG, "
-            "which needs no second model."
+            "The weak model is the same loaded checkpoint as the model; connect an earlier checkpoint, or choose "
+            "another rule or preset, such as SG or SG_FLOPS, which need no second model."
         )
     main, weak = spec_of(model), spec_of(weak_model)
     if main is None or weak is None:

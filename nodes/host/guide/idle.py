@@ -16,11 +16,14 @@ def unheard(guider: Any, hook: Any) -> str:
     """Said of a run in which our hook was never called, where that `hook` was the last one that nodes had set."""
     if hook is None or isinstance(hook, GuidanceHook):
         return (
-            f"It had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
+            f"The plan had no effect: {type(guider).__name__} does not guide through the host's usual function; use "
             "KSampler, CFGGuider or Sparse Guider."
         )
     node = title(maker(hook))
-    return f"It had no effect: {node} stands behind Sparse Guidance and replaces it; put {node} in front of it."
+    return (
+        f"The plan had no effect: {node} stands behind Sparse Guidance and replaces it; put {node} in front of Sparse "
+        "Guidance, or take it out."
+    )
 
 
 def idle(run: Run, model: Any, shape: tuple[int, ...]) -> str | None:
@@ -48,7 +51,7 @@ def alike(run: Run, guided: list[float], model: Any, shape: tuple[int, ...]) -> 
     if min(kept) < tokens:
         return None
     return (
-        f"It did not guide: a gamma_weak of {rate:g} leaves out none of the {tokens} tokens of this latent, so that "
+        f"Nothing was guided: a gamma_weak of {rate:g} leaves out none of the {tokens} tokens of this latent, so that "
         "both predictions are the same. Raise gamma_weak."
     )
 
@@ -59,14 +62,19 @@ def missed(run: Run) -> str:
     when = f"from {schedule.start:g} to {schedule.end:g} of the way"
     if any(schedule.start <= moment <= schedule.end for moment in at):
         return (
-            f"It did not guide: {when} the plan's omega is 1, which is no guidance, at every step of this run. Raise "
+            f"Nothing was guided: {when} the plan's omega is 1, which is no guidance, at every step of this run. Raise "
             "its curve there, or take more steps."
+        )
+    if at[0] > schedule.end:
+        return (
+            f"Nothing was guided: the plan guides {when}, and this run begins behind that, at {at[0]:.3g}. The last "
+            "part of a split run may; otherwise raise denoise, or take a plan that guides there."
         )
     near = [*(m for m in at if m < schedule.start)][-1:] + [*(m for m in at if m > schedule.end)][:1]
     nearest = f"the nearest are at {near[0]:.3g} and {near[1]:.3g}" if near[1:] else f"the nearest is at {near[0]:.3g}"
     return (
-        f"It did not guide: the plan guides {when}, and no step of this run falls there ({nearest}). Take more steps, "
-        "or a plan whose start_percent and end_percent include one."
+        f"Nothing was guided: the plan guides {when}, and no step of this run falls there ({nearest}). Take more "
+        "steps, or a plan whose start_percent and end_percent include one."
     )
 
 

@@ -76,7 +76,7 @@ def match(
     matching = Matching(schedule)
     cost = _cost(model, matching, positive, tuple(fitting(model, latent).shape))
     if cost is not None:
-        logging.info("Sparse Guidance Match: %d steps, each as long as about %.1f of CFG.", looks, cost)
+        logging.info("Sparse Guidance Match: %d steps, each about as long as %.1f of CFG.", looks, cost)
     watched = model.clone()
     watched.model_options[HOOK] = Looks(earlier_hook(unguided(model).model_options), matching)
     guider = SparseGuider(watched, constant(0.0, 0.0, cfg, "CFG"), positive, negative)

@@ -95,7 +95,7 @@ class BeginRun:
             notices.say(unheard(guider, guider.model_options.get(HOOK)))
         elif relative and run.evaluations and run.unscaled == run.evaluations:
             notices.say(
-                "It did not guide: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "
+                "Nothing was guided: the sampler's cfg is 1, which is no guidance. Raise it (BasicGuider has none: use "
                 "CFGGuider), or choose the rule SG beside CFG, which guides by the schedule's own omega."
             )
         else:

@@ -27,7 +27,8 @@ def tell_cost(guider: Any, run: Run, shape: tuple[int, ...]) -> None:
         return
     seconds = (time.perf_counter() - run.began) / run.steps
     compared = against_cfg(guider, run, shape)
-    text = f"{f'{compared:.0%} of the work of CFG, ' if compared else ''}{seconds:.2f} s per step, {run.steps} steps"
+    text = f"{compared:.0%} of the work of CFG, " if compared else ""
+    text += f"{seconds:.2f} s per step, {run.steps} step{'s' if run.steps != 1 else ''}"
     if run.evaluations != run.steps:
         text += f", {run.evaluations} evaluations"
     logging.info("Sparse Guidance: %s.", text)

@@ -46,11 +46,11 @@ class OwnModel:
 
     def text_tokens(self, positive: list | None) -> int:
         text = self.spec.text
+        if text is None:  # labels
+            return 0
         if positive is None:
-            return 256 if text is None else text.length
+            return text.length
         embeddings, options = positive[0]
-        if text is None:
-            return embeddings.shape[1]
         return fitted_text(text, embeddings, options.get("attention_mask")).embeddings.shape[1]
 
     def staying(self, mask: TokenMask, shape: tuple[int, ...]) -> Staying:

@@ -10,8 +10,8 @@
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion;
 //                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
-//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits; "enclose": [node, ...]
-//                 puts nodes into a subgraph and opens it.
+//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits, with "leave": true where
+//                 a copy of the graph is open; "enclose": [node, ...] puts nodes into a subgraph and opens it.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
 // for each workflow "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
@@ -55,6 +55,8 @@ async function inspectGraph() {
     return value === undefined;
   };
   const known = (node) => node.type in window.LiteGraph.registered_node_types || node.isVirtualNode || node.subgraph;
+  const shown = (selector) => (
+    [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length).map((e) => e.textContent));
   const { output: prompt } = await app.graphToPrompt();
   return {
     frontend: window.__COMFYUI_FRONTEND_VERSION__ ?? null,
@@ -69,8 +71,8 @@ async function inspectGraph() {
       (widget) => `${node.type}.${widget.name}`,
     )),
     curves: document.querySelectorAll("polyline").length,
-    choices: [...document.querySelectorAll(".sparse-guidance-choices li")].filter((e) => e.getClientRects().length).map((e) => e.textContent),
-    said: [...document.querySelectorAll(".sparse-guidance-said")].map((e) => e.textContent),
+    choices: shown(".sparse-guidance-choices li"),
+    said: shown(".sparse-guidance-said"),
     templates: await window.comfyAPI.api.api.getWorkflowTemplates(),
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
@@ -118,7 +120,7 @@ async function drop({ data, name, type }) {
 }
 
 /** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. */
-async function build(page, { nodes, links, values, complete, run, enclose }) {
+async function build(page, { nodes, links, values, complete, run, leave, enclose }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -178,7 +180,7 @@ async function build(page, { nodes, links, values, complete, run, enclose }) {
     }, enclose);
     await settled(page);
   }
-  if (run) return pressRun(page);
+  if (run) return pressRun(page, leave);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
@@ -188,15 +190,22 @@ async function build(page, { nodes, links, values, complete, run, enclose }) {
   else await choices.waitFor();
 }
 
-/** Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. */
-async function pressRun(page) {
-  await page.evaluate(() => {
+/**
+ * Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. With `leave` a copy
+ * of the graph is opened beside it while it runs.
+ */
+async function pressRun(page, leave) {
+  await page.evaluate(async (leave) => {
     window.runEnded = false;
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       window.comfyAPI.api.api.addEventListener(end, () => (window.runEnded = true), { once: true });
     }
-    window.app.queuePrompt(0, 1);
-  });
+    const queued = window.app.queuePrompt(0, 1);
+    if (!leave) return;
+    await queued;
+    await window.app.loadGraphData(window.app.graph.serialize());
+    if (window.runEnded) throw new Error("the run was over before the other graph was open");
+  }, leave ?? false);
   await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
   await settled(page);
 }

@@ -37,31 +37,47 @@ def test_the_list_stays_closed_after_a_label_was_picked(
     assert labels == "twemoji, rock"
 
 
-@pytest.mark.slow
-def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that
-    fails, the node that failed says why."""
+@pytest.fixture
+def sampled(editor: Editor, tmp_path: Path) -> dict[str, Any]:
+    """A graph to run, from a file that no run has read yet: the host says nothing of what it keeps."""
     rest = [("EmptySparseLatent", 450, 300), ("SparseKSampler", 860, 60), ("VAEDecode", 1240, 60)]
     nodes = LABELLED + [{"type": kind, "pos": [x, y]} for kind, x, y in [*rest, ("PreviewImage", 1240, 180)]]
     links = [
         LINK, [0, "model", 2, "model"], [0, "model", 3, "model"], [1, "conditioning", 3, "positive"],
         [2, "latent", 3, "latent_image"], [3, "latent", 4, "samples"], [0, "vae", 4, "vae"], [4, "IMAGE", 5, "images"],
     ]  # fmt: skip
-    graph = {"nodes": nodes, "links": links, "run": True}
-    file = f"{tmp_path.name}.safetensors"  # that no run has read yet: the host shows nothing of what it keeps
+    file = f"{tmp_path.name}.safetensors"
     (editor.host.directory / "models" / "diffusion_models").mkdir(parents=True, exist_ok=True)
     write_checkpoint(editor.host.directory / "models" / "diffusion_models" / file)
-    model, label = [0, "model_name", file], [1, "labels", "twemoji, rocket"]
+    return {"nodes": nodes, "links": links, "run": True, "values": [[0, "model_name", file]]}
+
+
+@pytest.mark.slow
+def test_nodes_say_what_they_did(
+    editor: Editor, renderer: dict[str, Any], sampled: dict[str, Any], tmp_path: Path
+) -> None:
+    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that
+    fails, the node that failed says why."""
+    model, label = sampled["values"][0], [1, "labels", "twemoji, rocket"]
     paths = plans(
         tmp_path,
-        done={**graph, "values": [model, label, [3, "steps", 4]]},
-        failed={**graph, "values": [model, [1, "labels", "nonsense"]]},
+        done={**sampled, "values": [model, label, [3, "steps", 4]]},
+        failed={**sampled, "values": [model, [1, "labels", "nonsense"]]},
     )
     done, failed = editor.build(paths, screenshots=tmp_path, **renderer)
     assert done.problems == []
     for text in (r"4 layers of width 32", r"rocket \(1\), twemoji \(1\)", r"\d+% of the work of CFG, .* 4 steps"):
         assert [said for said in done.said if re.search(text, said)], (text, done.said)
     assert [said for said in failed.said if "'nonsense' is not a label" in said], failed.said
+
+
+@pytest.mark.slow
+def test_a_run_says_nothing_under_another_graph(editor: Editor, sampled: dict[str, Any], tmp_path: Path) -> None:
+    """Although its nodes have the same ids and kinds, as those of two copies of a template have."""
+    values = [*sampled["values"], [1, "labels", "twemoji, rocket"], [3, "steps", 1000]]
+    (left,) = editor.build(plans(tmp_path, left={**sampled, "leave": True, "values": values}), screenshots=tmp_path)
+    assert left.problems == []
+    assert left.said == []
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 
 import { pathToFileURL } from "node:url";
 
-const found = {}, extensions = [], timers = [], listeners = {};
-let now = 1e6, answer = null, asked = [];
+const found = {}, extensions = [], timers = [], listeners = {}, messages = {};
+let now = 1e6, answer = null, asked = [], answerQueue = null;
 
 class Element {
   style = {};
@@ -35,12 +35,13 @@ const folder = pathToFileURL(`${process.argv[2]}/`);
 const { app } = await import(new URL("scripts/app.js", folder));
 const { api } = await import(new URL("scripts/api.js", folder));
 app.registerExtension = (extension) => extensions.push(extension);
-api.addEventListener = () => {};
+api.addEventListener = (kind, heard) => { (messages[kind] ??= []).push(heard); };
+api.queuePrompt = () => new Promise((resolve) => { answerQueue = resolve; });
 api.fetchApi = async (address) => {
   asked.push(address);
   return { ok: answer !== null, json: async () => answer };
 };
-for (const name of ["token_route", "sparsity_scheduler", "labels"]) {
+for (const name of ["token_route", "sparsity_scheduler", "labels", "said"]) {
   await import(new URL(`extensions/pack/${name}.js`, folder));
 }
 for (const extension of extensions) extension.setup?.();
@@ -158,5 +159,33 @@ found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !
 scene.root._nodes.pop();
 scene.around.inputs[0].link = null;
 found.open = source(scene.scheduler, "model");
+
+/** The texts of costs that come under the node 3 of the open workflow, after messages of the host. */
+async function said(...heard) {
+  const texts = [];
+  const element = { set textContent(text) { texts.push(text); } };
+  const sampler = { comfyClass: "KSampler", widgets: [{ name: "sparse_guidance_said", element }], size: [1, 1] };
+  Object.assign(sampler, { computeSize: () => [1, 1], setSize() {} });
+  app.graph = { getNodeById: (id) => (String(id) === "3" ? sampler : null) };
+  for (const [kind, detail] of heard) for (const listener of messages[kind]) listener({ detail });
+  await settled();
+  return texts;
+}
+
+const [first, second] = ["first.json", "second.json"].map((path) => ({ path }));
+const told = (prompt_id) => ["sparse_guidance.cost", { prompt_id, node: "3", text: prompt_id }];
+const prompts = (class_type) => ({ output: { 3: { class_type, inputs: {} } } });
+app.extensionManager = { workflow: { activeWorkflow: first } };
+api.queuePrompt(0, prompts("KSampler"));
+const early = said(told("early"));
+answerQueue({ prompt_id: "early" });
+api.queuePrompt(0, prompts("VAEDecode"));
+answerQueue({ prompt_id: "before the graph was cleared" });
+found.heard = [await early, await said(told("early"), told("of another page"), told("before the graph was cleared"))];
+app.extensionManager.workflow.activeWorkflow = second;
+found.elsewhere = await said(told("early"));
+app.extensionManager.workflow.activeWorkflow = first;
+found.back = await said(told("early"), ["execution_success", { prompt_id: "early" }]);
+found.ended = await said(told("early"));
 
 console.log(JSON.stringify(found));

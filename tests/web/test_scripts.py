@@ -73,3 +73,11 @@ def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
 def test_a_height_that_shows_every_widget_is_not_kept(found: dict[str, Any]) -> None:
     """The editor's undo brings it back, where a node of a few widgets would stand over its neighbours."""
     assert found["sizes"] == [[360, 375], [360, 0], None]
+
+
+def test_a_run_is_told_under_its_own_nodes(found: dict[str, Any]) -> None:
+    """Also before the host has said that there is a run, and when its workflow is opened again; not under nodes of the
+    same id that another page or another workflow ran, or that stood here before, nor once the run has ended."""
+    assert found["heard"] == [["early"], ["early"]]
+    assert found["elsewhere"] == []
+    assert found["back"] == ["early"] and found["ended"] == []

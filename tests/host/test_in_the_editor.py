@@ -37,6 +37,14 @@ def test_the_list_stays_closed_after_a_label_was_picked(
     assert labels == "twemoji, rock"
 
 
+@pytest.mark.slow
+def test_labels_are_suggested_around_a_subgraph(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    graph = {"nodes": LABELLED, "links": [LINK], "enclose": [1], "promote": "labels", "complete": {"typed": "rock"}}
+    (typed,) = editor.build(plans(tmp_path, promoted=graph), screenshots=tmp_path, **renderer)
+    assert typed.problems == []
+    assert typed.choices[0] == "rock" and "rocket" in typed.choices
+
+
 @pytest.fixture
 def sampled(editor: Editor, tmp_path: Path) -> dict[str, Any]:
     """A graph to run, from a file that no run has read yet: the host says nothing of what it keeps."""
@@ -89,3 +97,25 @@ def test_a_plan_in_a_subgraph_is_drawn(editor: Editor, renderer: dict[str, Any],
     )
     assert report.problems == []
     assert report.curves == 3
+
+
+@pytest.mark.slow
+def test_our_nodes_are_offered_for_a_link_that_is_dropped(
+    editor: Editor, renderer: dict[str, Any], tmp_path: Path
+) -> None:
+    """Behind the editor's own, and connected once one is chosen."""
+    patch = [{"type": "ModelSamplingSD3", "pos": [40, 60]}]
+    sampler = [{"type": "SamplerCustomAdvanced", "pos": [40, 60]}]
+    ours = ["SparseKSampler", "SparseGuidance", "SparseGuidanceSimple", "TokenRoute"]
+    paths = plans(
+        tmp_path,
+        behind={"nodes": patch, "links": [], "drop": [0, "outputs", "MODEL", "TokenRoute"]},
+        before={"nodes": sampler, "links": [], "drop": [0, "inputs", "guider", "SparseGuider"]},
+    )
+    settings = {**renderer, "Comfy_LinkRelease_Action": "context menu"}
+    behind, before = editor.build(paths, screenshots=tmp_path, **settings)
+    assert behind.problems == [] and before.problems == []
+    assert "KSampler" in behind.offered and behind.offered[-4:] == ours
+    assert "CFGGuider" in before.offered and before.offered[-1] == "SparseGuider"
+    for report, added in ((behind, "TokenRoute"), (before, "SparseGuider")):
+        assert added in [node["type"] for node in report.nodes] and report.links == 1

@@ -99,6 +99,11 @@ const inside = { ...graph, getLink: () => ({ target_id: 2, target_slot: 1 }), ge
 const around = { subgraph: inside, inputs: [{ widget: { name: "labels" } }], widgets: node.widgets };
 app.graph = { _nodes: [around] };
 found.promoted = await entered(["robot"]);
+around.widgets = [{ name: "others" }, { name: "labels" }];  // in Nodes 2.0 the field is not the widget's own
+field.labels = [{ textContent: "labels" }];
+field.closest = () => ({ dataset: { nodeId: "3" } });
+app.graph.getNodeById = () => around;
+found.promotedInNodes2 = await entered(["robot"]);
 
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
 found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
@@ -154,8 +159,11 @@ scene.primitive.type = "RandomNumber";
 found.later = [Number.isNaN(scaleBehind(scene.scheduler).value), valueOf(scene.sampler, "cfg") ?? null];
 scene.guidance.mode = 4;
 found.bypassed = scaleBehind(scene.scheduler);
-scene.root._nodes.push({ ...scene.around, inputs: [{ name: "model", link: null }] });  // the same subgraph again
-found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !== null];
+const again = { ...scene.around };  // the same subgraph once more, first alike
+scene.root._nodes.push(again);
+found.alike = [checkpointOf(scene.scheduler), valueOf(scene.scheduler, "preset")];
+Object.assign(again, { inputs: [{ name: "model", link: null }, scene.around.inputs[1]], widgets: [{ name: "preset", value: "HPSv3" }] });
+found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !== null, valueOf(scene.scheduler, "preset") ?? null];
 scene.root._nodes.pop();
 scene.around.inputs[0].link = null;
 found.open = source(scene.scheduler, "model");

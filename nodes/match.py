@@ -7,6 +7,7 @@ from .host.guide.match import match
 from .sockets import (
     CATEGORY,
     FROM_MODEL,
+    LARGEST_SCALE,
     PRESET_HELP,
     PRESET_NAMES,
     SparsitySocket,
@@ -37,7 +38,7 @@ class SparseGuidanceMatch(io.ComfyNode):
                     "cfg",
                     default=5.0,
                     min=1.1,
-                    max=100.0,
+                    max=LARGEST_SCALE,
                     step=0.1,
                     round=0.01,
                     tooltip="The scale at which you use CFG on this model.",

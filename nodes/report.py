@@ -8,7 +8,7 @@ from ..sparse_model.cost import Cost
 from ..sparse_model.method.schedule import Schedule
 from ..sparse_model.pictures.cost_plot import cost_plot
 from .host.adapters import adapter_of
-from .host.cost import Step, step_costs
+from .host.cost import Step, even, step_costs
 from .host.guide.checks import check_plan, check_weak_model, mask_over
 from .host.guide.sampling import fitting
 from .host.guide.timing import step_seconds
@@ -80,7 +80,7 @@ class SparseGuidanceReport(io.ComfyNode):
         text = adapter.text_tokens(positive)
         placed = mask_over(model, sparsity, mask, shape)
         stay = 0 if placed is None else adapter.staying(placed, shape).count
-        found = step_costs(model, sparsity, steps, shape, text, cfg, stay, weak_model)
+        found = step_costs(model, sparsity, even(steps), shape, text, cfg, stay, weak_model)
         lines = table(sparsity, found, text)
         if stay:
             lines.insert(6, f"{stay} of {adapter.tokens(shape)} tokens are under the mask and never left out.")

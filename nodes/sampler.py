@@ -10,6 +10,7 @@ from .host.own.model import spec_of
 from .sockets import (
     CATEGORY,
     FROM_MODEL,
+    LARGEST_SCALE,
     PRESET_HELP,
     PRESET_NAMES,
     cfg_input,
@@ -57,7 +58,7 @@ class SparseKSampler(io.ComfyNode):
                     "omega",
                     default=0.0,
                     min=0.0,
-                    max=100.0,
+                    max=LARGEST_SCALE,
                     step=0.1,
                     round=0.01,
                     tooltip="Guidance scale: 1 is no guidance, more follows the labels harder. 0 leaves it to the "

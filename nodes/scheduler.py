@@ -11,12 +11,14 @@ from ..sparse_model.pictures.schedule_plot import omega_top, schedule_plot
 from .sockets import (
     CATEGORY,
     FROM_MODEL,
+    LARGEST_SCALE,
     PRESET_HELP,
     PRESET_NAMES,
     SparsitySocket,
     found_by,
     preset_schedule,
     rarely_needed,
+    within_scales,
 )
 
 CUSTOM = "custom"
@@ -32,7 +34,7 @@ CURVES = {
     "omega": (
         1.5,
         1.5,
-        100.0,
+        LARGEST_SCALE,
         "the guidance scale; 1 is no guidance (a stock sampler's cfg replaces the largest value, but not under the "
         "rule SG beside CFG)",
     ),
@@ -261,6 +263,9 @@ def custom_schedule(values: dict) -> Schedule:
                 curves[name] = drawn_curve(drawn, *((1.0, start) if name == "omega" else (0.0, 1.0)))
             else:
                 curves[name] = Curve.parse(keyframes) if keyframes else SHAPES[shape](start, end)
+            if name == "omega":
+                for scale in (curves[name].low, curves[name].high):
+                    within_scales(scale)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return Schedule(

@@ -17,6 +17,7 @@ from .host.guide.checks import check_vae
 from .host.guide.sheet import Setting, Sheet, cfg_alone, decoded, duration, rerouted
 from .sockets import (
     CATEGORY,
+    LARGEST_SCALE,
     PRESET_HELP,
     PRESET_NAMES,
     found_by,
@@ -24,6 +25,7 @@ from .sockets import (
     sampler_inputs,
     seed_input,
     sparsity_input,
+    within_scales,
 )
 
 NOTHING = "nothing"
@@ -57,6 +59,10 @@ def _whole(text: str) -> int:
     return int(_number(text))
 
 
+def _scale(text: str) -> float:
+    return within_scales(_number(text))
+
+
 def _constant(text: str) -> Curve:
     return Curve.constant(_number(text))
 
@@ -72,12 +78,12 @@ def _interval(model: object, setting: Setting, text: str) -> Setting:
 def _cfg(model: object, setting: Setting, text: str) -> Setting:
     if not RULES[setting.schedule.rule].beside_cfg:
         raise ValueError(f"the rule {setting.schedule.rule} has no cfg of its own; vary omega")
-    return replace(setting, cfg=_number(text))
+    return replace(setting, cfg=_scale(text))
 
 
 AXES: dict[str, Callable[[object, Setting, str], Setting]] = {
     "preset": lambda model, setting, text: replace(setting, schedule=_preset(text, model)),
-    "omega": lambda model, setting, text: replace(setting, schedule=setting.schedule.with_scale(_number(text))),
+    "omega": lambda model, setting, text: replace(setting, schedule=setting.schedule.with_scale(_scale(text))),
     "gamma strong": _scheduled(gamma_strong=_constant),
     "gamma weak": _scheduled(gamma_weak=_constant),
     "cfg": _cfg,
@@ -141,7 +147,7 @@ class SparseGuidanceSheet(io.ComfyNode):
                     "cfg",
                     default=1.0,
                     min=0.0,
-                    max=100.0,
+                    max=LARGEST_SCALE,
                     step=0.1,
                     round=0.01,
                     tooltip="CFG's scale: of the picture of CFG that stands beside, and of the rule SG beside CFG. At "

@@ -44,19 +44,30 @@ PRESET_HELP = (
 )
 
 
+LARGEST_SCALE = 100.0
+"""Of guidance, as the host's own samplers have it."""
+
+
 def cfg_input() -> io.Input:
     """The second scale of the rule that has two."""
     return io.Float.Input(
         "cfg",
         default=1.0,
         min=0.0,
-        max=100.0,
+        max=LARGEST_SCALE,
         step=0.1,
         round=0.01,
         optional=True,
         tooltip="CFG's own scale under the rule SG beside CFG, where omega is that of Sparse Guidance; 1 is no CFG and "
         "needs no negative. Other rules do not use it.",
     )
+
+
+def within_scales(scale: float) -> float:
+    """The scale; ValueError for one that no widget offers, which texts and links can hold."""
+    if not 0 <= scale <= LARGEST_SCALE:
+        raise ValueError(f"a guidance scale of {scale:g} is outside [0, {LARGEST_SCALE:g}]; 1 is no guidance.")
+    return scale
 
 
 def mask_input() -> io.Input:

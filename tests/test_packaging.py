@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+LARGEST = 48_000_000
+"""Bytes of all files together: what everybody downloads who clones the pack."""
 tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
 
 
@@ -55,3 +58,13 @@ def test_sources_are_ascii():
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".js", ".mjs")]
     assert len(paths) > 100
     assert [path.name for path in paths if not path.read_bytes().isascii()] == []
+
+
+def test_the_working_tree_is_small():
+    """Checkpoints, pictures and recorded results are in it: the largest are named where it has grown too large."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    sizes = {name: (ROOT / name).lstat().st_size for name in listed.stdout.split("\0") if (ROOT / name).is_file()}
+    assert len(sizes) > 500
+    assert sum(sizes.values()) < LARGEST, sorted(sizes, key=sizes.get)[-5:]

@@ -123,3 +123,13 @@ def test_a_plan_has_room_to_grow(workflow: dict) -> None:
         left, top, right, bottom = box(node)
         grown = left, top, right, bottom + 350
         assert not [other["type"] for other in workflow["nodes"] if other is not node and overlap(grown, box(other))]
+
+
+def test_a_route_has_room_to_grow(workflow: dict) -> None:
+    """It shows three numbers under the route custom, and up to eight lines that it says of itself: `tall` is its height
+    then, where the editor draws the tallest widgets."""
+    tall = 325
+    for node in (each for each in workflow["nodes"] if each["type"] == "TokenRoute"):
+        left, top, right, _ = box(node)
+        grown = left, top, right, top + TITLE + tall
+        assert not [other["type"] for other in workflow["nodes"] if other is not node and overlap(grown, box(other))]

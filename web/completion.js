@@ -15,6 +15,13 @@ export function complete({ comfyClass, widget, choices, span, all = false }) {
   fields.push({ comfyClass, widget, choices, span, all });
 }
 
+/** The widget of a node that a field shows. Nodes 2.0 draws a field of its own, with the widget's name above it. */
+function shownIn(field, node) {
+  const [label] = field.labels ?? [];
+  return node.widgets?.find(({ element }) => element === field)
+    ?? node.widgets?.find((widget) => label && (widget.label || widget.name) === label.textContent.trim());
+}
+
 /** { node, kind } of a text field: by the widget that holds it, perhaps around a subgraph, or by the box it is drawn in; null
  * for all others. */
 function ownerOf(field) {
@@ -22,7 +29,7 @@ function ownerOf(field) {
   const graph = app.canvas?.graph ?? app.graph;
   const nodes = box ? [graph.getNodeById(box.dataset.nodeId) ?? graph.getNodeById(Number(box.dataset.nodeId))] : graph._nodes;
   for (const node of nodes) {
-    const outer = node?.subgraph && node.widgets?.find(({ element }) => element === field);
+    const outer = node?.subgraph && shownIn(field, node);
     for (const { node: inner, input } of outer ? promoted(node, outer) : []) {
       const kind = fields.find(({ comfyClass, widget }) => comfyClass === inner.comfyClass && widget === input);
       if (kind) return { node: inner, kind };

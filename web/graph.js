@@ -27,26 +27,25 @@ function holders(graph) {
 }
 
 /** What an input has: the { node } that a link comes from, or else the { widget } that holds its value. */
-function before(node, inputName) {
-  let graph = node.graph, widget = widgetOf(node, inputName), link = linkOf(graph, inputOf(node, inputName)?.link);
-  for (let hops = 0; link && hops < HOPS; hops++) {
-    if (Number(link.origin_id) === INPUTS) {
-      const [around, ...others] = holders(graph);
-      if (!around || others.length) return { node: UNKNOWN };
-      const input = around.inputs?.[link.origin_slot];
-      graph = around.graph;
-      widget = input && widgetOf(around, input.widget?.name ?? input.name);
-      link = linkOf(graph, input?.link);
-    } else {
-      const from = graph.getNodeById(link.origin_id);
-      if (!from?.subgraph) return { node: from ?? UNKNOWN };
-      graph = from.subgraph;
-      widget = undefined;
-      link = linkOf(graph, graph.outputs?.[link.origin_slot]?.linkIds?.[0]);
-    }
+const before = (node, name) => origin(node.graph, inputOf(node, name), widgetOf(node, name));
+
+function origin(graph, input, widget, hops = HOPS) {
+  const link = linkOf(graph, input?.link);
+  if (!link) return { widget };
+  if (!hops) return { node: UNKNOWN };
+  if (Number(link.origin_id) === INPUTS) {
+    const [first, ...others] = holders(graph).map((around) => {
+      const outer = around.inputs?.[link.origin_slot];
+      return origin(around.graph, outer, outer && widgetOf(around, outer.widget?.name ?? outer.name), hops - 1);
+    });
+    return first && others.every((other) => isSame(first, other)) ? first : { node: UNKNOWN };
   }
-  return link ? { node: UNKNOWN } : { widget };
+  const from = graph.getNodeById(link.origin_id);
+  if (!from?.subgraph) return { node: from ?? UNKNOWN };
+  return origin(from.subgraph, { link: from.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0] }, undefined, hops - 1);
 }
+
+const isSame = (one, other) => one.node === other.node && one.widget?.value === other.widget?.value;
 
 /** The node that feeds an input, or null. */
 export const source = (node, inputName) => before(node, inputName).node ?? null;

@@ -1,9 +1,9 @@
 // A text under a node: what it said of itself when it ran (the editor draws that for nodes of its own only), and what a
 // guided run cost, under whichever node sampled it.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { grow } from "./fold.js";
+import { hear, hearOutput } from "./runs.js";
 
 export const SAID = "sparse_guidance_said";
 const TABLES = ["SparseGuidanceReport"];  // whose lines stand below each other
@@ -37,36 +37,19 @@ export function say(node, text) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** The node of an execution's name, which is a path where it is inside subgraphs. */
-function nodeOf(path) {
-  let graph = app.rootGraph ?? app.graph, node = null;
-  for (const id of String(path).split(":")) {
-    node = graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
-    graph = node?.subgraph;
-  }
-  return node;
+/** Writes what a node gave back as text, if it gave any. */
+export function sayOutput(node, { text }) {
+  if (text) say(node, [text].flat().join("\n"));
 }
 
 app.registerExtension({
   name: "sparseguidance.said",
 
-  nodeCreated(node) {
-    if (!SPEAKERS.includes(node.comfyClass)) return;
-    const executed = node.onExecuted;
-    node.onExecuted = function (output) {
-      if (output?.text) say(this, [output.text].flat().join("\n"));
-      return executed?.call(this, output);
-    };
-  },
-
   setup() {
-    api.addEventListener("sparse_guidance.cost", ({ detail }) => {
-      const node = nodeOf(detail.node);
-      if (node) say(node, detail.text);
-    });
-    api.addEventListener("execution_error", ({ detail }) => {  // some editors hide the sentence behind a button
-      const node = SPEAKERS.includes(detail.node_type) ? nodeOf(detail.node_id) : null;
-      if (node) say(node, detail.exception_message.trim());
+    hearOutput(SPEAKERS, sayOutput);
+    hear("sparse_guidance.cost", (node, { text }) => say(node, text));
+    hear("execution_error", (node, { exception_message }) => {  // some editors hide the sentence behind a button
+      if (SPEAKERS.includes(node.comfyClass)) say(node, exception_message.trim());
     });
   },
 });

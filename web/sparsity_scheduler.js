@@ -8,6 +8,7 @@ import { answered } from "./asking.js";
 import { complete } from "./completion.js";
 import { fold, foldAgain, grow, savedSize } from "./fold.js";
 import { checkpointOf, scaleBehind, source, valueOf } from "./graph.js";
+import { hearOutput } from "./runs.js";
 
 const CLASS = "SparsityScheduler";
 const PLOT = "plan";
@@ -163,7 +164,7 @@ app.registerExtension({
     node.sparsePlan = { element, key: null, asking: null, saved: null, settings: [], known: false };
     open.add(node);
 
-    const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
+    const configured = node.onConfigure, removed = node.onRemoved;
     node.onConfigure = function (...given) {
       this.sparsePlan.saved = savedSize(this, given[0]);
       if (foldAgain(this, [PLOT])) fit(this);
@@ -173,14 +174,13 @@ app.registerExtension({
       open.delete(this);
       return removed?.apply(this, given);
     };
-    node.onExecuted = function (output) {
-      if (output?.plan?.[0]) show(this, output.plan[0], { scale: null });
-      if (this.sparsePlan.known) this.sparsePlan.key = null;  // a scale from behind is drawn again
-      return executed?.call(this, output);
-    };
   },
 
   setup() {
+    hearOutput([CLASS], (node, { plan }) => {
+      if (plan?.[0]) show(node, plan[0], { scale: null });
+      if (node.sparsePlan.known) node.sparsePlan.key = null;  // a scale from behind is drawn again
+    });
     setInterval(() => {
       if (!document.hidden) for (const node of open) if (node.graph) look(node).catch((error) => console.warn(error));
     }, LOOK_EVERY);

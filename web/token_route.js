@@ -6,7 +6,8 @@ import { app } from "../../scripts/app.js";
 import { answered } from "./asking.js";
 import { fold, foldAgain, grow, savedSize } from "./fold.js";
 import { valueOf } from "./graph.js";
-import { SAID, say } from "./said.js";
+import { hearOutput } from "./runs.js";
+import { SAID, say, sayOutput } from "./said.js";
 
 const CLASS = "TokenRoute";
 const WIDGETS = ["route", "start_layer", "end_layer", "ratio", "json"];
@@ -40,7 +41,7 @@ app.registerExtension({
     if (node.comfyClass !== CLASS || !node.addDOMWidget) return;
     node.sparseRoute = { key: null, asking: false, saved: null };
     open.add(node);
-    const configured = node.onConfigure, removed = node.onRemoved, executed = node.onExecuted;
+    const configured = node.onConfigure, removed = node.onRemoved;
     node.onConfigure = function (...given) {
       this.sparseRoute.saved = savedSize(this, given[0]);
       if (foldAgain(this, [SAID])) grow(this, this.sparseRoute.saved);
@@ -50,13 +51,10 @@ app.registerExtension({
       open.delete(this);
       return removed?.apply(this, given);
     };
-    node.onExecuted = function (output) {
-      if (output?.text) say(this, [output.text].flat().join("\n"));  // of the model that came
-      return executed?.call(this, output);
-    };
   },
 
   setup() {
+    hearOutput([CLASS], sayOutput);  // of the model that came
     setInterval(() => {
       if (!document.hidden) for (const node of open) if (node.graph) look(node).catch((error) => console.warn(error));
     }, LOOK_EVERY);

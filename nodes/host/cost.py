@@ -1,6 +1,6 @@
 """What a plan costs on a MODEL: tokens and multiply-adds of every step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,15 +26,16 @@ class Step:
 def step_costs(
     model: Any,
     schedule: Schedule,
-    steps: int,
+    moments: Sequence[float],
     shape: tuple[int, ...],
     text: int,
     cfg: float = 1.0,
     stay: int = 0,
     weak_model: Any | None = None,
 ) -> list[Step]:
-    """Every step over a latent [B, C, ...] with `text` text tokens, where `stay` image tokens are kept at any rate.
-    Branches of a weaker model count at its size, or at the model's own where none is given."""
+    """A step at each of these moments of progress over a latent [B, C, ...] with `text` text tokens, where `stay` image
+    tokens are kept at any rate. Branches of a weaker model count at its size, or at the model's own where there is
+    none."""
     adapter = adapter_of(model)
     weak = None if weak_model is None else adapter_of(weak_model).counter(shape, text, stay)
     tokens, count = adapter.tokens(shape), adapter.counter(shape, text, stay)
@@ -56,7 +57,12 @@ def step_costs(
         made[branches] = Step(now, branches, kept, cost_of(count, schedule.rule, now, weak))
         return made[branches]
 
-    return [step(schedule.at(number / steps, cfg)) for number in range(steps)]
+    return [step(schedule.at(moment, cfg)) for moment in moments]
+
+
+def even(steps: int) -> list[float]:
+    """Progress at so many steps that are even over it."""
+    return [number / steps for number in range(steps)]
 
 
 def share_of_unguided(

@@ -224,15 +224,27 @@ class Schedule:
     def _moments(self) -> Iterator[float]:
         """Moments of the active interval that show every pair of gammas which is sampled there."""
         curves = self.gamma_strong, self.gamma_weak
-        times = {self.start, self.end}.union(time for curve in curves for time, _ in curve.keyframes)
-        times = sorted(time for time in times if self.start <= time <= self.end)
-        for a, b in itertools.pairwise(times):
+        for a, b in itertools.pairwise(self._times()):
             yield a
             strong, weak = zip(*((now.gamma_strong, now.gamma_weak) for now in map(self.at, (a, b))), strict=True)
             if max(strong) >= min(weak):  # else their order is clear, since neither turns in between
                 jumps = {a, b}.union(*(curve.jumps(a, b, LEVELS) for curve in curves))
                 yield from ((c + d) / 2 for c, d in itertools.pairwise(sorted(jumps)))
         yield self.end
+
+    def rates(self) -> set[tuple[float, float]]:
+        """Every pair of gamma_strong and gamma_weak that is sampled in the active interval."""
+        times, curves = self._times(), (self.gamma_strong, self.gamma_weak)
+        pairs = itertools.pairwise(times)
+        times = sorted({*times}.union(*(curve.jumps(a, b, LEVELS) for a, b in pairs for curve in curves)))
+        moments = [*times, *((a + b) / 2 for a, b in itertools.pairwise(times))]
+        return {(now.gamma_strong, now.gamma_weak) for now in map(self.at, moments)}
+
+    def _times(self) -> list[float]:
+        """The start and the end of the active interval, and the keyframes of gammas between them."""
+        keyframes = [*self.gamma_strong.keyframes, *self.gamma_weak.keyframes]
+        times = {self.start, self.end, *(time for time, _ in keyframes)}
+        return sorted(time for time in times if self.start <= time <= self.end)
 
     def at(self, progress: float, cfg: float = 1.0) -> Settings:
         """The values at a moment; outside the active interval omega is 1."""

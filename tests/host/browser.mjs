@@ -10,8 +10,11 @@
 //                 their place in the list, slots by their names, and a text that is typed and completed by a suggestion;
 //                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
-//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits; "enclose": [node, ...]
-//                 puts nodes into a subgraph and opens it.
+//                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits, with "leave": true where
+//                 a copy of the graph is open; "enclose": [node, ...] puts nodes into a subgraph and opens it, or with
+//                 "promote" shows the text of the first one's input of that name around it; "drop":
+//                 [node, "outputs" or "inputs", slot, choice] drops a new link of a slot on the canvas and chooses from the
+//                 menu that the editor shows then.
 // Optional: "chromium" (the browser's path), "seconds" (how long to wait for the editor), "settings" of the editor, and
 // for each workflow "screenshot" (a PNG path).
 // Output: a JSON list with one object per workflow, see `inspectGraph` below; exit status 1 and {"failure": ...} when
@@ -55,6 +58,8 @@ async function inspectGraph() {
     return value === undefined;
   };
   const known = (node) => node.type in window.LiteGraph.registered_node_types || node.isVirtualNode || node.subgraph;
+  const shown = (selector) => (
+    [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length).map((e) => e.textContent));
   const { output: prompt } = await app.graphToPrompt();
   return {
     frontend: window.__COMFYUI_FRONTEND_VERSION__ ?? null,
@@ -69,8 +74,9 @@ async function inspectGraph() {
       (widget) => `${node.type}.${widget.name}`,
     )),
     curves: document.querySelectorAll("polyline").length,
-    choices: [...document.querySelectorAll(".sparse-guidance-choices li")].filter((e) => e.getClientRects().length).map((e) => e.textContent),
-    said: [...document.querySelectorAll(".sparse-guidance-said")].map((e) => e.textContent),
+    choices: shown(".sparse-guidance-choices li"),
+    offered: window.offered ?? [],
+    said: shown(".sparse-guidance-said"),
     templates: await window.comfyAPI.api.api.getWorkflowTemplates(),
     dialogs: [...document.querySelectorAll("[role=dialog], .p-dialog, .p-toast-message")].map((e) => e.innerText.trim()),
     prompt,
@@ -118,7 +124,7 @@ async function drop({ data, name, type }) {
 }
 
 /** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. */
-async function build(page, { nodes, links, values, complete, run, enclose }) {
+async function build(page, { nodes, links, values, complete, run, leave, enclose, promote, drop: dropped }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -172,13 +178,19 @@ async function build(page, { nodes, links, values, complete, run, enclose }) {
   await page.evaluate(fit);
   await settled(page);
   if (enclose) {
-    await page.evaluate((places) => {
+    await page.evaluate(async ([places, promoted]) => {
       const { canvas, graph } = window.app;
-      canvas.setGraph(graph.convertToSubgraph(new Set(places.map((place) => graph._nodes[place]))).subgraph);
-    }, enclose);
+      const { subgraph } = graph.convertToSubgraph(new Set(places.map((place) => graph._nodes[place])));
+      if (!promoted) return canvas.setGraph(subgraph);
+      const [inner] = subgraph.nodes;
+      subgraph.addInput(promoted, "STRING").connect(inner.inputs.find(({ name }) => name === promoted), inner);
+      await window.app.loadGraphData(graph.serialize());  // old editors draw the text in an opened file only
+    }, [enclose, promote]);
+    if (promote) await page.evaluate(fit);
     await settled(page);
   }
-  if (run) return pressRun(page);
+  if (dropped) await dropLink(page, dropped);
+  if (run) return pressRun(page, leave);
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
@@ -188,15 +200,43 @@ async function build(page, { nodes, links, values, complete, run, enclose }) {
   else await choices.waitFor();
 }
 
-/** Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. */
-async function pressRun(page) {
-  await page.evaluate(() => {
+/** Drags a link from a slot to an empty place of the canvas, notes what the editor offers there and chooses one. */
+async function dropLink(page, [place, side, name, choice]) {
+  const from = await page.evaluate(([place, side, name]) => {
+    const { canvas, graph } = window.app, node = graph._nodes[place];
+    const slot = node[side].findIndex((entry) => entry.name === name);
+    const [x, y] = node.getConnectionPos(side === "inputs", slot);
+    const { left, top } = canvas.canvas.getBoundingClientRect();
+    return [(x + canvas.ds.offset[0]) * canvas.ds.scale + left, (y + canvas.ds.offset[1]) * canvas.ds.scale + top];
+  }, [place, side, name]);
+  await page.mouse.move(...from);
+  await page.mouse.down();
+  await page.mouse.move(EMPTY[0], 2 * EMPTY[1] - 150, { steps: 8 });  // below the nodes, which are in the middle
+  await page.mouse.up();
+  const entries = page.locator(".litecontextmenu .litemenu-entry");
+  await entries.first().waitFor({ timeout: 10000 });
+  const offered = await entries.allTextContents();
+  await page.evaluate((offered) => { window.offered = offered; }, offered);
+  if (offered.includes(choice)) await entries.getByText(choice, { exact: true }).click();
+  await settled(page);
+}
+
+/**
+ * Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. With `leave` a copy
+ * of the graph is opened beside it while it runs.
+ */
+async function pressRun(page, leave) {
+  await page.evaluate(async (leave) => {
     window.runEnded = false;
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       window.comfyAPI.api.api.addEventListener(end, () => (window.runEnded = true), { once: true });
     }
-    window.app.queuePrompt(0, 1);
-  });
+    const queued = window.app.queuePrompt(0, 1);
+    if (!leave) return;
+    await queued;
+    await window.app.loadGraphData(window.app.graph.serialize());
+    if (window.runEnded) throw new Error("the run was over before the other graph was open");
+  }, leave ?? false);
   await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
   await settled(page);
 }

@@ -49,6 +49,7 @@ class Report:
     hidden: list[str]  # widgets that are not shown, as "type.widget"
     curves: int  # lines that the nodes' plots draw
     choices: list[str]  # suggestions for a text that are shown
+    offered: list[str]  # the menu of a link that was dropped on the canvas
     said: list[str]  # what stands under nodes
     templates: dict[str, list[str]]  # what each pack has in the editor's list of templates, in its order
     dialogs: list[str]  # the text of every dialog and toast

@@ -177,7 +177,7 @@ def counted_once() -> dict[str, int]:
     route = adapter_of(build(animal)).routed(Sparsity((Route(1, 3),)))
     plan = replace(constant(0.25, 0.75, 2.0), omega=Curve.linear(1.5, 3.0))
     with mock.patch.object(costs, "cost_of", wraps=costs.cost_of) as counting:
-        steps = costs.step_costs(route, plan, 50, animal.latent, 5)
+        steps = costs.step_costs(route, plan, costs.even(50), animal.latent, 5)
     return {"counted": counting.call_count, "omegas": len({step.now.omega for step in steps})}
 
 

@@ -238,7 +238,7 @@ def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
     guided_model = guided(sparse, schedule)
     with counted(guided_model, animal) as total:
         predictions(guided_model, positive, None, x, 2.0)
-    (step,) = step_costs(sparse, schedule, 1, tuple(x.shape), animal.others or animal.text or animal.context[0])
+    (step,) = step_costs(sparse, schedule, [0.0], tuple(x.shape), animal.others or animal.text or animal.context[0])
     return step.cost.total * x.shape[0] / total[0]
 
 

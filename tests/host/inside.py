@@ -7,8 +7,10 @@ its name, and its result or its error.
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ checkout, pack, checkpoint, *wanted = sys.argv[1:]
 part = load_pack(checkout, pack, "--preview-method", "latent2rgb", "--use-pytorch-cross-attention")
 
 import comfy.samplers  # noqa: E402
+import comfy.utils  # noqa: E402
 import latent_preview  # noqa: E402
 import torch  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from probing import message  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch._dynamo.testing import CompileCounter  # noqa: E402
 
@@ -274,6 +278,52 @@ def preview() -> list:
     return [list(picture.size), list(picture.convert("RGB").getpixel((0, 0)))]
 
 
+def mask_rates() -> dict[str, str]:
+    """What is said of a mask over 11 of 16 tokens: of a strong branch that keeps 12 and weak ones that keep these."""
+    mask_over, mask = part("nodes.host.guide.checks").mask_over, torch.zeros(1, 4, 4)
+    mask.view(-1)[:11] = 1
+    plans = {
+        "12 down to 10": "linear 0.3 0.4",
+        "12 but for 10 on the last stair": "step 0.3 0.4 0.99",
+        "12 but for 4 at one moment": "0:0.3, 0.501:0.3, 0.502:0.75, 0.503:0.3",
+        "12": "linear 0.3 0.31",
+    }
+    found = {}
+    for words, weak in plans.items():
+        plan = Schedule(Curve.constant(0.25), Curve.parse(weak), Curve.constant(2.0))
+        found[words] = message(partial(mask_over, model, plan, mask, (1, 3, 16, 16)))
+    return found
+
+
+def sheet() -> dict:
+    """Of a sheet at steps that are not even over progress: costs as foreseen and as they came, what was said of it, and
+    its bar; and costs where the denoise leaves nothing to do."""
+    cells, said, steps = part("nodes.host.guide.sheet"), [], []
+    plan = schedule("SG")
+    settings = [cells.Setting(plan, 7), cells.Setting(replace(plan, end=0.5), 7), cells.cfg_alone(2.0, 5)]
+    sampling = {"seed": 3, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0}
+    large = {"samples": torch.zeros(1, 3, 64, 64)}
+    handler, log = logging.Handler(), logging.getLogger()
+    handler.emit = lambda record: said.append(record.getMessage())
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: steps.append((value, total)))
+    try:
+        made = cells.Sheet(model, positive, negative, None, large, sampling)
+        foreseen = [made.cost(setting) for setting in settings]
+        made.make(settings)
+        part("nodes.host.guide.timing").step_seconds(model, plan, positive, (1, 3, 64, 64))
+        idle = cells.Sheet(model, positive, negative, None, large, {**sampling, "denoise": 0.0})
+        idle.make(settings[:1])
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        comfy.utils.set_progress_bar_global_hook(None)
+    came = [made.made[setting].cost for setting in settings]
+    return {"foreseen": foreseen, "came": came, "idle": idle.made[settings[0]].cost, "said": said, "steps": steps[:19]}
+
+
 def cases() -> dict[str, Callable[[], Any]]:
     """Name -> what returns its result. The checkpoints beside CHECKPOINT are cases by the names of their files."""
     folder = Path(checkpoint).parent
@@ -281,6 +331,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in rules}
     found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
     found |= {"error": cleanup_after_error, "preview": preview, "cancelled": cancelled}
+    found |= {"mask rates": mask_rates, "sheet": sheet}
     found |= {f"mask {rule}": partial(masked, rule) for rule in ("SG", "SG beside CFG")}
     for path in sorted(folder.glob("family-*.safetensors")):
         found[path.stem] = partial(family_error, path)

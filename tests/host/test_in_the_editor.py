@@ -38,9 +38,16 @@ def test_the_list_stays_closed_after_a_label_was_picked(
 
 
 @pytest.mark.slow
-def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
-    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost, the report its
-    table; after one that fails, the node that failed says why."""
+def test_labels_are_suggested_around_a_subgraph(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
+    graph = {"nodes": LABELLED, "links": [LINK], "enclose": [1], "promote": "labels", "complete": {"typed": "rock"}}
+    (typed,) = editor.build(plans(tmp_path, promoted=graph), screenshots=tmp_path, **renderer)
+    assert typed.problems == []
+    assert typed.choices[0] == "rock" and "rocket" in typed.choices
+
+
+@pytest.fixture
+def sampled(editor: Editor, tmp_path: Path) -> dict[str, Any]:
+    """A graph to run, from a file that no run has read yet: the host says nothing of what it keeps."""
     rest = [("EmptySparseLatent", 450, 300), ("SparseKSampler", 860, 60), ("VAEDecode", 1240, 60)]
     nodes = LABELLED + [{"type": kind, "pos": [x, y]} for kind, x, y in [*rest, ("PreviewImage", 1240, 180)]]
     nodes += [{"type": kind, "pos": [x, 700]} for kind, x in [("SparsityScheduler", 40), ("SparseGuidanceReport", 450)]]
@@ -49,15 +56,23 @@ def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_p
         [2, "latent", 3, "latent_image"], [3, "latent", 4, "samples"], [0, "vae", 4, "vae"], [4, "IMAGE", 5, "images"],
         [0, "model", 6, "model"], [0, "model", 7, "model"], [6, "sparsity", 7, "sparsity"], [2, "latent", 7, "latent"],
     ]  # fmt: skip
-    graph = {"nodes": nodes, "links": links, "run": True}
-    file = f"{tmp_path.name}.safetensors"  # that no run has read yet: the host shows nothing of what it keeps
+    file = f"{tmp_path.name}.safetensors"
     (editor.host.directory / "models" / "diffusion_models").mkdir(parents=True, exist_ok=True)
     write_checkpoint(editor.host.directory / "models" / "diffusion_models" / file)
-    model, label = [0, "model_name", file], [1, "labels", "twemoji, rocket"]
+    return {"nodes": nodes, "links": links, "run": True, "values": [[0, "model_name", file]]}
+
+
+@pytest.mark.slow
+def test_nodes_say_what_they_did(
+    editor: Editor, renderer: dict[str, Any], sampled: dict[str, Any], tmp_path: Path
+) -> None:
+    """After a run: the loader what it loaded, the condition what it read, the sampler what it cost; after one that
+    fails, the node that failed says why."""
+    model, label = sampled["values"][0], [1, "labels", "twemoji, rocket"]
     paths = plans(
         tmp_path,
-        done={**graph, "values": [model, label, [3, "steps", 4]]},
-        failed={**graph, "values": [model, [1, "labels", "nonsense"]]},
+        done={**sampled, "values": [model, label, [3, "steps", 4]]},
+        failed={**sampled, "values": [model, [1, "labels", "nonsense"]]},
     )
     done, failed = editor.build(paths, screenshots=tmp_path, **renderer)
     assert done.problems == []
@@ -72,6 +87,15 @@ def test_nodes_say_what_they_did(editor: Editor, renderer: dict[str, Any], tmp_p
 
 
 @pytest.mark.slow
+def test_a_run_says_nothing_under_another_graph(editor: Editor, sampled: dict[str, Any], tmp_path: Path) -> None:
+    """Although its nodes have the same ids and kinds, as those of two copies of a template have."""
+    values = [*sampled["values"], [1, "labels", "twemoji, rocket"], [3, "steps", 1000]]
+    (left,) = editor.build(plans(tmp_path, left={**sampled, "leave": True, "values": values}), screenshots=tmp_path)
+    assert left.problems == []
+    assert left.said == []
+
+
+@pytest.mark.slow
 def test_a_plan_in_a_subgraph_is_drawn(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
     """As the file of the model outside recommends it, before any run."""
     nodes = [{"type": "SparseModelLoader", "pos": [40, 60]}, {"type": "SparsityScheduler", "pos": [450, 60]}]
@@ -80,3 +104,25 @@ def test_a_plan_in_a_subgraph_is_drawn(editor: Editor, renderer: dict[str, Any],
     )
     assert report.problems == []
     assert report.curves == 3
+
+
+@pytest.mark.slow
+def test_our_nodes_are_offered_for_a_link_that_is_dropped(
+    editor: Editor, renderer: dict[str, Any], tmp_path: Path
+) -> None:
+    """Behind the editor's own, and connected once one is chosen."""
+    patch = [{"type": "ModelSamplingSD3", "pos": [40, 60]}]
+    sampler = [{"type": "SamplerCustomAdvanced", "pos": [40, 60]}]
+    ours = ["SparseKSampler", "SparseGuidance", "SparseGuidanceSimple", "TokenRoute"]
+    paths = plans(
+        tmp_path,
+        behind={"nodes": patch, "links": [], "drop": [0, "outputs", "MODEL", "TokenRoute"]},
+        before={"nodes": sampler, "links": [], "drop": [0, "inputs", "guider", "SparseGuider"]},
+    )
+    settings = {**renderer, "Comfy_LinkRelease_Action": "context menu"}
+    behind, before = editor.build(paths, screenshots=tmp_path, **settings)
+    assert behind.problems == [] and before.problems == []
+    assert "KSampler" in behind.offered and behind.offered[-4:] == ours
+    assert "CFGGuider" in before.offered and before.offered[-1] == "SparseGuider"
+    for report, added in ((behind, "TokenRoute"), (before, "SparseGuider")):
+        assert added in [node["type"] for node in report.nodes] and report.links == 1

@@ -222,6 +222,29 @@ def test_tokens_under_a_mask_are_never_left_out(inside: Outcomes, rule: str, cou
     assert inside[f"mask {rule}"]["equal"] and inside[f"mask {rule}"]["changed"]
 
 
+def test_a_mask_is_refused_where_nothing_is_left_to_differ_in(inside: Outcomes) -> None:
+    """At any moment of the schedule, however short, and on any stair of a ramp."""
+    refused = {words for words, said in inside["mask rates"].items() if said != "no error"}
+    assert refused == {"12"}
+    assert inside["mask rates"]["12"].startswith("The mask keeps 11 of 16 tokens, so the strong and the weak branch ")
+
+
+def test_a_sheet_foresees_what_its_scheduler_makes(inside: Outcomes) -> None:
+    """Costs at the steps as they are, one bar over them, and nothing where there is nothing to do."""
+    found = inside["sheet"]
+    assert found["foreseen"] == pytest.approx(found["came"], rel=1e-6)
+    assert found["steps"] == [[step, 19] for step in range(1, 20)]
+    assert found["idle"] is None
+
+
+def test_a_sheet_says_once_what_holds_for_all_of_its_pictures(inside: Outcomes) -> None:
+    """And so do the steps that were timed after it; what each picture cost stands under it, and nowhere else."""
+    said = inside["sheet"]["said"]
+    assert any(text == "Sparse Guidance Sheet: 3 pictures, 19 steps." for text in said)
+    assert len([text for text in said if "64 x 64 pixels are 256 tokens" in text]) == 2
+    assert not [text for text in said if "of the work of CFG" in text]
+
+
 def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: Outcomes) -> None:
     """Neither a step nor a run nor other kept tokens compile anew."""
     assert inside["compiled"]["counts"] > 1

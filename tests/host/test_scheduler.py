@@ -103,6 +103,21 @@ def test_a_drawn_curve_is_the_keyframes_of_its_points(host: Host, kind: str, nam
 
 
 @pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"omega_keyframes": "0:2, 0.5:150"}, "a guidance scale of 150"),
+        ({"omega_keyframes": "smooth 0:2, 0.5:-1, 1:2"}, "a guidance scale of -1"),
+        ({"omega_start": 101.0}, "a guidance scale of 101"),  # from a link, which the host does not hold to the widget
+    ],
+)
+def test_an_omega_that_no_widget_offers_is_a_sentence(host: Host, values: dict[str, Any], said: str) -> None:
+    """As a gamma is."""
+    error = plan(host, "custom", {**CUSTOM, **values})["error"]
+    assert error == f"omega: {said} is outside [0, 100]; 1 is no guidance."
+    assert "error" not in plan(host, "custom", {**CUSTOM, "omega_keyframes": "0:0, 1:100"})
+
+
+@pytest.mark.parametrize(
     ("value", "said"),
     [
         ({"points": [[0, 0.5], [1, 1.0]]}, "gamma_strong: gamma_strong 1 is outside"),

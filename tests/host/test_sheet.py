@@ -92,6 +92,7 @@ def test_an_interrupt_stops_it_between_pictures(host: Host) -> None:
         ({"x_values": "much"}, r"omega much: this is not a number\."),
         ({"x_values": "2 4; 6"}, "omega 2 4; 6: this is not a number; write commas between several"),
         ({"x_axis": "preset", "x_values": "sg_fid", "y_axis": "nothing"}, "second, weaker model"),
+        ({"x_values": "150"}, r"omega 150: a guidance scale of 150 is outside \[0, 100\]; 1 is no guidance\."),
         ({"x_axis": "interval", "x_values": "0.5"}, "two numbers with a dash"),
         ({"x_axis": "steps", "x_values": "0"}, "at least 1 step"),
         ({"x_axis": "preset", "x_values": "SG_FID", "y_axis": "nothing"}, "second, weaker model"),

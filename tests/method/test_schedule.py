@@ -241,6 +241,20 @@ def test_no_moment_of_an_accepted_schedule_has_a_denser_weak_branch(strong, weak
         assert not wrong
 
 
+@given(gammas, gammas, times)
+@settings(max_examples=200)
+def test_rates_are_all_that_is_sampled(strong, weak, ends):
+    schedule = Schedule(strong, weak, Curve.constant(2), "CFG + SG", start=ends[0], end=ends[-1])
+    moments = [schedule.start + (schedule.end - schedule.start) * i / 997 for i in range(998)]
+    assert {(now.gamma_strong, now.gamma_weak) for now in map(schedule.at, moments)} <= schedule.rates()
+
+
+def test_rates_of_a_moment_count():
+    brief = Curve.parse("0:0.5, 0.501:0.5, 0.502:0.75, 0.503:0.5")
+    assert Schedule(Curve.constant(0), brief, Curve.constant(2)).rates() >= {(0, 0.5), (0, 0.75)}
+    assert Schedule(Curve.constant(0), brief, Curve.constant(2), end=0.4).rates() == {(0, 0.5)}
+
+
 @given(st.floats(1, 30))
 def test_with_scale_sets_the_maximum(omega):
     shaped = replace(constant(0.1, 0.9, 1), omega=Curve(((0.0, 1.0), (0.5, 3.0), (1.0, 2.0))))

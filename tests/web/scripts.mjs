@@ -3,8 +3,8 @@
 
 import { pathToFileURL } from "node:url";
 
-const found = {}, extensions = [], timers = [], listeners = {};
-let now = 1e6, answer = null, asked = [];
+const found = {}, extensions = [], timers = [], listeners = {}, messages = {};
+let now = 1e6, answer = null, asked = [], answerQueue = null;
 
 class Element {
   style = {};
@@ -35,12 +35,13 @@ const folder = pathToFileURL(`${process.argv[2]}/`);
 const { app } = await import(new URL("scripts/app.js", folder));
 const { api } = await import(new URL("scripts/api.js", folder));
 app.registerExtension = (extension) => extensions.push(extension);
-api.addEventListener = () => {};
+api.addEventListener = (kind, heard) => { (messages[kind] ??= []).push(heard); };
+api.queuePrompt = () => new Promise((resolve) => { answerQueue = resolve; });
 api.fetchApi = async (address) => {
   asked.push(address);
   return { ok: answer !== null, json: async () => answer };
 };
-for (const name of ["token_route", "sparsity_scheduler", "labels"]) {
+for (const name of ["token_route", "sparsity_scheduler", "labels", "said"]) {
   await import(new URL(`extensions/pack/${name}.js`, folder));
 }
 for (const extension of extensions) extension.setup?.();
@@ -98,6 +99,11 @@ const inside = { ...graph, getLink: () => ({ target_id: 2, target_slot: 1 }), ge
 const around = { subgraph: inside, inputs: [{ widget: { name: "labels" } }], widgets: node.widgets };
 app.graph = { _nodes: [around] };
 found.promoted = await entered(["robot"]);
+around.widgets = [{ name: "others" }, { name: "labels" }];  // in Nodes 2.0 the field is not the widget's own
+field.labels = [{ textContent: "labels" }];
+field.closest = () => ({ dataset: { nodeId: "3" } });
+app.graph.getNodeById = () => around;
+found.promotedInNodes2 = await entered(["robot"]);
 
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
 found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox，ro、cat", 5], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
@@ -184,10 +190,41 @@ scene.primitive.type = "RandomNumber";
 found.later = [Number.isNaN(scaleBehind(scene.scheduler).value), valueOf(scene.sampler, "cfg") ?? null];
 scene.guidance.mode = 4;
 found.bypassed = scaleBehind(scene.scheduler);
-scene.root._nodes.push({ ...scene.around, inputs: [{ name: "model", link: null }] });  // the same subgraph again
-found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !== null];
+const again = { ...scene.around };  // the same subgraph once more, first alike
+scene.root._nodes.push(again);
+found.alike = [checkpointOf(scene.scheduler), valueOf(scene.scheduler, "preset")];
+Object.assign(again, { inputs: [{ name: "model", link: null }, scene.around.inputs[1]], widgets: [{ name: "preset", value: "HPSv3" }] });
+found.twice = [checkpointOf(scene.scheduler), source(scene.scheduler, "model") !== null, valueOf(scene.scheduler, "preset") ?? null];
 scene.root._nodes.pop();
 scene.around.inputs[0].link = null;
 found.open = source(scene.scheduler, "model");
+
+/** The texts of costs that come under the node 3 of the open workflow, after messages of the host. */
+async function said(...heard) {
+  const texts = [];
+  const element = { set textContent(text) { texts.push(text); } };
+  const sampler = { comfyClass: "KSampler", widgets: [{ name: "sparse_guidance_said", element }], size: [1, 1] };
+  Object.assign(sampler, { computeSize: () => [1, 1], setSize() {} });
+  app.graph = { getNodeById: (id) => (String(id) === "3" ? sampler : null) };
+  for (const [kind, detail] of heard) for (const listener of messages[kind]) listener({ detail });
+  await settled();
+  return texts;
+}
+
+const [first, second] = ["first.json", "second.json"].map((path) => ({ path }));
+const told = (prompt_id) => ["sparse_guidance.cost", { prompt_id, node: "3", text: prompt_id }];
+const prompts = (class_type) => ({ output: { 3: { class_type, inputs: {} } } });
+app.extensionManager = { workflow: { activeWorkflow: first } };
+api.queuePrompt(0, prompts("KSampler"));
+const early = said(told("early"));
+answerQueue({ prompt_id: "early" });
+api.queuePrompt(0, prompts("VAEDecode"));
+answerQueue({ prompt_id: "before the graph was cleared" });
+found.heard = [await early, await said(told("early"), told("of another page"), told("before the graph was cleared"))];
+app.extensionManager.workflow.activeWorkflow = second;
+found.elsewhere = await said(told("early"));
+app.extensionManager.workflow.activeWorkflow = first;
+found.back = await said(told("early"), ["execution_success", { prompt_id: "early" }]);
+found.ended = await said(told("early"));
 
 console.log(JSON.stringify(found));

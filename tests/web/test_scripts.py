@@ -43,6 +43,7 @@ def test_labels_are_those_of_the_file_as_it_is(found: dict[str, Any]) -> None:
 def test_labels_are_suggested_around_a_subgraph(found: dict[str, Any]) -> None:
     """Where the text of a Sparse Class Condition inside is a widget of the subgraph."""
     assert found["promoted"] == ["robot"]
+    assert found["promotedInNodes2"] == ["robot"]
 
 
 def test_a_label_is_told_from_those_beside_it(found: dict[str, Any]) -> None:
@@ -61,9 +62,14 @@ def test_a_plan_in_a_subgraph_knows_what_is_outside(found: dict[str, Any]) -> No
 
 
 def test_what_only_a_run_knows_is_not_guessed(found: dict[str, Any]) -> None:
-    """A value that another node makes, and a model where the subgraph is used twice: there is one, not known which."""
+    """A value that another node makes, and what differs where a subgraph is used twice: there is a model, not known
+    which."""
     assert found["later"] == [True, None]
-    assert found["twice"] == [None, True]
+    assert found["twice"] == [None, True, None]
+
+
+def test_a_subgraph_that_is_used_twice_alike_is_known(found: dict[str, Any]) -> None:
+    assert found["alike"] == ["a.safetensors", "SG_FLOPS"]
 
 
 def test_a_bypassed_node_guides_nothing(found: dict[str, Any]) -> None:
@@ -84,3 +90,11 @@ def test_what_is_pasted_is_folded_at_once(found: dict[str, Any]) -> None:
 
 def test_recommended_steps_stand_beside_a_samplers_cfg(found: dict[str, Any]) -> None:
     assert found["steps"] == ["guided from 0 to 0.6, omega 2 is the omega of Sparse KSampler,", "20 steps recommended"]
+
+
+def test_a_run_is_told_under_its_own_nodes(found: dict[str, Any]) -> None:
+    """Also before the host has said that there is a run, and when its workflow is opened again; not under nodes of the
+    same id that another page or another workflow ran, or that stood here before, nor once the run has ended."""
+    assert found["heard"] == [["early"], ["early"]]
+    assert found["elsewhere"] == []
+    assert found["back"] == ["early"] and found["ended"] == []

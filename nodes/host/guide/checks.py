@@ -52,8 +52,7 @@ def mask_over(model: Any, schedule: Schedule, mask: Tensor | None, shape: Sequen
     def kept(gamma: float) -> list[int]:
         return [plain.count(tokens, gamma, route) for route in routes]
 
-    sampled = [schedule.at(schedule.start + (schedule.end - schedule.start) * i / 64) for i in range(65)]
-    pairs = [(kept(now.gamma_strong), kept(now.gamma_weak)) for now in sampled]
+    pairs = [(kept(strong), kept(weak)) for strong, weak in schedule.rates()]
     if RULES[schedule.rule].contrasts_sparsity and all(
         max(stay.count, strong) == max(stay.count, weak) for pair in pairs for strong, weak in zip(*pair, strict=True)
     ):

@@ -27,10 +27,7 @@ def sample_latent(
     """LATENT -> LATENT: noise by seed and batch index, the host's sigmas and sampler, its progress bar and previews, if
     there is no `callback` for them."""
     model = guider.model_patcher
-    start = fitting(model, latent)
-    plan = comfy.samplers.KSampler(
-        model, steps, model.load_device, sampler_name, scheduler, denoise, model_options=model.model_options
-    )
+    start, plan = fitting(model, latent), steps_of(model, steps, sampler_name, scheduler, denoise)
     samples = guider.sample(
         comfy.sample.prepare_noise(start, seed, latent.get("batch_index")),
         start,
@@ -43,6 +40,13 @@ def sample_latent(
     )
     rest = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return {**rest, "samples": samples.to(comfy.model_management.intermediate_device(), _intermediate_dtype(samples))}
+
+
+def steps_of(model: Any, steps: int, sampler_name: str, scheduler: str, denoise: float) -> comfy.samplers.KSampler:
+    """The host's sampler of these settings, and its sigmas: some schedulers make more or fewer than `steps`."""
+    return comfy.samplers.KSampler(
+        model, steps, model.load_device, sampler_name, scheduler, denoise, model_options=model.model_options
+    )
 
 
 def fitting(model: Any, latent: dict[str, Any]) -> Any:

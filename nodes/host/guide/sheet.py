@@ -21,8 +21,11 @@ from ....sparse_model.method.schedule import Schedule, constant
 from ....sparse_model.method.sparsity import Route, Sparsity
 from ..adapters import adapter_of
 from ..cost import share_of_unguided, step_costs
+from ..notices import begin
 from .guider import SparseGuider
-from .sampling import fitting, sample_latent
+from .progress import progress
+from .sampling import fitting, sample_latent, steps_of
+from .telling import untold
 from .timing import now, unguided_seconds
 
 TIMED = "sparse_guidance_sheet"
@@ -60,7 +63,7 @@ def cfg_alone(scale: float, steps: int) -> Setting:
 
 @dataclass
 class Sheet:
-    """Samplings of the first picture of a latent; none is made twice.
+    """Samplings of the first picture of a latent; none is made twice, and what is to be said of several is said once.
 
     `sampling` are the seed and what else `sample_latent` wants but for the steps.
     """
@@ -73,8 +76,11 @@ class Sheet:
     sampling: dict[str, Any]
     made: dict[Setting, Picture] = field(default_factory=dict)
     _routed: dict[tuple[int, int] | None, ModelPatcher] = field(default_factory=dict)
+    _moments: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
+        self.model = self.model.clone()
+        begin(self.model.model_options)
         alone = dict(self.latent)
         for name in ("samples", "noise_mask", "batch_index"):
             if alone.get(name) is not None:
@@ -91,16 +97,16 @@ class Sheet:
     def make(self, settings: Iterable[Setting]) -> None:
         """Samples what has not been made, under one progress bar. An interrupt is heard after every step."""
         wanted = [setting for setting in dict.fromkeys(settings) if setting not in self.made]
-        total, done = sum(setting.steps for setting in wanted), 0
+        total, done = sum(len(self.moments(setting)) for setting in wanted), 0
         logging.info("Sparse Guidance Sheet: %d pictures, %d steps.", len(wanted), total)
         bar = comfy.utils.ProgressBar(total)
         previewer = latent_preview.get_previewer(self.model.load_device, self.model.model.latent_format)
         for number, setting in enumerate(wanted):
             comfy.model_management.throw_exception_if_processing_interrupted()
             self.made[setting] = self._sampled(setting, _reporter(bar, previewer, done, total))
-            done += setting.steps
+            done += len(self.moments(setting))
             if number == 0 and total > done:
-                left = self.made[setting].seconds / setting.steps * (total - done)
+                left = self.made[setting].seconds / done * (total - done)
                 logging.info(
                     "Sparse Guidance Sheet: about %s more, and longer where guidance costs more.", duration(left)
                 )
@@ -108,20 +114,33 @@ class Sheet:
     def seconds(self, settings: list[Setting]) -> float:
         """How long one of these will take on average, from a step without guidance and their multiply-adds."""
         step = unguided_seconds(self.model, self.positive, self._shape)
-        return step * sum((self.cost(setting) or 1.0) * setting.steps for setting in settings) / len(settings)
+        total = sum((self.cost(setting) or 1.0) * len(self.moments(setting)) for setting in settings)
+        return step * total / len(settings)
+
+    def moments(self, setting: Setting) -> tuple[float, ...]:
+        """Progress at every step of a setting; there is none at a denoise of 0."""
+        if setting.steps not in self._moments:
+            how = {name: value for name, value in self.sampling.items() if name != "seed"}
+            levels = self.model.get_model_object("model_sampling")
+            sigmas = steps_of(self.model, setting.steps, **how).sigmas.tolist()
+            self._moments[setting.steps] = tuple(progress(levels, sigma) for sigma in sigmas[:-1])
+        return self._moments[setting.steps]
 
     def cost(self, setting: Setting, ran: Mapping[tuple[Branch, ...], int] | None = None) -> float | None:
-        """Multiply-adds of what `ran`, or as long as nothing has of steps even over progress, as a share of no
-        guidance; None for networks that nobody can count."""
+        """Multiply-adds of what `ran`, or as long as nothing has of one evaluation at every step, as a share of no
+        guidance; None for networks that nobody can count, and where there is nothing to count."""
         model = self._model(setting)
+        if not (ran or self.moments(setting)):
+            return None
         try:
             text = adapter_of(model).text_tokens(self.positive)
         except ValueError:
             return None
         weak = self.weak_model if RULES[setting.schedule.rule].auxiliary else None
-        if ran is not None:
+        if ran:
             return share_of_unguided(model, ran, self._shape, text, weak_model=weak)
-        steps = step_costs(model, setting.schedule, setting.steps, self._shape, text, setting.cfg, weak_model=weak)
+        moments = self.moments(setting)
+        steps = step_costs(model, setting.schedule, moments, self._shape, text, setting.cfg, weak_model=weak)
         mean = Cost.mean(step.cost for step in steps)
         return mean.total / mean.unguided
 
@@ -142,6 +161,7 @@ class Sheet:
 
     def _sampled(self, setting: Setting, callback: Callable[..., None]) -> Picture:
         guider, took = self.guider(setting), []
+        untold(guider)  # its cost stands under its picture
 
         def timed(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
             started = now(guider.model_patcher.load_device)

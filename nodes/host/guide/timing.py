@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ....sparse_model.method.guidance import RULES
 from ....sparse_model.method.schedule import Curve, Schedule
+from ..notices import begin
 from .guider import SparseGuider
 from .patch import guided, unguided
 from .sampling import fitting
@@ -43,6 +44,8 @@ def step_seconds(
     The weak branch of every rule is timed with the same condition: a null condition costs as much. `cfg` is the scale
     of a rule that has CFG besides.
     """
+    plain = unguided(model)
+    begin(plain.model_options)  # of all of them together, so that nothing is said twice
     rule, halfway = RULES[schedule.rule], schedule.at((schedule.start + schedule.end) / 2)
     moment = replace(
         schedule,
@@ -52,7 +55,7 @@ def step_seconds(
         start=0.0,
         end=1.0,
     )
-    plain, scale = unguided(model), cfg if rule.beside_cfg else SCALE
+    scale = cfg if rule.beside_cfg else SCALE
 
     ways: dict[str, Callable[[], comfy.samplers.CFGGuider]] = {
         "no guidance": lambda: _stock(plain, positive, 1.0),

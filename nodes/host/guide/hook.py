@@ -64,11 +64,10 @@ class GuidanceHook:
         if run is None:  # somebody samples without a guider
             return self.evaluate(args)
         positive, negative = args["conds"]
-        sigma = float(args["sigma"].flatten()[0])
         # CFG away from the condition itself is none
         scaled = negative is not None and (negative is not positive if run.rule.beside_cfg else run.scaled)
         run.unscaled += not scaled
-        now = run.settings(args["model"].model_sampling, sigma, scaled)
+        now = run.settings(args["model"].model_sampling, args["sigma"], scaled)
         alone = not run.rule.needed(now)
         null = alone and wants_null(run, scaled, positive, negative)
         evaluation = run.next_evaluation(now, null)

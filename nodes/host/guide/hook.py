@@ -35,7 +35,7 @@ def evaluate_branches(
     which are CFG's own, and the host evaluates the rest.
     """
     if len(conds) < 3 or evaluate is evaluate_conditions:
-        marked = with_entry(args["model_options"], evaluation)
+        marked = with_entry(args["model_options"], evaluation, direct=evaluate is evaluate_conditions)
         return evaluate({**args, "conds": conds, "model_options": marked})
     places = range(len(conds))
     pair = (0, next(place for place in places if evaluation.branches[place].condition == NULL))

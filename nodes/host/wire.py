@@ -15,6 +15,15 @@ from ...sparse_model.method.branches import DENSE, Evaluation
 KEY = "sparse_guidance"
 """Our entry in transformer_options, and the name of our wrappers and additional models."""
 
+DIRECT = "sparse_guidance_direct"
+"""In transformer_options: whether the host makes the batches itself and hands them to the model itself."""
+
+WRAPPERS = ("calc_cond_batch", "apply_model", "diffusion_model")
+"""What may stand around the host's functions between a batch and the blocks of a network."""
+
+TRUSTED = ("comfy", "comfy_api", "comfy_extras")
+"""Packages of the host, whose own nodes treat all chunks of a batch alike."""
+
 
 class Strong(Protocol):
     """A run, as networks see it."""
@@ -37,15 +46,32 @@ class BranchId(uuid.UUID):
         object.__setattr__(self, "condition", condition)
 
 
-def with_entry(model_options: dict[str, Any], entry: Strong | Evaluation) -> dict[str, Any]:
-    """A copy of model options in which transformer_options carry our entry."""
-    return {**model_options, "transformer_options": {**model_options.get("transformer_options", {}), KEY: entry}}
+def with_entry(model_options: dict[str, Any], entry: Strong | Evaluation, direct: bool = False) -> dict[str, Any]:
+    """A copy of model options in which transformer_options carry our entry. `direct`: they go to the host's own
+    function for a batch of conditions."""
+    direct = direct and "model_function_wrapper" not in model_options
+    options = model_options.get("transformer_options", {})
+    return {**model_options, "transformer_options": {**options, KEY: entry, DIRECT: direct}}
+
+
+def foreign(part: Any) -> bool:
+    """Whether a function or object is another node's, not the host's and not ours."""
+    module = getattr(part, "__module__", None) or ""
+    return module.split(".")[0] not in TRUSTED and not module.startswith(__name__.removesuffix("nodes.host.wire"))
+
+
+def touched(transformer_options: dict[str, Any]) -> bool:
+    """Whether another node may have changed a batch of the host's on its way to the blocks of a network."""
+    kinds = transformer_options.get("wrappers", {})
+    wrappers = [wrapper for kind in WRAPPERS for given in kinds.get(kind, {}).values() for wrapper in given]
+    return not transformer_options.get(DIRECT, False) or any(map(foreign, wrappers))
 
 
 def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> Evaluation:
     """Which branch each chunk of a batch x [N, ...] at `times` [N] answers. Calls that other nodes make between ours
     (SLG, PAG) see the strong branch: they compare their own prediction with it. Chunks to which another node has given
-    noise levels of their own are different inputs.
+    noise levels of their own are different inputs. They are compared only where there is such a node, because the
+    comparison waits for the device.
 
     ValueError where another node has put the batch together anew and it cannot be told whose its rows are.
     """
@@ -64,7 +90,8 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
             "take it out."
         )
     found = [(inputs[chunk], part) for chunk, part in chunks]
-    if len(times) == len(x) and len(set(found)) < len(found) and not _one_picture(times.unflatten(0, (len(found), -1))):
+    shared = len(times) == len(x) and len(set(found)) < len(found)
+    if shared and touched(transformer_options) and not _one_picture(times.unflatten(0, (len(found), -1))):
         found = [*enumerate(found)]
     return asked.labelled([labels[chunk] for chunk, _ in chunks], found)
 

@@ -266,6 +266,12 @@ class Schedule:
         return replace(self, omega=replace(self.omega, keyframes=keyframes))
 
     @property
+    def steady(self) -> bool:
+        """Whether it stays the same from noise to end."""
+        curves = self.gamma_strong, self.gamma_weak, self.omega
+        return (self.start, self.end) == (0, 1) and all(curve.low == curve.high for curve in curves)
+
+    @property
     def sparse(self) -> bool:
         return self.gamma_strong.high > 0 or self.gamma_weak.high > 0
 

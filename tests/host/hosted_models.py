@@ -138,7 +138,8 @@ def check(case: Case) -> dict[str, Any] | None:
     dense = predictions(guided(sparse, constant(0.0, 0.0, 2.0, "CFG + SG")), positive, negative, x, 2.0)
     with launched(patcher, animal, layers) as runs:
         sg = predictions(guided(sparse, constant(0.25, 0.75, 2.0)), positive, None, x, 2.0)
-    both = predictions(guided(sparse, constant(0.0, 0.5, 2.0, "CFG + SG")), positive, negative, x, 2.0)
+    with launched(patcher, animal, layers) as runs_of_both:
+        both = predictions(guided(sparse, constant(0.0, 0.5, 2.0, "CFG + SG")), positive, negative, x, 2.0)
     dropped = predictions(guided(sparse, constant(0.25, 1.0, 2.0)), positive, None, x, 2.0)
     same_keys = set(sparse.model.state_dict()) == keys
     masked = []
@@ -183,6 +184,7 @@ def check(case: Case) -> dict[str, Any] | None:
         if not case.extra and not case.lora and case.animal not in BUILDERS
         else True,
         "runs": max(runs.values()),
+        "runs of two prompts": max(runs_of_both.values()),
         "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
     }
 

@@ -108,13 +108,39 @@ def test_attention_of_another_node_runs_for_each_branch(beside: Outcomes) -> Non
 
 def test_of_three_branches_two_run_side_by_side(beside: Outcomes) -> None:
     """Those with the prompt, of whose 20 tokens 15 and 5 are kept, in a single block with 5 of text each; the one
-    without it keeps all."""
+    without it keeps all. In Chroma, which the prompt does not modulate, all three do."""
     found = beside["three branches"]
     assert max(case["error"] for case in found.values()) < 1e-6
     assert {name: sorted(case["runs"]) for name, case in found.items()} == {
-        "FLUX.1": [20, 20], "SD3": [20, 20], "Chroma": [25, 30],
+        "FLUX.1": [20, 20], "SD3": [20, 20], "Chroma": [55, 55],
     }  # fmt: skip
-    assert {case["steps"] for case in found.values()} == {8}
+    assert {name: case["steps"] for name, case in found.items()} == {"FLUX.1": 8, "SD3": 8, "Chroma": 4}
+
+
+def test_a_step_waits_for_nothing(beside: Outcomes) -> None:
+    """Nothing is read back from the device where no other node is about, with two branches or three."""
+    found = beside["reads"]
+    assert {name: count for name, rules in found.items() for count in rules.values() if count} == {}
+    assert beside["reads of a guider"] == 0
+    assert beside["foreign reads"] > 0, "what another node may have changed is compared"
+
+
+@pytest.mark.parametrize("what", ["x", "timesteps", "context", "behind", "function", "block"])
+def test_what_one_chunk_alone_is_given(beside: Outcomes, what: str) -> None:
+    """By a wrapper around the network, around the model, or by a block in front of the route: it is not lost, although
+    chunks of one condition share blocks."""
+    found = beside["inputs"][what]
+    assert found["error"] < 1e-6 < 0.01 < found["effect"]
+
+
+def test_branches_of_two_prompts(beside: Outcomes) -> None:
+    """They run a block once where all but tokens is the same to it, which is found out anew in every run: FLUX.1 has a
+    pooled prompt in its modulation, and a guidance of its own makes another."""
+    found = beside["prompts"]
+    assert max(case["error"] for case in found.values()) < 2e-6
+    for name, case in found.items():
+        assert case["runs"] == (2 if name.startswith("FLUX.1") or "guidance" in name else 1), name
+    assert beside["another run"]["error"] < 2e-6
 
 
 def test_attention_that_does_not_ask(beside: Outcomes) -> None:

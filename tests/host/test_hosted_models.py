@@ -32,6 +32,8 @@ SIDE_BY_SIDE = {
     *("Lumina 2", "Z-Image", "Krea 2", "HiDream-I1", "OmniGen 2", "Boogu-Image", "Ideogram 4", "JoyImage"),
 }
 """Families whose blocks run once for both branches of SG."""
+POOLED = {"FLUX.1", "SD3", "SD3.5 medium", "HiDream-I1"}
+"""Those of them whose blocks are modulated by the prompt too, so that they run once for each prompt."""
 ONE_BY_ONE = {
     *("FLUX.1, attention mask", "Ideogram 4, padded caption", "Qwen-Image, padded caption"),
     *("Mage-Flow, padded caption", "Krea 2, reference index_timestep_zero"),
@@ -106,6 +108,14 @@ def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
 def test_branches_of_one_prompt_run_a_block_once(families: dict[str, dict[str, Any]]) -> None:
     once = {name for name, case in families.items() if case["runs"] == 1}
     assert once == {name for name in families if name.partition(",")[0] in SIDE_BY_SIDE} - ONE_BY_ONE
+
+
+def test_branches_of_two_prompts_run_a_block_once_where_time_alone_modulates_it(
+    families: dict[str, dict[str, Any]],
+) -> None:
+    """A dense branch beside a sparse one of another prompt; both equal the reference as above."""
+    once = {name for name, case in families.items() if case["runs of two prompts"] == 1}
+    assert once == {name for name in families if name.partition(",")[0] in SIDE_BY_SIDE - POOLED} - ONE_BY_ONE
 
 
 def test_replaced_blocks_compose(neighbours: dict[str, Any]) -> None:

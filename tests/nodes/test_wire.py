@@ -44,6 +44,36 @@ def test_chunks_of_other_noise_levels_are_other_inputs(levels, sources):
     assert found.sources == sources
 
 
+def test_nothing_is_read_of_a_batch_of_the_hosts_own():
+    """A meta tensor has no values to read."""
+    direct = {**options(), wire.DIRECT: True}
+    x, times = torch.empty(4, 3, device="meta"), torch.empty(4, device="meta")
+    assert wire.evaluation_of(direct, x, times).sources == (0, 0)
+    with pytest.raises(RuntimeError):
+        wire.evaluation_of(options(), x, times)
+
+
+def test_whose_wrappers_may_have_touched_a_batch():
+    def theirs():
+        pass
+
+    def of(module):
+        function = type(theirs)(theirs.__code__, {})
+        function.__module__ = module
+        return {wire.DIRECT: True, "wrappers": {"diffusion_model": {"key": [function]}}}
+
+    host, ours = ("comfy_extras.nodes_easycache", "comfy.ldm.wan.model_multitalk"), f"{wire.__package__}.routes.route"
+    assert not any(wire.touched(of(module)) for module in (*host, ours))
+    assert all(wire.touched(of(module)) for module in ("comfyui_other.nodes", "/custom_nodes/other.nodes", None))
+
+
+def test_a_batch_behind_another_nodes_function_is_not_direct():
+    def direct(**more):
+        return wire.with_entry(more, SPARSE, direct=True)["transformer_options"][wire.DIRECT]
+
+    assert direct() and not direct(model_function_wrapper=print)
+
+
 @pytest.mark.parametrize(("order", "gammas", "sources"), [
     ("parts", [0.25, 0.75] * 3, (0, 0, 1, 1, 2, 2)), ("chunks", [0.25] * 3 + [0.75] * 3, (0, 1, 2, 0, 1, 2)),
 ])  # fmt: skip

@@ -58,7 +58,7 @@ class SparseGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         run = model_options["transformer_options"][KEY]
-        now = run.settings(self.inner_model.model_sampling, float(timestep.flatten()[0]))
+        now = run.settings(self.inner_model.model_sampling, timestep)
         positive = self.conds["positive"]
         return comfy.samplers.sampling_function(
             self.inner_model,

@@ -35,7 +35,7 @@ def evaluate_branches(
     which are CFG's own, and the host evaluates the rest.
     """
     if len(conds) < 3 or evaluate is evaluate_conditions:
-        marked = with_entry(args["model_options"], evaluation)
+        marked = with_entry(args["model_options"], evaluation, direct=evaluate is evaluate_conditions)
         return evaluate({**args, "conds": conds, "model_options": marked})
     places = range(len(conds))
     pair = (0, next(place for place in places if evaluation.branches[place].condition == NULL))
@@ -64,11 +64,10 @@ class GuidanceHook:
         if run is None:  # somebody samples without a guider
             return self.evaluate(args)
         positive, negative = args["conds"]
-        sigma = float(args["sigma"].flatten()[0])
         # CFG away from the condition itself is none
         scaled = negative is not None and (negative is not positive if run.rule.beside_cfg else run.scaled)
         run.unscaled += not scaled
-        now = run.settings(args["model"].model_sampling, sigma, scaled)
+        now = run.settings(args["model"].model_sampling, args["sigma"], scaled)
         alone = not run.rule.needed(now)
         null = alone and wants_null(run, scaled, positive, negative)
         evaluation = run.next_evaluation(now, null)

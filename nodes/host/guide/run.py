@@ -47,7 +47,7 @@ class Run:
     pull: Tensor | None = field(default=None, init=False)
     _kept: Subsets = field(init=False)
     _said: bool = field(default=False, init=False)
-    _latest: tuple[float, Settings] | None = field(default=None, init=False)
+    _latest: tuple[float | None, Settings] | None = field(default=None, init=False)
 
     def __post_init__(self):
         self._kept = subsets(self.seed, self.first, self.schedule.selection, self.steps)
@@ -71,11 +71,13 @@ class Run:
         scale = self.cfg() if self.relative else None
         return not (isinstance(scale, int | float) and math.isclose(scale, 1))
 
-    def settings(self, model_sampling: Any, sigma: float, scaled: bool = True) -> Settings:
-        """The schedule at a noise level. Without a scale of its own (not `scaled`) the sampler uses one prediction."""
-        if self._latest is None or self._latest[0] != sigma:
-            moment = progress(model_sampling, sigma)
-            self._latest = sigma, self.schedule.at(moment)
+    def settings(self, model_sampling: Any, sigma: Tensor, scaled: bool = True) -> Settings:
+        """The schedule at the noise level of `sigma` [B], which waits for the device and is read only if that matters.
+        Without a scale of its own (not `scaled`) the sampler uses one prediction."""
+        level = None if self.schedule.steady else float(sigma.flatten()[0])
+        if self._latest is None or self._latest[0] != level:
+            moment = 0.0 if level is None else progress(model_sampling, level)
+            self._latest = level, self.schedule.at(moment)
             self.omegas[moment] = self._latest[1].omega
         now = self._latest[1]
         if self.rule.beside_cfg:

@@ -17,7 +17,7 @@ from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
 from .route import KEY, routed
-from .routing import bundles
+from .routing import rates
 
 
 class HostModel:
@@ -98,6 +98,17 @@ class HostModel:
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         return routed(self.model, self.family, sparsity)
+
+
+def bundles(evaluation: Evaluation) -> list[list[range]]:
+    """Chunks of several sparsity rates that run side by side in one sequence: those of one rate have the same inputs,
+    one by one, as those of another, and none is dropped altogether. Those of other inputs may run there too where time
+    alone modulates them, which their sizes do not show: what modulates them is counted for each."""
+    found: dict[tuple[int, ...], list[range]] = {}
+    for gamma, chunks in rates(evaluation):
+        if gamma < 1:
+            found.setdefault(tuple(evaluation.sources[chunk] for chunk in chunks), []).append(chunks)
+    return [chunks for chunks in found.values() if len(chunks) > 1]
 
 
 def modulates(stage: Stage, name: str) -> bool:

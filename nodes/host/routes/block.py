@@ -43,7 +43,7 @@ class RoutedBlock:
         """Whether branches may stand side by side here: what runs is the host's own code, whose attention can be told
         to keep them apart, with nothing of other nodes inside but another attention."""
         own = self.shadowed is None and type(self.block).__module__.startswith("comfy.")
-        able = own and bool(call.bundles) and self.route not in call.apart
+        able = own and self.route not in call.apart
         return able and options is not None and not inside_blocks({**options, OVERRIDE: None})
 
     @torch.compiler.disable  # what differs between calls and branches would be compiled anew again and again
@@ -64,7 +64,7 @@ class RoutedBlock:
 
     def _shared(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, computed once for chunks of one input."""
-        if call.distinct is None:
+        if call.distinct is None or not call.given.shared(call, arguments):
             return run(arguments)
         rows, back = call.distinct
         return map_tensors(lambda value: value[back], run(call.select(arguments, rows)))
@@ -85,7 +85,7 @@ class RoutedBlock:
         ran: dict[Group, Any] = {}
         if self.packs(call, arguments.get("transformer_options")):
             try:
-                for groups in call.bundles:
+                for groups in call.bundles(self.stage, arguments):
                     packed = Packed(call, self.stage, self.route, arguments[self.stage.tokens], groups)
                     ran |= zip(groups, packed.run(arguments, run, self.last), strict=False)
             except Apart:

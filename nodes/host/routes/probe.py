@@ -29,6 +29,12 @@ def inside_blocks(options: Mapping[str, Any]) -> list[Any]:
     return found if override is None else [*found, override]
 
 
+def between_blocks(options: Mapping[str, Any]) -> list[Any]:
+    """Patches that a call's transformer_options put between blocks, or around them."""
+    found = [patch for kind, given in options.get("patches", {}).items() if kind in BETWEEN for patch in given]
+    return [*found, *options.get("patches_replace", {}).get("dit", {}).values()]
+
+
 def objects_inside(replaced: Iterable[str], blocks: Iterable[str]) -> list[str]:
     """Which of the replaced objects of a model, by their names, are a block or a part of one."""
     paths = [f"diffusion_model.{path}." for path in blocks]

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
-from ..wire import evaluation_of, of_sample, picture_shape, places_of
+from ..wire import evaluation_of, foreign, of_sample, picture_shape, places_of, touched
 from .block import RoutedBlock, installed, routed_blocks
 from .cut import name_of
 from .families import numbered_blocks, placed
 from .family import Family
-from .probe import Probe, inside_blocks, objects_inside
+from .inputs import Inputs
+from .probe import Probe, between_blocks, inside_blocks, objects_inside
 from .routing import Call
 from .rows import rows_of
 from .speech import one_row_at_a_time
@@ -72,6 +73,8 @@ class RouteTokens:
     """Models at the beginning of a run."""
     _unheard: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
     """Models whose attention turned out in this run not to be the host's."""
+    _modulated: WeakKeyDictionary[nn.Module, dict[tuple, bool]] = field(default_factory=WeakKeyDictionary, init=False)
+    """Models, with which inputs they modulate alike in this run."""
 
     def begin(self, patcher: ModelPatcher) -> None:
         """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
@@ -81,6 +84,7 @@ class RouteTokens:
         self._replaced[patcher.model] = objects_inside(patcher.object_patches, routed)
         self._unprobed.add(patcher.model)
         self._unheard.discard(patcher.model)
+        self._modulated[patcher.model] = {}
 
     def __call__(
         self,
@@ -114,7 +118,9 @@ class RouteTokens:
             if "patches" in transformer_options:
                 patches = one_row_at_a_time(transformer_options["patches"])
                 transformer_options = {**transformer_options, "patches": patches}
-            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone)
+            patched = any(map(foreign, between_blocks(transformer_options)))
+            given = Inputs(touched(transformer_options), patched, self._modulated.setdefault(model, {}))
+            call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone, given)
         with installed(blocks, call):
             output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         if call is not None and call.unheard:

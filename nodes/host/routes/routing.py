@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.branches import Evaluation
 from .family import Family, Stage
+from .inputs import Inputs
 from .layout import Layout
 from .probe import Probe
 from .rows import flat, folded_rows_of, map_tensors, rows_of, stacked_rows_of
@@ -43,16 +44,6 @@ def rates(evaluation: Evaluation) -> list[tuple[float, range]]:
         start, chunk = chunk, chunk + len(list(branches))
         found.append((gamma, range(start, chunk)))
     return found
-
-
-def bundles(evaluation: Evaluation) -> list[list[range]]:
-    """Chunks of several sparsity rates that may stand side by side in one sequence: those of one rate have the same
-    inputs, one by one, as those of another, and none is dropped altogether."""
-    found: dict[tuple[int, ...], list[range]] = {}
-    for gamma, chunks in rates(evaluation):
-        if gamma < 1:
-            found.setdefault(tuple(evaluation.sources[chunk] for chunk in chunks), []).append(chunks)
-    return [chunks for chunks in found.values() if len(chunks) > 1]
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ class Call:
 
     `labels` are the places of its chunks in the host's lists of labels; another node may have made more chunks of them.
     `probe` asks of every routed block whether the order of tokens matters; `alone` says that all that blocks are made
-    of is the host's. `apart` are routes in which branches could not stand side by side, `unheard` says that a block had
-    run before that was known.
+    of is the host's; `given` tells which chunks are given the same. `apart` are routes in which branches could not
+    stand side by side, `unheard` says that a block had run before that was known.
     """
 
     network: nn.Module
@@ -101,12 +92,14 @@ class Call:
     labels: tuple[int, ...] | None = None
     probe: Probe | None = None
     alone: bool = True
+    given: Inputs = field(default_factory=Inputs)
     apart: set[int] = field(default_factory=set, init=False)
     unheard: bool = field(default=False, init=False)
     _results: dict[Callable, dict[tuple, Any]] = field(default_factory=dict, init=False)
     _text: int | None = field(default=None, init=False)
     _entries: dict[tuple[int, bool], Entry] = field(default_factory=dict, init=False)
     _latest: dict[tuple, tuple[Any, Any]] = field(default_factory=dict, init=False)
+    _bundles: dict[str, list[tuple[Group, ...]]] = field(default_factory=dict, init=False)
 
     @property
     def size(self) -> int:
@@ -129,13 +122,23 @@ class Call:
         running = [group for group in self.groups if 0 < group.gamma < 1]
         return max(running, key=lambda group: group.gamma, default=None) if self.probe else None
 
-    @cached_property
-    def bundles(self) -> list[tuple[Group, ...]]:
-        """Groups that may run side by side in one sequence."""
+    def bundles(self, stage: Stage, arguments: Arguments) -> list[tuple[Group, ...]]:
+        """Groups that may run side by side in one sequence of a stage: as many rows each, modulated alike, none of them
+        dropped altogether."""
         if not (self.family.packed and self.alone and self.probe is None):
             return []
-        first = {group.start: group for group in self.groups}
-        return [tuple(first[chunks.start * self.size] for chunks in found) for found in bundles(self.evaluation)]
+        if stage.path not in self._bundles:
+            found: list[list[Group]] = []
+            for group in (group for group in self.groups if group.gamma < 1):
+                for own in found:
+                    same_size = group.stop - group.start == own[0].stop - own[0].start
+                    if same_size and self.given.modulate_alike(self, stage, arguments, own[0], group):
+                        own.append(group)
+                        break
+                else:
+                    found.append([group])
+            self._bundles[stage.path] = [tuple(own) for own in found if len(own) > 1]
+        return self._bundles[stage.path]
 
     @cached_property
     def distinct(self) -> tuple[slice, Tensor] | None:

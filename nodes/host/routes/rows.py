@@ -71,3 +71,10 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         return dataclasses.replace(value, **{name: map_tensors(change, getattr(value, name)) for name in names})
     return value
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in `value`: a dictionary, or what `map_tensors` takes."""
+    found: list[Tensor] = []
+    map_tensors(lambda tensor: found.append(tensor) or tensor, [*value.values()] if isinstance(value, dict) else value)
+    return found

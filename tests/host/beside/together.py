@@ -89,7 +89,7 @@ def of_another_node() -> dict[str, Any] | None:
     asked = patcher, x, positive, negative
     with counted(patcher.model.diffusion_model.double_blocks[1].img_attn.qkv) as runs:
         found = sampled(guide(model, PLAN), asked, steps=3)
-    with mock.patch.object(Call, "bundles", ()):
+    with mock.patch.object(Call, "bundles", lambda *_: ()):
         expected = sampled(guide(model, PLAN), asked, steps=3)
     effect = error(expected, sampled(guide(routed(patcher), PLAN), asked, steps=3))
     return {"error": error(found, expected), "effect": effect, "runs": runs}
@@ -109,7 +109,7 @@ def three_branches() -> dict[str, dict[str, Any]]:
         guided = guide(routed(asked[0]), plan)
         with counted(layer(asked[0].model.diffusion_model)) as runs:
             together = sampled(guided, asked)
-        with mock.patch.object(Call, "bundles", ()):
+        with mock.patch.object(Call, "bundles", lambda *_: ()):
             apart = sampled(guided, asked)
         found[name] = {"error": error(together, apart), "runs": runs[:2], "steps": len(runs)}
     return found

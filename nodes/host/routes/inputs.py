@@ -1,0 +1,64 @@
+"""Which chunks of a batch are given the same, and so can share what is computed of it.
+
+The host makes chunks of one condition from copies of one input. Another node may change one of them on its way to the
+blocks, or between these; then values are compared, which waits for the device. Without such a node nothing is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .family import Stage
+from .rows import tensors
+
+if TYPE_CHECKING:
+    from .routing import Call, Group
+
+
+@dataclass(eq=False)
+class Inputs:
+    """`touched`: another node may have given chunks of one input other values in front of the blocks; `patched`:
+    between them. `modulated` remembers of different inputs, for a whole run, whether a stage modulates them alike."""
+
+    touched: bool = False
+    patched: bool = False
+    modulated: dict[tuple, bool] = field(default_factory=dict)
+
+    def shared(self, call: "Call", arguments: dict[str, Any]) -> bool:
+        """Whether a block is given the same for all chunks of one input."""
+        if not (self.touched or self.patched):
+            return True
+        sources = call.evaluation.sources
+        pairs = [(sources.index(source), chunk) for chunk, source in enumerate(sources)]
+        rows = [[slice(chunk * call.size, (chunk + 1) * call.size) for chunk in pair] for pair in pairs]
+        same = equal(call, arguments, rows)
+        self.touched = not same
+        return same
+
+    def modulate_alike(
+        self, call: "Call", stage: Stage, arguments: dict[str, Any], one: "Group", other: "Group"
+    ) -> bool:
+        """Whether all but the tokens of two groups of as many rows is the same to a stage. Of one input it is; of
+        others that is found out once in a run, for nothing but time changes what modulates an input."""
+        sources, branches = call.evaluation.sources, call.evaluation.branches
+        chunks = [range(group.start // call.size, group.stop // call.size) for group in (one, other)]
+        doubted = self.touched or self.patched
+        if not doubted and all(sources[a] == sources[b] for a, b in zip(*chunks, strict=True)):
+            return True
+        known = {} if doubted else self.modulated
+        key = stage.path, *(branches[chunk].condition for own in chunks for chunk in own)
+        if key not in known:
+            tokens = {stage.tokens, stage.text, *call.family.indexed}
+            others = {name: value for name, value in arguments.items() if name not in tokens}
+            known[key] = equal(call, others, [(one.rows, other.rows)])
+        return known[key]
+
+
+def equal(call: "Call", arguments: dict[str, Any], pairs: Iterable[Sequence[slice]]) -> bool:
+    """Whether arguments of a block are the same for one range of rows and for another, for all such pairs."""
+    values = {name: value for name, value in arguments.items() if name != "transformer_options"}
+    given = ([tensors(call.select(values, rows)) for rows in pair] for pair in pairs if pair[0] != pair[1])
+    found = [(a == b).all() for pair in given for a, b in zip(*pair, strict=True) if a is not b]
+    return not found or bool(torch.stack(found).all())

@@ -134,16 +134,16 @@ const written = (element) => element.children.flatMap((child) => [...(child.text
 answer = { used: ["preset"], rule: "SG", words: "", start: 0, end: 0.6, omega_top: 2, scaled: true, steps: 20 };
 answer.curves = { gamma_strong: [0, 0], gamma_weak: [1, 1], omega: [2, 2] };
 const values = { preset: "from the model", rule: "SG", setting: "" };
-const first = scheduler(values, [360, 500]);
-found.unfolded = first.widgets.filter(({ hidden }) => hidden).length;
+const seen = scheduler(values, [360, 500]);
+found.unfolded = seen.widgets.filter(({ hidden }) => hidden).length;
 for (const look of timers) look();
 await settled();
-found.folded = [first.widgets.filter(({ hidden }) => hidden).length, first.size[1]];
-found.steps = written(first.sparsePlan.element).slice(-2);
-const again = scheduler(values, [360, 500]), other = scheduler({ ...values, rule: "CFG" }, [360, 500]);
-found.again = [again.widgets.filter(({ hidden }) => hidden).length, again.size[1]];
+found.folded = [seen.widgets.filter(({ hidden }) => hidden).length, seen.size[1]];
+found.steps = written(seen.sparsePlan.element).slice(-2);
+const pasted = scheduler(values, [360, 500]), other = scheduler({ ...values, rule: "CFG" }, [360, 500]);
+found.again = [pasted.widgets.filter(({ hidden }) => hidden).length, pasted.size[1]];
 found.other = other.widgets.filter(({ hidden }) => hidden).length;
-for (const each of [first, again, other]) each.onRemoved();
+for (const each of [seen, pasted, other]) each.onRemoved();
 
 const { checkpointOf, scaleBehind, source, valueOf } = await import(new URL("extensions/pack/graph.js", folder));
 

@@ -213,6 +213,12 @@ def test_verdicts_follow_the_figures():
     assert outcome(cfg + half + whole, "Calibrated SG is better than CFG after") == HOLDS
     assert outcome(cfg + whole, "Calibrated SG at no more than half") == UNKNOWN
 
+    cached = rows_of("caching", "SG with EasyCache, 0.05", 80)
+    guessed = rows_of(SPEED, "CFG with EasyCache, 0.05", 85, schedule={"rule": "CFG"})
+    assert outcome(cfg + cached, "SG with EasyCache is better than CFG at its best") == HOLDS
+    assert outcome(cfg + cached, "SG with EasyCache is better than CFG with EasyCache") == UNKNOWN
+    assert outcome(cached + guessed, "SG with EasyCache is better than CFG with EasyCache") == HOLDS
+
     moved = [
         {**row, "plan": "moves", "frechet": abs(strong - at) + abs(weak - at - 0.3) + 0.001 * row["seed"]}
         for omega, at in ((1.5, 0.1), (3.0, 0.5))

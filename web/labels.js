@@ -22,8 +22,8 @@ async function labelsOf(node) {
 /** [start, end] of the label at the cursor: between commas or line breaks, without a bracket in front or a weight behind. */
 export function labelAt(text, cursor) {
   const typed = text.slice(0, cursor);
-  const start = Math.max(...[...",\n，、"].map((mark) => typed.lastIndexOf(mark))) + 1;
-  const [entry] = /^[^,\n，、]*/.exec(text.slice(start));
+  const start = Math.max(...[...",\n\uff0c\u3001"].map((mark) => typed.lastIndexOf(mark))) + 1;
+  const [entry] = /^[^,\n\uff0c\u3001]*/.exec(text.slice(start));
   const [, before] = /^([\s(]*)/.exec(entry);
   const [label] = /^[^:)]*/.exec(entry.slice(before.length));
   return [start + before.length, start + before.length + label.trimEnd().length];

@@ -106,7 +106,7 @@ app.graph.getNodeById = () => around;
 found.promotedInNodes2 = await entered(["robot"]);
 
 const { labelAt } = await import(new URL("extensions/pack/labels.js", folder));
-found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox，ro、cat", 5], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
+found.spans = [["fox\n(ro:0.5)\ncat", 6], ["fox\uff0cro\u3001cat", 5], ["fox, red apple ,\ncat", 7], [",x", 0]].map(([text, cursor]) => (
   text.slice(...labelAt(text, cursor))
 ));
 

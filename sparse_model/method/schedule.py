@@ -213,7 +213,7 @@ class Schedule:
             object.__setattr__(self, "gamma_strong", Curve.constant(0.0))
             object.__setattr__(self, "gamma_weak", Curve.constant(0.0))
         if RULES[self.rule].contrasts_sparsity:
-            for progress in self._moments():
+            for progress in self._moments(in_doubt=True):
                 now = self.at(progress)
                 if now.gamma_strong >= now.gamma_weak:
                     raise ValueError(
@@ -221,30 +221,23 @@ class Schedule:
                         f"{progress:.3g}: in SG the weak branch must be sparser than the strong one."
                     )
 
-    def _moments(self) -> Iterator[float]:
-        """Moments of the active interval that show every pair of gammas which is sampled there."""
+    def rates(self) -> set[tuple[float, float]]:
+        """Every pair of gamma_strong and gamma_weak that is sampled in the active interval."""
+        return {(now.gamma_strong, now.gamma_weak) for now in map(self.at, self._moments())}
+
+    def _moments(self, in_doubt: bool = False) -> Iterator[float]:
+        """Moments of the active interval that show every pair of gammas which is sampled there; `in_doubt`: between
+        keyframes only where the strong one might reach the weak one."""
         curves = self.gamma_strong, self.gamma_weak
-        for a, b in itertools.pairwise(self._times()):
+        times = {self.start, self.end}.union(time for curve in curves for time, _ in curve.keyframes)
+        times = sorted(time for time in times if self.start <= time <= self.end)
+        for a, b in itertools.pairwise(times):
             yield a
             strong, weak = zip(*((now.gamma_strong, now.gamma_weak) for now in map(self.at, (a, b))), strict=True)
-            if max(strong) >= min(weak):  # else their order is clear, since neither turns in between
+            if not in_doubt or max(strong) >= min(weak):  # else their order is clear, since neither turns in between
                 jumps = {a, b}.union(*(curve.jumps(a, b, LEVELS) for curve in curves))
                 yield from ((c + d) / 2 for c, d in itertools.pairwise(sorted(jumps)))
         yield self.end
-
-    def rates(self) -> set[tuple[float, float]]:
-        """Every pair of gamma_strong and gamma_weak that is sampled in the active interval."""
-        times, curves = self._times(), (self.gamma_strong, self.gamma_weak)
-        pairs = itertools.pairwise(times)
-        times = sorted({*times}.union(*(curve.jumps(a, b, LEVELS) for a, b in pairs for curve in curves)))
-        moments = [*times, *((a + b) / 2 for a, b in itertools.pairwise(times))]
-        return {(now.gamma_strong, now.gamma_weak) for now in map(self.at, moments)}
-
-    def _times(self) -> list[float]:
-        """The start and the end of the active interval, and the keyframes of gammas between them."""
-        keyframes = [*self.gamma_strong.keyframes, *self.gamma_weak.keyframes]
-        times = {self.start, self.end, *(time for time, _ in keyframes)}
-        return sorted(time for time in times if self.start <= time <= self.end)
 
     def at(self, progress: float, cfg: float = 1.0) -> Settings:
         """The values at a moment; outside the active interval omega is 1."""

@@ -60,16 +60,18 @@ def test_branches_of_different_inputs_or_networks_share_nothing(rule):
     assert step_cost(SMALL, constant(0.2, 0.8, 2, rule), 4).shared == 0
 
 
-@pytest.mark.parametrize("gammas", [(0, 0.5), (0.3, 0.9), (0.5, 1)])
-def test_a_shared_pass_against_the_counter_of_pytorch(gammas):
-    network = DiT(SMALL.config, SMALL.sparsity)
-    evaluation = Evaluation(tuple(Branch(gamma, i, "c") for i, gamma in enumerate(gammas)))
+@pytest.mark.parametrize("gammas", [(0, 0.5), (0.3, 0.9), (0.5, 1), (0, 0.5, 0), (0.3, 0.9, 0.9)])
+@pytest.mark.parametrize("conditions", ["ccc", "cnn", "ccn"])
+def test_a_shared_pass_against_the_counter_of_pytorch(gammas, conditions):
+    """Of branches of one prompt and of two."""
+    network, count = DiT(SMALL.config, SMALL.sparsity), len(gammas)
+    branches = tuple(Branch(gamma, i, given) for i, (gamma, given) in enumerate(zip(gammas, conditions, strict=False)))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops, torch.no_grad():
-        network(torch.zeros(2, 4, 16, 16), torch.zeros(2), torch.zeros(2, 9), evaluation)
+        network(torch.zeros(count, 4, 16, 16), torch.zeros(count), torch.zeros(count, 9), Evaluation(branches))
     expected = sum(
         n for op, n in flops.get_flop_counts()["Global"].items() if not ("attention" in str(op) or "bmm" in str(op))
     )
-    assert step_cost(SMALL, constant(*gammas, 2), 1).total == expected // 2
+    assert counter(SMALL)(branches) == expected // 2
 
 
 @pytest.mark.parametrize("gamma", [0, 0.3, 0.5, 0.9, 0.99, 1])

@@ -16,7 +16,7 @@ KEY = "sparse_guidance"
 """Our entry in transformer_options, and the name of our wrappers and additional models."""
 
 DIRECT = "sparse_guidance_direct"
-"""In transformer_options: whether the host makes the batches itself and hands them to the model itself."""
+"""In transformer_options: whether the host makes the batches itself, of its own, and hands them to the model itself."""
 
 WRAPPERS = ("calc_cond_batch", "apply_model", "diffusion_model")
 """What may stand around the host's functions between a batch and the blocks of a network."""
@@ -48,7 +48,7 @@ class BranchId(uuid.UUID):
 
 def with_entry(model_options: dict[str, Any], entry: Strong | Evaluation, direct: bool = False) -> dict[str, Any]:
     """A copy of model options in which transformer_options carry our entry. `direct`: they go to the host's own
-    function for a batch of conditions."""
+    function for a batch of conditions, with nothing of another node in these."""
     direct = direct and "model_function_wrapper" not in model_options
     options = model_options.get("transformer_options", {})
     return {**model_options, "transformer_options": {**options, KEY: entry, DIRECT: direct}}
@@ -60,18 +60,20 @@ def foreign(part: Any) -> bool:
     return module.split(".")[0] not in TRUSTED and not module.startswith(__name__.removesuffix("nodes.host.wire"))
 
 
+def wrapped(transformer_options: dict[str, Any], kinds: Sequence[str] = WRAPPERS[-1:]) -> bool:
+    """Whether a wrapper of another node stands around the network, or around other functions of the host."""
+    given = transformer_options.get("wrappers", {})
+    return any(foreign(each) for kind in kinds for wrappers in given.get(kind, {}).values() for each in wrappers)
+
+
 def touched(transformer_options: dict[str, Any]) -> bool:
     """Whether another node may have changed a batch of the host's on its way to the blocks of a network."""
-    kinds = transformer_options.get("wrappers", {})
-    wrappers = [wrapper for kind in WRAPPERS for given in kinds.get(kind, {}).values() for wrapper in given]
-    return not transformer_options.get(DIRECT, False) or any(map(foreign, wrappers))
+    return not transformer_options.get(DIRECT, False) or wrapped(transformer_options, WRAPPERS)
 
 
 def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor) -> Evaluation:
     """Which branch each chunk of a batch x [N, ...] at `times` [N] answers. Calls that other nodes make between ours
-    (SLG, PAG) see the strong branch: they compare their own prediction with it. Chunks to which another node has given
-    noise levels of their own are different inputs. They are compared only where there is such a node, because the
-    comparison waits for the device.
+    (SLG, PAG) see the strong branch: they compare their own prediction with it.
 
     ValueError where another node has put the batch together anew and it cannot be told whose its rows are.
     """
@@ -90,10 +92,16 @@ def evaluation_of(transformer_options: dict[str, Any], x: Tensor, times: Tensor)
             "take it out."
         )
     found = [(inputs[chunk], part) for chunk, part in chunks]
-    shared = len(times) == len(x) and len(set(found)) < len(found)
-    if shared and touched(transformer_options) and not _one_picture(times.unflatten(0, (len(found), -1))):
-        found = [*enumerate(found)]
     return asked.labelled([labels[chunk] for chunk, _ in chunks], found)
+
+
+def check_rows(rows: int, expected: int, predictions: int) -> None:
+    """ValueError for another number of rows than a batch of so many predictions has."""
+    if rows != expected:
+        raise ValueError(
+            f"Sparse Guidance needs the {expected} rows of its {predictions} predictions in one pass of the network, "
+            f"but another node runs {rows} of them at a time; take that node out."
+        )
 
 
 def of_sample(transformer_options: dict[str, Any], sample: int) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def check(case: Case) -> dict[str, Any] | None:
         else True,
         "runs": max(runs.values()),
         "runs of two prompts": max(runs_of_both.values()),
-        "cost": costs(sparse, animal, positive, x) if not case.extra else 1.0,
+        "cost": costs(sparse, animal, positive, negative, x) if not case.extra else {},
     }
 
 
@@ -234,14 +234,23 @@ def counted(patcher: Any, animal: Animal) -> Iterator[list[int]]:
             setattr(owner, name, value)
 
 
-def costs(sparse: Any, animal: Animal, positive: list, x: Tensor) -> float:
-    """What counting gives for a guided step, as a share of what really runs."""
-    schedule = constant(0.25, 0.75, 2.0)
-    guided_model = guided(sparse, schedule)
-    with counted(guided_model, animal) as total:
-        predictions(guided_model, positive, None, x, 2.0)
-    (step,) = step_costs(sparse, schedule, [0.0], tuple(x.shape), animal.others or animal.text or animal.context[0])
-    return step.cost.total * x.shape[0] / total[0]
+def costs(sparse: Any, animal: Animal, positive: list, negative: list, x: Tensor) -> dict[str, float]:
+    """What counting gives for a guided step of one prompt or two, as a share of what really runs."""
+    plans = {
+        "SG": constant(0.25, 0.75, 2.0),
+        "nothing left out": constant(0.0, 0.0, 2.0, "CFG + SG"),
+        "path dropped": constant(0.25, 1.0, 2.0),
+        "CFG + SG": constant(0.25, 0.75, 2.0, "CFG + SG"),
+        "SG beside CFG": constant(0.25, 0.75, 2.0, "SG beside CFG"),
+    }
+    text, found = animal.others or animal.text or animal.context[0], {}
+    for name, plan in plans.items():
+        guided_model = guided(sparse, plan)
+        with counted(guided_model, animal) as total:
+            predictions(guided_model, positive, negative, x, 2.0)
+        (step,) = step_costs(sparse, plan, [0.0], tuple(x.shape), text, cfg=2.0)
+        found[name] = step.cost.total * x.shape[0] / total[0]
+    return found
 
 
 def halved(

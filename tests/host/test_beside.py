@@ -125,12 +125,29 @@ def test_a_step_waits_for_nothing(beside: Outcomes) -> None:
     assert beside["foreign reads"] > 0, "what another node may have changed is compared"
 
 
-@pytest.mark.parametrize("what", ["x", "timesteps", "context", "behind", "function", "block"])
-def test_what_one_chunk_alone_is_given(beside: Outcomes, what: str) -> None:
+def check_one_by_one(found: dict[str, dict[str, float]]) -> None:
+    """Each case equals that of branches on their own, and is another one without the node."""
+    assert {name: case for name, case in found.items() if not case["error"] < 1e-6 < 0.01 < case["effect"]} == {}
+
+
+@pytest.mark.parametrize("network", ["host", "own"])
+def test_what_one_chunk_alone_is_given(beside: Outcomes, network: str) -> None:
     """By a wrapper around the network, around the model, or by a block in front of the route: it is not lost, although
     chunks of one condition share blocks."""
-    found = beside["inputs"][what]
-    assert found["error"] < 1e-6 < 0.01 < found["effect"]
+    found = beside[f"inputs, {network}"]
+    assert len(found) > 5
+    check_one_by_one(found)
+
+
+@pytest.mark.parametrize("network", ["FLUX.1", "Wan 2.1"])
+def test_what_goes_by_labels_inside_blocks(beside: Outcomes, network: str) -> None:
+    """Patches and attention in blocks in front of the route, blocks and parts of them put in others' places, and a
+    ControlNet between them."""
+    check_one_by_one(beside[f"labels, {network}"])
+
+
+def test_attention_that_goes_by_no_labels_runs_once_in_front_of_the_route(beside: Outcomes) -> None:
+    assert known(beside["kernel"]) == [2]
 
 
 def test_branches_of_two_prompts(beside: Outcomes) -> None:
@@ -160,8 +177,11 @@ def test_a_dropped_route_leaves_the_others_side_by_side(beside: Outcomes) -> Non
     assert beside["dropped route"] == [30]  # 15 and 5 of 20 tokens, 5 of text in front of each
 
 
-def test_no_place_beyond_the_rows_of_a_block_is_asked_for(beside: Outcomes) -> None:
-    assert beside["rows apart"] == "RuntimeError"
+@pytest.mark.parametrize("case", ["rows apart", "parts, host", "parts, own"])
+def test_a_part_of_the_rows_is_refused(beside: Outcomes, case: str) -> None:
+    """By a block's replacement, or around the network; a place beyond those rows would be the end of the process on a
+    GPU."""
+    assert "needs the 4 rows of its 2 predictions in one pass of the network, but another node runs 2" in beside[case]
 
 
 def test_errors_in_attention_reach_the_host(beside: Outcomes) -> None:

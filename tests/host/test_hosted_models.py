@@ -101,8 +101,11 @@ def test_half_precision(families: dict[str, dict[str, Any]]) -> None:
 
 
 def test_the_cost_is_what_runs(families: dict[str, dict[str, Any]]) -> None:
-    """Counted from the sizes of layers, against hooks on every layer and attention in a guided step."""
-    assert {name: case["cost"] for name, case in families.items() if abs(case["cost"] - 1) > 1e-9} == {}
+    """Counted from the sizes of layers, against hooks on every layer and attention in a guided step: of branches of one
+    prompt and of two, dense and sparse."""
+    shares = {(name, plan): share for name, case in families.items() for plan, share in case["cost"].items()}
+    assert {case: share for case, share in shares.items() if abs(share - 1) > 1e-9} == {}
+    assert len({plan for _, plan in shares}) == 5
 
 
 def test_branches_of_one_prompt_run_a_block_once(families: dict[str, dict[str, Any]]) -> None:

@@ -1,8 +1,9 @@
 """One guided evaluation: the predictions of a step's branches, through the host's own batching."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import comfy.conds
@@ -13,7 +14,7 @@ from torch import Tensor
 from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import NULL, POSITIVE, RANDOM
 from ....sparse_model.method.sampling import independent_condition
-from ..wire import KEY, BranchId, with_entry
+from ..wire import KEY, BranchId, foreign, with_entry
 from .run import Run
 
 Evaluate = Callable[[dict[str, Any]], list[Tensor]]
@@ -35,7 +36,8 @@ def evaluate_branches(
     which are CFG's own, and the host evaluates the rest.
     """
     if len(conds) < 3 or evaluate is evaluate_conditions:
-        marked = with_entry(args["model_options"], evaluation, direct=evaluate is evaluate_conditions)
+        direct = evaluate is evaluate_conditions and not any(map(foreign, controls(conds)))
+        marked = with_entry(args["model_options"], evaluation, direct)
         return evaluate({**args, "conds": conds, "model_options": marked})
     places = range(len(conds))
     pair = (0, next(place for place in places if evaluation.branches[place].condition == NULL))
@@ -46,6 +48,15 @@ def evaluate_branches(
         predictions = evaluate_branches(way, args, part, list(asked))
         found |= zip(chosen, predictions, strict=True)
     return [found[place] for place in places]
+
+
+def controls(conds: list[list | None]) -> Iterator[Any]:
+    """The ControlNets of conditions, which stand one behind the other, and what each is called by."""
+    for condition in chain.from_iterable(conditions or () for conditions in conds):
+        control = condition.get("control")
+        while control is not None:
+            yield from (control, control.get_control)
+            control = getattr(control, "previous_controlnet", None)
 
 
 @dataclass(frozen=True)

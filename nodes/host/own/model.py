@@ -19,7 +19,8 @@ from ....sparse_model.method.prediction import EDM, Epsilon, Flow, Prediction
 from ....sparse_model.method.sparsity import Sparsity
 from ..notices import begin, notices_of
 from ..plain import plain
-from ..wire import evaluation_of
+from ..wire import evaluation_of, touched, wrapped
+from .batch import Batch
 from .foreign import check_foreign
 from .network import hosted
 
@@ -178,7 +179,15 @@ class SparseModel(comfy.model_base.BaseModel):
         network = plain(self, {} if patcher is None else patcher.object_patches_backup, "diffusion_model")
         check_foreign(transformer_options, control, notices_of(transformer_options).say)
         with network.called(route_of(transformer_options, self.spec), transformer_options):
-            kwargs["evaluation"] = evaluation_of(transformer_options, x, t).prepare(network, x)
+            kwargs["batch"] = Batch(
+                evaluation_of(transformer_options, x, t).prepare(network, x),
+                len(x),
+                t,
+                self.model_sampling,
+                isinstance(self.spec.prediction, Flow),
+                touched(transformer_options),
+                wrapped(transformer_options),
+            )
             return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 

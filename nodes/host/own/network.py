@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ....sparse_model.checkpoints.families import ARCHITECTURES
 from ....sparse_model.checkpoints.spec import ModelSpec
 from ....sparse_model.conditions.text import Text
-from ....sparse_model.method.branches import DENSE, Evaluation, Prepared
 from ....sparse_model.method.prediction import Flow
 from ....sparse_model.method.sparsity import Sparsity
 from ....sparse_model.networks.layers import Backend
+from .batch import Batch
 
 
 class Attention:
@@ -75,7 +75,7 @@ class HostForward:
         """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
         host's model sampling expects, [N, C, H, W].
 
-        `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
+        `batch` among the further arguments is made outside, because a compiled model begins here.
         """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         if wrappers:  # EasyCache adds to what it is given, which in float32 is the sampler's own latent
@@ -90,15 +90,13 @@ class HostForward:
         context: Tensor | None,
         control: Any,
         transformer_options: dict[str, Any],
-        evaluation: Prepared | Evaluation = DENSE,
+        batch: Batch,
         attention_mask: Tensor | None = None,
         camera: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
-        sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
-        sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
-        prediction = self.spec.prediction
+        sigma, prediction = batch.levels(timesteps, len(x)), self.spec.prediction
+        evaluation = batch.evaluation_for(x, sigma, context, attention_mask, camera)
         condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
         further = {} if camera is None else {"camera": camera}
         output = super().forward(x, prediction.time(sigma), condition, evaluation, **further).float()

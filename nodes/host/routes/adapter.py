@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from comfy.model_patcher import ModelPatcher
 from torch import nn
@@ -16,8 +16,9 @@ from ....sparse_model.method.tokens import Staying, subsets
 from ..plain import plain
 from .families import family_of, numbered_blocks
 from .family import Family, Stage
+from .inputs import may_modulate_alike
 from .route import KEY, routed
-from .routing import rates
+from .routing import bundled, rates
 
 
 class HostModel:
@@ -71,7 +72,8 @@ class HostModel:
 
     def counter(self, shape: tuple[int, ...], text: int, stay: int = 0) -> Count:
         """From the sizes of the linear layers in the blocks, times the tokens that run through each, and the two
-        products of attention; embeddings and the last layer are left out."""
+        products of attention; embeddings and the last layer are left out. Two prompts are as long as each other and of
+        one guidance: where time alone modulates a block they run side by side."""
         numbered = numbered_blocks(self.network, self.family)
         blocks = [(stage, self._plain(f"diffusion_model.{path}")) for path, stage, _ in numbered]
         stretches, tokens = list(self.sparsity.stretches(len(blocks))), self.tokens(shape)
@@ -80,17 +82,19 @@ class HostModel:
 
         def count(branches: Sequence[Branch]) -> int:
             evaluation, total = Evaluation(tuple(branches)), 0
-            rows = len(set(evaluation.sources))  # one per input, until they keep other tokens
-            rows = len(branches) if self.family.one_row else rows
+            sources = evaluation.sources
+            rows = len(branches) if self.family.one_row else len(set(sources))  # until inputs keep other tokens
+            groups = [chunks for gamma, chunks in rates(evaluation) if gamma < 1]
+            alike = partial(may_modulate_alike, self.family, self.network, sources)
+            together = bundled(groups, alike) if self.family.packed else []
+            again = sum(len(chunks) for bundle in together for chunks in bundle[1:])  # modulated with the first
             for layers, route in stretches:
                 if route is None:
                     total += rows * sum(block_cost(*blocks[i], tokens, text) for i in layers)
                     continue
                 rows, keeps = len(branches), [kept.count(tokens, branch.gamma, route) for branch in branches]
                 total += sum(block_cost(*blocks[i], keep, text) for i in layers for keep in keeps if keep)
-                bundled = bundles(evaluation) if self.family.packed else []
-                if all(keeps[chunk] for bundle in bundled for chunks in bundle for chunk in chunks):
-                    again = sum(len(chunks) for bundle in bundled for chunks in bundle[1:])  # modulated with the first
+                if all(keeps[chunk] for bundle in together for chunks in bundle for chunk in chunks):
                     total -= again * sum(modulation_cost(*blocks[i]) for i in layers)
             return total
 
@@ -98,17 +102,6 @@ class HostModel:
 
     def routed(self, sparsity: Sparsity) -> ModelPatcher:
         return routed(self.model, self.family, sparsity)
-
-
-def bundles(evaluation: Evaluation) -> list[list[range]]:
-    """Chunks of several sparsity rates that run side by side in one sequence: those of one rate have the same inputs,
-    one by one, as those of another, and none is dropped altogether. Those of other inputs may run there too where time
-    alone modulates them, which their sizes do not show: what modulates them is counted for each."""
-    found: dict[tuple[int, ...], list[range]] = {}
-    for gamma, chunks in rates(evaluation):
-        if gamma < 1:
-            found.setdefault(tuple(evaluation.sources[chunk] for chunk in chunks), []).append(chunks)
-    return [chunks for chunks in found.values() if len(chunks) > 1]
 
 
 def modulates(stage: Stage, name: str) -> bool:

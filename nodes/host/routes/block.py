@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from ....sparse_model.method.sparsity import Sparsity
 from ..plain import plain
+from ..wire import foreign
 from .cut import Cut
 from .families import listed, placed
 from .family import Family, Stage
+from .labels import watched
 from .packed import OVERRIDE, Apart, Packed
 from .places import over_all_places
 from .probe import inside_blocks
@@ -26,13 +28,28 @@ CURRENT: ContextVar[Call | None] = ContextVar("sparse_guidance_call", default=No
 
 class RoutedBlock:
     """In place of a block's `forward`. `route` is the block's route, None for a block in front of the first one; `last`
-    says that the route ends with it. `like` is the host's own block, whose arguments have names."""
+    says that the route ends with it. `like` is the host's own block, whose arguments have names, `package` whose code
+    that is."""
 
-    def __init__(self, block: nn.Module, stage: Stage, route: int | None, last: bool, like: nn.Module | None = None):
-        self.block, self.stage, self.route, self.last = block, stage, route, last
+    def __init__(
+        self,
+        block: nn.Module,
+        stage: Stage,
+        route: int | None,
+        last: bool,
+        like: nn.Module | None = None,
+        package: str = "comfy",
+    ):
+        self.block, self.stage, self.route, self.last, self.package = block, stage, route, last, package
         self.shadowed: Callable | None = None
         tokens = stage.form.argument(stage.tokens)
         self.names = stage.positional or _parameters(type(block if like is None else like), tokens)
+
+    @property
+    def hosts(self) -> bool:
+        """Whether what runs here is the code of whoever made the network, compiled or not."""
+        block = getattr(self.block, "_orig_mod", self.block)
+        return self.shadowed is None and type(block).__module__.split(".")[0] == self.package
 
     @property
     def original(self) -> Callable:
@@ -63,11 +80,19 @@ class RoutedBlock:
         return form.closed_output((self._shared if self.route is None else self._routed)(call, arguments, run))
 
     def _shared(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
-        """The block's output, computed once for chunks of one input."""
-        if call.distinct is None or not call.given.shared(call, arguments):
+        """The block's output, computed once for chunks of one input, unless another node may tell these apart in it."""
+        options, given = arguments.get("transformer_options") or {}, call.given
+        given.inside |= not self.hosts or any(map(foreign, inside_blocks({**options, OVERRIDE: None})))
+        if call.distinct is None or not given.shared(call, arguments):
             return run(arguments)
         rows, back = call.distinct
-        return map_tensors(lambda value: value[back], run(call.select(arguments, rows)))
+        own, readers = call.select(arguments, rows), []
+        if OVERRIDE in options and foreign(options[OVERRIDE]):  # a kernel, if it does not ask for labels
+            own = {name: map_tensors(Tensor.clone, value) for name, value in own.items()}  # a block may write into them
+            own["transformer_options"] = watched(own["transformer_options"], readers)
+        output = run(own)
+        given.inside |= bool(readers)
+        return run(arguments) if readers else map_tensors(lambda value: value[back], output)
 
     def _routed(self, call: Call, arguments: Arguments, run: Callable[[Arguments], Any]) -> Any:
         """The block's output, each group of rows on its own kept tokens."""
@@ -165,7 +190,8 @@ def routed_blocks(
     for path, stage, route, last in placed(network, family, sparsity):
         name = f"diffusion_model.{path}"
         block = dict(listed(plain(model, replaced, f"diffusion_model.{stage.path}")))[path.rpartition(".")[2]]
-        made = RoutedBlock(block, stage, route, last, like=plain(model, replaced, name))
+        package = type(network).__module__.split(".")[0]
+        made = RoutedBlock(block, stage, route, last, plain(model, replaced, name), package)
         found.append(known.get(id(block), made))
     return found
 

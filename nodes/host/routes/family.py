@@ -85,6 +85,7 @@ class Family:
     `cut`        argument -> how one that is no tensor is cut down to a Layout's kept tokens.
     `packed`     all attention in its blocks is among their own tokens, by the host's function for it, so that branches
                  can stand side by side in one sequence.
+    `pooled`     network -> whether the prompt modulates its blocks, as well as time.
     `one_row`    the network takes one row at a time.
     `text_last`  network -> whether text follows the image in joint sequences.
     `route`      what "family default" means; saved workflows depend on it.
@@ -103,6 +104,7 @@ class Family:
     stacked: tuple[str, ...] = ()
     cut: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     packed: bool = False
+    pooled: Callable[[nn.Module], bool] = lambda network: False
     one_row: bool = False
     text_last: Callable[[nn.Module], bool] = lambda network: False
     route: Callable[[int], Route] = short_route

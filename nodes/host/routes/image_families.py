@@ -39,6 +39,7 @@ IMAGE_FAMILIES = (
         indexed=FLUX_INDEXED,
         slices=FLUX_SLICES,
         packed=True,
+        pooled=lambda network: getattr(network, "vector_in", None) is not None,
         route=trainers_route,
     ),
     Family(
@@ -59,6 +60,7 @@ IMAGE_FAMILIES = (
             ),
         ),
         packed=True,
+        pooled=lambda network: True,
         route=trainers_route,
     ),
     Family(
@@ -145,6 +147,7 @@ IMAGE_FAMILIES = (
         indexed={"rope": (1,)},
         text_last=lambda network: True,
         packed=True,
+        pooled=lambda network: True,
         route=trainers_route,
     ),
     Family(

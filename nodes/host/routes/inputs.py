@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from .family import Stage
+from .family import Family, Stage
 from .rows import tensors
 
 if TYPE_CHECKING:
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 @dataclass(eq=False)
 class Inputs:
     """`touched`: another node may have given chunks of one input other values in front of the blocks; `patched`:
-    between them. `modulated` remembers of different inputs, for a whole run, whether a stage modulates them alike."""
+    between them; `inside`: in those in front of the route, which shows only once they have run. `modulated` remembers
+    of different inputs, for a whole run, whether a stage modulates them alike."""
 
     touched: bool = False
     patched: bool = False
+    inside: bool = False
     modulated: dict[tuple, bool] = field(default_factory=dict)
 
     def shared(self, call: "Call", arguments: dict[str, Any]) -> bool:
         """Whether a block is given the same for all chunks of one input."""
-        if not (self.touched or self.patched):
-            return True
+        if self.inside or not (self.touched or self.patched):
+            return not self.inside
         sources = call.evaluation.sources
         pairs = [(sources.index(source), chunk) for chunk, source in enumerate(sources)]
         rows = [[slice(chunk * call.size, (chunk + 1) * call.size) for chunk in pair] for pair in pairs]
@@ -40,12 +43,14 @@ class Inputs:
     def modulate_alike(
         self, call: "Call", stage: Stage, arguments: dict[str, Any], one: "Group", other: "Group"
     ) -> bool:
-        """Whether all but the tokens of two groups of as many rows is the same to a stage. Of one input it is; of
-        others that is found out once in a run, for nothing but time changes what modulates an input."""
+        """Whether all but the tokens of two groups is the same to a stage. Of one input it is; of others that is found
+        out once in a run, for nothing but time changes what modulates an input."""
         sources, branches = call.evaluation.sources, call.evaluation.branches
-        chunks = [range(group.start // call.size, group.stop // call.size) for group in (one, other)]
-        doubted = self.touched or self.patched
-        if not doubted and all(sources[a] == sources[b] for a, b in zip(*chunks, strict=True)):
+        chunks = [call.chunks(group) for group in (one, other)]
+        same_size, doubted = one.stop - one.start == other.stop - other.start, self.touched or self.patched
+        if not (same_size and may_modulate_alike(call.family, call.network, sources, *chunks)):
+            return False
+        if not doubted and same_inputs(sources, *chunks):
             return True
         known = {} if doubted else self.modulated
         key = stage.path, *(branches[chunk].condition for own in chunks for chunk in own)
@@ -54,6 +59,16 @@ class Inputs:
             others = {name: value for name, value in arguments.items() if name not in tokens}
             known[key] = equal(call, others, [(one.rows, other.rows)])
         return known[key]
+
+
+def same_inputs(sources: Sequence[int], one: range, other: range) -> bool:
+    """Whether chunks carry the same inputs, one by one, as as many others."""
+    return [sources[chunk] for chunk in one] == [sources[chunk] for chunk in other]
+
+
+def may_modulate_alike(family: Family, network: nn.Module, sources: Sequence[int], one: range, other: range) -> bool:
+    """Whether as many chunks as others may be modulated alike: of the same inputs, or by time alone."""
+    return len(one) == len(other) and (not family.pooled(network) or same_inputs(sources, one, other))
 
 
 def equal(call: "Call", arguments: dict[str, Any], pairs: Iterable[Sequence[slice]]) -> bool:

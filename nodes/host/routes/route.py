@@ -67,8 +67,10 @@ class RouteTokens:
     family: Family
     sparsity: Sparsity
     _blocks: WeakKeyDictionary[nn.Module, list[RoutedBlock]] = field(default_factory=WeakKeyDictionary, init=False)
-    _replaced: WeakKeyDictionary[nn.Module, list[str]] = field(default_factory=WeakKeyDictionary, init=False)
-    """Models, with the names of what other nodes have replaced inside routed blocks."""
+    _replaced: WeakKeyDictionary[nn.Module, dict[bool, list[str]]] = field(
+        default_factory=WeakKeyDictionary, init=False
+    )
+    """Models, with the names of what other nodes have replaced inside blocks: routed ones (True), others (False)."""
     _unprobed: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
     """Models at the beginning of a run."""
     _unheard: WeakSet[nn.Module] = field(default_factory=WeakSet, init=False)
@@ -80,8 +82,11 @@ class RouteTokens:
         """A run begins, with every patch of the graph in place, and no node has replaced anything for a call yet."""
         self._find(patcher.model, patcher.object_patches_backup)
         network = plain(patcher.model, patcher.object_patches_backup, "diffusion_model")
-        routed = [path for path, _, route, _ in placed(network, self.family, self.sparsity) if route is not None]
-        self._replaced[patcher.model] = objects_inside(patcher.object_patches, routed)
+        blocks = placed(network, self.family, self.sparsity)
+        self._replaced[patcher.model] = {
+            routed: objects_inside(patcher.object_patches, [p for p, _, r, _ in blocks if (r is not None) == routed])
+            for routed in (True, False)
+        }
         self._unprobed.add(patcher.model)
         self._unheard.discard(patcher.model)
         self._modulated[patcher.model] = {}
@@ -112,14 +117,18 @@ class RouteTokens:
             depth, sides = len(numbered_blocks(network, self.family)), self.family.sides(network, len(shape) - 2)
             now = now.placed(self.sparsity, depth, shape[2:], sides, part)
             labels = places_of(transformer_options, x, t)
-            replaced = self._replaced.get(model, [])
-            probe = self._probe(model, now, [*replaced, *map(name_of, inside_blocks(transformer_options))])
-            alone = not replaced and model not in self._unheard
+            replaced = self._replaced.get(model, {True: [], False: []})
+            probe = self._probe(model, now, [*replaced[True], *map(name_of, inside_blocks(transformer_options))])
+            alone = not replaced[True] and model not in self._unheard
             if "patches" in transformer_options:
                 patches = one_row_at_a_time(transformer_options["patches"])
                 transformer_options = {**transformer_options, "patches": patches}
-            patched = any(map(foreign, between_blocks(transformer_options)))
-            given = Inputs(touched(transformer_options), patched, self._modulated.setdefault(model, {}))
+            doubted = touched(transformer_options)
+            within = any(map(foreign, inside_blocks(transformer_options)))  # a ControlNet has it inside, too
+            controlled = control is not None and (doubted or within)
+            patched = controlled or any(map(foreign, between_blocks(transformer_options)))
+            known = self._modulated.setdefault(model, {})
+            given = Inputs(doubted, patched, bool(replaced[False]), known)
             call = Call(network, self.family, now, len(x), grid, inputs, x.device, labels, probe, alone, given)
         with installed(blocks, call):
             output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

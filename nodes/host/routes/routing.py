@@ -5,18 +5,20 @@ patches, skip connections) needs no knowledge of routes. A routed block takes ea
 is given, runs on them alone, and puts them back; a block before the first route runs once for chunks of one input.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial, wraps
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ....sparse_model.method.branches import Evaluation
+from ..wire import check_rows
 from .family import Family, Stage
 from .inputs import Inputs
+from .labels import LABELS
 from .layout import Layout
 from .probe import Probe
 from .rows import flat, folded_rows_of, map_tensors, rows_of, stacked_rows_of
@@ -44,6 +46,22 @@ def rates(evaluation: Evaluation) -> list[tuple[float, range]]:
         start, chunk = chunk, chunk + len(list(branches))
         found.append((gamma, range(start, chunk)))
     return found
+
+
+Some = TypeVar("Some")
+
+
+def bundled(groups: Iterable[Some], fit: Callable[[Some, Some], bool]) -> list[tuple[Some, ...]]:
+    """Which of some groups run side by side: each with the first that it fits; those that fit none are left out."""
+    found: list[list[Some]] = []
+    for group in groups:
+        for own in found:
+            if fit(own[0], group):
+                own.append(group)
+                break
+        else:
+            found.append([group])
+    return [tuple(own) for own in found if len(own) > 1]
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,9 @@ class Call:
             found += [Group(row, row + step, gamma) for row in rows[::step]]
         return found
 
+    def chunks(self, group: Group) -> range:
+        return range(group.start // self.size, -(-group.stop // self.size))
+
     @cached_property
     def probed(self) -> Group | None:
         """The group of rows that a probe looks at: the sparsest one that runs at all."""
@@ -123,21 +144,13 @@ class Call:
         return max(running, key=lambda group: group.gamma, default=None) if self.probe else None
 
     def bundles(self, stage: Stage, arguments: Arguments) -> list[tuple[Group, ...]]:
-        """Groups that may run side by side in one sequence of a stage: as many rows each, modulated alike, none of them
+        """Groups that may run side by side in one sequence of a stage: those that are modulated alike, none of them
         dropped altogether."""
         if not (self.family.packed and self.alone and self.probe is None):
             return []
         if stage.path not in self._bundles:
-            found: list[list[Group]] = []
-            for group in (group for group in self.groups if group.gamma < 1):
-                for own in found:
-                    same_size = group.stop - group.start == own[0].stop - own[0].start
-                    if same_size and self.given.modulate_alike(self, stage, arguments, own[0], group):
-                        own.append(group)
-                        break
-                else:
-                    found.append([group])
-            self._bundles[stage.path] = [tuple(own) for own in found if len(own) > 1]
+            alike = partial(self.given.modulate_alike, self, stage, arguments)
+            self._bundles[stage.path] = bundled((group for group in self.groups if group.gamma < 1), alike)
         return self._bundles[stage.path]
 
     @cached_property
@@ -155,7 +168,9 @@ class Call:
         return slice(0, len(first) * self.size), back
 
     def meet(self, stage: Stage, arguments: Arguments) -> None:
-        """Takes note of the text tokens where they are a stream of their own: joint stages come behind it."""
+        """Takes note of the text tokens where they are a stream of their own: joint stages come behind it. ValueError
+        unless the block is given all rows."""
+        check_rows(len(arguments[stage.tokens]), self.rows, len(self.evaluation.branches))
         if stage.text is not None:
             self._text = arguments[stage.text].shape[1]
 
@@ -192,7 +207,7 @@ class Call:
 
     def subset(self, group: Group, count: int, route: int) -> Tensor:
         """The tokens that some rows keep out of `count` droppable ones: [rows, K]."""
-        chunks = range(group.start // self.size, -(-group.stop // self.size))
+        chunks = self.chunks(group)
         first = chunks.start * self.size
         drawn = torch.cat([self.drawn(chunk, count, route) for chunk in chunks])
         return drawn[group.start - first : group.stop - first]
@@ -233,7 +248,7 @@ class Call:
         """For patches inside a block, which look up there what their rows are and what belongs to them."""
         chunks = range(rows.start // self.size, -(-rows.stop // self.size))
         places = [chunk if self.labels is None else self.labels[chunk] for chunk in chunks]
-        chosen = {**options, **{name: [options[name][i] for i in places] for name in ("cond_or_uncond", "uuids")}}
+        chosen = {**options, **{name: [options[name][i] for i in places] for name in LABELS}}
         if "model_patch_data" in options:
             own = partial(map_tensors, partial(rows_of, total=self.rows, rows=rows))
             chosen["model_patch_data"] = {patch: own(data) for patch, data in options["model_patch_data"].items()}

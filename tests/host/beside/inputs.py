@@ -1,13 +1,16 @@
 """Nodes that give one chunk of a batch other values than another chunk of the same condition."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
+import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
-from probing import error
-from setting import Route, Sparsity, constant, guided, host, part, routed, sampled, sg
+from probing import SEED, error
+from setting import MODELS, Route, Sparsity, constant, guided, host, part, routed, sampled, sg
 from torch import Tensor
 
 Call, Inputs = part("nodes.host.routes.routing").Call, part("nodes.host.routes.inputs").Inputs
@@ -16,6 +19,12 @@ Call, Inputs = part("nodes.host.routes.routing").Call, part("nodes.host.routes.i
 def apart(act: Callable[[], Any]) -> Any:
     """With every branch on its own from the first block to the last."""
     with mock.patch.object(Inputs, "shared", lambda *_: False), mock.patch.object(Call, "bundles", lambda *_: []):
+        return act()
+
+
+def one_by_one(patcher: Any, act: Callable[[], Any]) -> Any:
+    """With a call of the model for every branch, as the host makes them when memory is short."""
+    with mock.patch.object(patcher.model, "memory_required", lambda *_, **__: math.inf):
         return act()
 
 
@@ -52,34 +61,45 @@ def replacement(args: dict, extra: dict) -> dict:
     return {**output, "img": second(args["transformer_options"], output["img"], louder)}
 
 
-def inputs() -> dict[str, dict[str, float]]:
-    """How far the two predictions are from those of branches on their own, and from those without the node."""
-    patcher, x, positive, _ = host()
-    behind_two = Sparsity((Route(2, -2),))
-    nodes = {
-        "x": lambda model: model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "x", of_the_network(0, louder)),
-        "timesteps": lambda model: model.add_wrapper_with_key(
-            WrappersMP.DIFFUSION_MODEL, "timesteps", of_the_network(1, later)
-        ),
-        "context": lambda model: model.add_wrapper_with_key(
-            WrappersMP.DIFFUSION_MODEL, "context", of_the_network(2, louder)
-        ),
-        "behind": lambda model: model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "behind", of_the_network(1, later)),
-        "function": lambda model: model.set_model_unet_function_wrapper(
-            lambda run, args: run(
-                args["input"], second(args["c"]["transformer_options"], args["timestep"], later), **args["c"]
-            )
-        ),
-        "block": lambda model: [
-            model.set_model_patch_replace(change, "dit", "double_block", number)
-            for number, change in enumerate((replacement, lambda args, extra: extra["original_block"](args)))
-        ],
-    }
-    plain, found = sg(routed(patcher, behind_two), x, positive), {}
-    for name, node in nodes.items():
-        model = routed(patcher, behind_two)
+def wrapping(where: str, place: int, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    return lambda model: model.add_wrapper_with_key(where, "any", of_the_network(place, change))
+
+
+def function_around(model: Any) -> None:
+    model.set_model_unet_function_wrapper(
+        lambda run, args: run(
+            args["input"], second(args["c"]["transformer_options"], args["timestep"], later), **args["c"]
+        )
+    )
+
+
+def block_in_front(model: Any) -> None:
+    for number, change in enumerate((replacement, lambda args, extra: extra["original_block"](args))):
+        model.set_model_patch_replace(change, "dit", "double_block", number)
+
+
+NODES: dict[str, Callable[[Any], Any]] = {
+    "x": wrapping(WrappersMP.DIFFUSION_MODEL, 0, louder),
+    "timesteps": wrapping(WrappersMP.DIFFUSION_MODEL, 1, later),
+    "context": wrapping(WrappersMP.DIFFUSION_MODEL, 2, louder),
+    "x of the model": wrapping(WrappersMP.APPLY_MODEL, 0, louder),
+    "behind": wrapping(WrappersMP.APPLY_MODEL, 1, later),
+    "function": function_around,
+}
+"""What other nodes do to the second branch alone, in front of every network."""
+IN_BLOCKS: dict[str, Callable[[Any], Any]] = {"block": block_in_front}
+"""What they do inside networks of the host."""
+
+
+def inputs(where: str) -> dict[str, dict[str, float]]:
+    """How far the two predictions are from those of branches called one by one, and from those without the node."""
+    patcher, x, positive, _ = MODELS[where]()
+    sparse = routed(patcher, Sparsity((Route(2, -2),)))  # two blocks in front
+    plain, found = sg(sparse, x, positive), {}
+    for name, node in (NODES | (IN_BLOCKS if where == "host" else {})).items():
+        model = sparse.clone()
         node(model)
-        expected = apart(lambda model=model: sg(model, x, positive))
+        expected = one_by_one(patcher, lambda model=model: sg(model, x, positive))
         errors = map(error, sg(model, x, positive), expected)
         found[name] = {"error": max(errors), "effect": error(expected[1], plain[1])}
     return found
@@ -112,16 +132,24 @@ def prompts() -> dict[str, dict[str, Any]]:
 
 
 def another_run() -> dict[str, Any]:
-    """What is known of two prompts ends with the run: the same ones, with another guidance."""
+    """What is known of two prompts ends with the run: a guider keeps the ids of its conditions for all of its runs, and
+    another node writes another guidance into one of these."""
     patcher, x, positive, negative = host("FLUX.2")
     if patcher is None:
         return {"error": 0.0}
-    model, errors = guided(routed(patcher), constant(0.25, 0.75, 2.0, "CFG + SG")), []
+    guider = comfy.samplers.CFGGuider(guided(routed(patcher), constant(0.25, 0.75, 2.0, "CFG + SG")))
+    guider.set_conds(positive, negative)
+    guider.set_cfg(2.0)
+    sigmas, sampler, errors = torch.linspace(1, 0, 3), comfy.samplers.sampler_object("euler"), []
+
+    def run() -> Tensor:
+        return guider.sample(x, torch.zeros_like(x), sampler, sigmas, disable_pbar=True, seed=SEED)
+
     for guidance in (3.5, 1.0, 3.5):
-        asked = patcher, x, positive, [[negative[0][0], {**negative[0][1], "guidance": guidance}]]
-        found = sampled(model, asked)
-        errors.append(error(found, apart(lambda asked=asked: sampled(model, asked))))
+        guider.original_conds["negative"][0]["guidance"] = guidance
+        errors.append(error(run(), apart(run)))
     return {"error": max(errors)}
 
 
-CASES: dict[str, Callable[[], Any]] = {"inputs": inputs, "prompts": prompts, "another run": another_run}
+CASES: dict[str, Callable[[], Any]] = {f"inputs, {where}": partial(inputs, where) for where in MODELS}
+CASES |= {"prompts": prompts, "another run": another_run}

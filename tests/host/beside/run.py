@@ -13,5 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from hosted_pack import report
 
 wanted = importlib.import_module("setting").wanted  # the host can be imported from here on
-KINDS = ("wrapped", "tiles", "scales", "caches", "patches", "together", "networks", "around", "inputs", "reads")
+KINDS = (
+    "wrapped", "tiles", "scales", "caches", "patches", "together", "networks", "around", "inputs", "labels", "reads",
+)  # fmt: skip
 report({name: case for kind in KINDS for name, case in importlib.import_module(kind).CASES.items()}, wanted)

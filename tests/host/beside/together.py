@@ -10,7 +10,7 @@ import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import torch
 from comfy.patcher_extension import WrappersMP
-from probing import error, predictions
+from probing import error, message, predictions
 from setting import PLAN, Model, Route, Sparsity, constant, host, part, routed, sampled, sg
 from setting import guided as guide
 from torch import Tensor, nn
@@ -165,8 +165,7 @@ def dropped_route() -> list[int]:
 
 
 def row_by_row() -> str:
-    """The error of a replacement that runs blocks on half of the rows at a time, which no route can follow: a place
-    beyond those rows would be the end of the process on a GPU."""
+    """The error of a replacement that runs blocks on half of the rows at a time, which no route can follow."""
     patcher, x, positive, _ = host("SD3")
 
     def replacement(args: dict, extra: dict) -> dict:
@@ -178,11 +177,7 @@ def row_by_row() -> str:
 
     split = routed(patcher, Sparsity((Route(0, -2),)))
     replace_blocks(split, replacement)
-    try:
-        sg(split, x, positive)
-    except (RuntimeError, IndexError) as problem:
-        return type(problem).__name__
-    return "none"
+    return message(lambda: sg(split, x, positive))
 
 
 def failing() -> dict[str, list]:

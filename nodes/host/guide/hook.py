@@ -14,6 +14,7 @@ from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import NULL, POSITIVE, RANDOM
 from ....sparse_model.method.sampling import independent_condition
 from ..wire import KEY, BranchId, with_entry
+from .leading import strong_leads
 from .run import Run
 
 Evaluate = Callable[[dict[str, Any]], list[Tensor]]
@@ -92,6 +93,7 @@ class GuidanceHook:
         ]
         if len(conds) == 1:
             conds.append(None)  # other nodes' hooks expect two
+        strong_leads(args["model_options"], conds[0] or [])
         predictions = evaluate_branches(self.evaluate, args, evaluation, conds)
         if not any(branch.auxiliary for branch in branches):
             return predictions[: len(branches)]

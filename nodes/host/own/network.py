@@ -53,6 +53,10 @@ class HostForward:
         self.spec, self.dtype, self.attention = spec, dtype, attention
         self.in_channels = spec.config.in_channels  # other nodes read it off the host's networks (RenormCFG)
 
+    @property
+    def predicts_data(self) -> bool:
+        return getattr(self.spec.prediction, "output", None) == "data"
+
     @contextmanager
     def called(self, sparsity: Sparsity, transformer_options: dict[str, Any]) -> Iterator[None]:
         """The network drops its tokens there and attends as the options say, until the context ends."""
@@ -75,13 +79,17 @@ class HostForward:
         """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
         host's model sampling expects, [N, C, H, W].
 
-        `evaluation` among the further arguments is drawn outside, because a compiled model begins here.
+        `evaluation` among the further arguments is drawn outside, because a compiled model begins here. Other nodes'
+        wrappers see what the network itself predicts: the clean picture where that is its output, not the velocity that
+        is made of it for the host.
         """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
-        if wrappers:  # EasyCache adds to what it is given, which in float32 is the sampler's own latent
-            x = x.clone()
+        given = x.clone() if wrappers else x  # EasyCache adds to it, and in float32 it is the sampler's own latent
         executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
-        return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
+        output = executor.execute(given, timesteps, context, control, transformer_options, **kwargs)
+        if not self.predicts_data:
+            return output
+        return self.spec.prediction.velocity(output, x.float(), noise_levels(x, transformer_options))
 
     def predict(
         self,
@@ -95,14 +103,13 @@ class HostForward:
         camera: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        # The unit of timesteps depends on sampling patches of the model; the host's label of the noise level does not.
-        sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
-        sigma = sigmas.repeat(len(x) // len(sigmas))  # one chunk's [B] -> [N]
-        prediction = self.spec.prediction
+        sigma, prediction = noise_levels(x, transformer_options), self.spec.prediction
         condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
         further = {} if camera is None else {"camera": camera}
         output = super().forward(x, prediction.time(sigma), condition, evaluation, **further).float()
-        return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
+        if self.predicts_data or not isinstance(prediction, Flow):
+            return output
+        return prediction.velocity(output, x.float(), sigma)
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
         """[N, n, classes] -> [N, classes]. The one of n that is farthest from 0: the host repeats shorter conditions
@@ -111,3 +118,10 @@ class HostForward:
             return x.new_zeros(len(x), self.spec.config.num_classes)
         least, most = context.aminmax(dim=1)
         return torch.where(most >= -least, most, least)
+
+
+def noise_levels(x: Tensor, transformer_options: dict[str, Any]) -> Tensor:
+    """sigma [N] of a batch x [N, ...], from the host's label of one chunk's. The unit of timesteps depends on sampling
+    patches of the model, that of the label does not."""
+    sigmas = transformer_options["sigmas"].to(x.device, torch.float32)
+    return sigmas.repeat(len(x) // len(sigmas))

@@ -17,8 +17,8 @@ from .seconds import PICTURES, ROUNDS, seconds_per_picture
 from .speed import SECONDS, SPEED, cell_of
 from .sweep import Sizes, Sweep
 
-PARTS = ("rules", SPEED, SECONDS, "caching", "recipes", "nearness", "moves", "naive")
-TRANSFERRED = ("rules", SPEED, "caching", "recipes", "nearness", "naive")
+PARTS = ("rules", SPEED, SECONDS, "caching", "overshoot", "recipes", "nearness", "moves", "naive")
+TRANSFERRED = ("rules", SPEED, "caching", "overshoot", "recipes", "nearness", "naive")
 """Finals, whose settings the seen labels have chosen."""
 
 

@@ -13,7 +13,7 @@ from .calibrate import NO_GUIDANCE, OverBudget, best_plan
 from .measure import UNGUIDED, Cell
 from .speed import THRESHOLDS, seconds, speed
 from .sweep import SEARCH_SEED, Sweep
-from .variants import ORDERS, ByNorm, Ordered
+from .variants import ORDERS, ByNorm, Ordered, Overshoot
 
 MAP_OMEGAS = (1.5, 2.0, 3.0)
 ROUTED_MAP = (0.0, 0.25, 0.5), (0.5, 0.75, 0.9, 1.0)  # gamma_strong, gamma_weak
@@ -30,6 +30,7 @@ SEARCHED = (
     *(("SG", budget) for budget in BUDGETS[:-1]),
     ("CFG + SG", 0.5),
 )
+GAIN = 1.15  # of the noise that a step takes out
 BY_NORM = {  # as the trainer does, and halfway to chance
     "smallest norm": ByNorm(1),
     "small norm or chance": ByNorm(0.5),
@@ -224,6 +225,14 @@ def caching(sweep: Sweep) -> None:
         sweep.final("caching", name, schedule, variant=EasyCache(THRESHOLDS[0]))
 
 
+def overshoot(sweep: Sweep) -> None:
+    """What EasyCache's guesses do besides leaving evaluations out: a step takes more noise out than D says. On no
+    guidance and on the schedules found for CFG, SG and CFG + SG."""
+    for rule in sweep.share.deal(rule for rule in (NO_GUIDANCE, "CFG", "SG", "CFG + SG") if _possible(sweep, rule)):
+        schedule = UNGUIDED if rule == NO_GUIDANCE else best_plan(sweep, rule, 1.0).schedule
+        sweep.final("overshoot", f"{rule}, {GAIN:g} times the noise", schedule, variant=Overshoot(GAIN))
+
+
 def _possible(sweep: Sweep, rule: str) -> bool:
     """Whether the model has the tokens to leave out and the weaker checkpoint that a rule needs."""
     if rule == NO_GUIDANCE:
@@ -256,6 +265,7 @@ PLANS: dict[str, Callable[[Sweep], None]] = {
     "speed": speed,
     "seconds": seconds,
     "caching": caching,
+    "overshoot": overshoot,
     "moves": moves,
     "nearness": nearness,
     "recipes": recipes,

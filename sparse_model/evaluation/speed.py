@@ -8,6 +8,7 @@ from .calibrate import OverBudget, best_plan
 from .measure import UNGUIDED, Cell
 from .seconds import seconds_per_picture
 from .sweep import Sweep
+from .variants import Overshoot
 
 STEPS = (8, 10, 14, 20)  # of Sparse Guidance and of no guidance
 CFG_STEPS = (5, 7, 10, 20)  # of CFG, whose steps cost about twice as much
@@ -54,12 +55,13 @@ def seconds(sweep: Sweep) -> None:
 
 
 def cell_of(row: dict) -> Cell:
-    """The cell that a row was measured from; of the variants, EasyCache only."""
+    """The cell that a row was measured from; of the variants, those of the evidence only."""
     variant = row.get("variant")
     if variant is not None:
-        if variant["name"] != EasyCache.__name__:
+        kind = {kind.__name__: kind for kind in (EasyCache, Overshoot)}.get(variant["name"])
+        if kind is None:
             raise ValueError(f"a cell with the variant {variant['name']} cannot be drawn again from its row.")
-        variant = EasyCache(**{name: value for name, value in variant.items() if name != "name"})
+        variant = kind(**{name: value for name, value in variant.items() if name != "name"})
     schedule = schedule_from_dict(row["schedule"])
     cell = Cell(schedule, row["method"], row["seed"], row["samples"], row["steps"], row.get("cfg", 1.0))
     return replace(cell, variant=variant)

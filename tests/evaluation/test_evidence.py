@@ -61,7 +61,7 @@ def test_all_evidence_by_one_command(run, tmp_path, capsys, monkeypatch):
         name: [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
         for name in ("seen", "held-out")
     }
-    for plan in (SPEED, "rules", "caching", "recipes", "nearness", "naive", "moves"):
+    for plan in (SPEED, "rules", "caching", "overshoot", "recipes", "nearness", "naive", "moves"):
         methods = [{(row["method"], row["seed"]) for row in found if row["plan"] == plan} for found in rows.values()]
         assert methods[0] == methods[1] and len(methods[0]) >= 2, plan
     for found in rows.values():

@@ -5,7 +5,7 @@ import torch
 
 from sparse_model.cost import counter
 from sparse_model.evaluation.measure import Cell
-from sparse_model.evaluation.variants import ByNorm, Ordered, fixed, nested, stratified
+from sparse_model.evaluation.variants import ByNorm, Ordered, Overshoot, fixed, nested, stratified
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sampling import Compiled, Denoiser
 from sparse_model.method.schedule import constant
@@ -102,3 +102,12 @@ def test_without_weight_tokens_are_those_of_chance(bench):
         by_chance, plain = (found.draw(replace(branch, variant=v), INDEX) for v in (ByNorm(0), None))
         assert torch.equal(by_chance, plain)
         assert not torch.allclose(found.draw(replace(branch, variant=ByNorm(1)), INDEX), plain, atol=0.01)
+
+
+def test_a_step_overshoots_between_its_bounds(bench):
+    found = bench()
+    x, _, condition = inputs(found)
+    for sigma, gain in ((0.95, 1), (0.8, 1.5), (0.1, 1.5), (0.02, 1)):
+        ways = (found.model, Overshoot(1.5)(found.model))
+        plain, more = (way(x, sigma, [condition], Evaluation((Branch(0.5),), KEPT))[0] for way in ways)
+        torch.testing.assert_close(x - more, gain * (x - plain), rtol=1e-4, atol=1e-5)

@@ -74,6 +74,18 @@ def test_the_hosts_easycache(beside: Outcomes) -> None:
     assert found["error"] == 0
 
 
+def test_easycache_goes_by_the_strong_branch(beside: Outcomes) -> None:
+    """Which is evaluated when guidance is over, too: steps are left out there as they are before."""
+    assert known(beside["EasyCache"])["until half"] == known(beside["EasyCache"])["calls"]
+
+
+def test_wrappers_see_what_the_network_predicts(beside: Outcomes) -> None:
+    """EasyCache keeps the difference of that from the latent; of a network that predicts pictures it is no velocity."""
+    found = beside["seen by wrappers"]
+    assert found["to the prediction"] < 1e-6
+    assert found["to the run without it"] < 1e-6
+
+
 def test_data_per_token_is_cut_along(beside: Outcomes) -> None:
     found = known(beside["per token"])
     assert found["error"] < 5e-6

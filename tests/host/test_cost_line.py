@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from graphs import SPEC, Scene, write_checkpoint, write_models
 from host import Host
+from hosts import version_key
 
 from sparse_model.cost import step_cost
 from sparse_model.method.schedule import constant
@@ -92,3 +93,25 @@ def test_a_run_without_guidance_tells_nothing(host: Host) -> None:
         scene.graph.save(samples)
     result = host.run(scene.graph.nodes)
     assert result.error is None and result.named(EVENT) == []
+
+
+def test_what_easycache_leaves_out_costs_nothing(host: Host) -> None:
+    """With a threshold that nothing reaches, evaluations are left out from where rates are known."""
+    if version_key(host.version) < (0, 4):
+        pytest.skip("EasyCache of this ComfyUI cannot take two predictions in a batch")
+    scene, texts = Scene(), []
+    settings = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+    cached = scene.graph.add("EasyCache", model=scene.model, **settings)
+    for model in (scene.model, cached):
+        samples = scene.graph.sampled(
+            scene.guided(scene.graph.sparsity(), model), scene.positive, scene.null, scene.latent, steps=8
+        )
+        scene.graph.save(samples)
+        texts.append(samples[0])
+    result = host.run(scene.graph.nodes)
+    assert result.error is None
+    told = {event["data"]["node"]: event["data"]["text"] for event in result.named(EVENT)}
+    plain, less = (re.fullmatch(r"(\d+)% of the work of CFG, [\d.]+ s per step, 8 steps(.*)", told[n]) for n in texts)
+    left_out = int(re.fullmatch(r", (\d) left out by EasyCache", less[2])[1])
+    assert plain[2] == "" and 4 <= left_out <= 7
+    assert int(less[1]) == pytest.approx(int(plain[1]) * (8 - left_out) / 8, abs=1)

@@ -15,6 +15,7 @@ from ....sparse_model.method.branches import Evaluation
 from ....sparse_model.method.guidance import NULL, POSITIVE, RANDOM
 from ....sparse_model.method.sampling import independent_condition
 from ..wire import KEY, BranchId, foreign, with_entry
+from .easycache import left_out, strong_leads
 from .run import Run
 
 Evaluate = Callable[[dict[str, Any]], list[Tensor]]
@@ -86,7 +87,9 @@ class GuidanceHook:
         if RANDOM in run.rule.conditions:
             classes = args["model"].spec.config.num_classes
             conditions[RANDOM] = random_condition(positive, classes, len(args["input"]), run.seed)
+        before = left_out(args["model_options"])
         predictions = self._predict(args, evaluation, conditions)
+        run.left_out[evaluation.branches] += left_out(args["model_options"]) - before
         if null:
             return predictions
         strong, weak = run.pair(predictions, now)
@@ -103,6 +106,7 @@ class GuidanceHook:
         ]
         if len(conds) == 1:
             conds.append(None)  # other nodes' hooks expect two
+        strong_leads(args["model_options"], conds[0] or [])
         predictions = evaluate_branches(self.evaluate, args, evaluation, conds)
         if not any(branch.auxiliary for branch in branches):
             return predictions[: len(branches)]

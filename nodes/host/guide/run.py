@@ -25,8 +25,9 @@ class Run:
     `relative`: the sampler's own scale is omega, and the schedule's omega - 1 is the share of it that a step gets.
     `cfg` tells that scale at the moment, which nodes change from step to step. Tokens under a `mask` are never left
     out. `strong` is what other nodes' calls see between ours, `pull` what has to be added to what the sampler makes of
-    the latest pair, `ran` how often each set of branches was evaluated, `began` when the first one was (of
-    `time.perf_counter`), and `unscaled` at how many of them the sampler's scale was 1.
+    the latest pair, `ran` how often each set of branches was asked for and `left_out` how often EasyCache guessed it,
+    `began` when the first one was (of `time.perf_counter`), and `unscaled` at how many of them the sampler's scale was
+    1.
 
     An object because the host copies dicts and lists in its options at every call. It is made when sampling starts and
     vanishes with the run's own options.
@@ -40,6 +41,7 @@ class Run:
     cfg: Callable[[], Any] = lambda: None
     mask: TokenMask | None = None
     ran: Counter[tuple[Branch, ...]] = field(default_factory=Counter, init=False)
+    left_out: Counter[tuple[Branch, ...]] = field(default_factory=Counter, init=False)
     began: float | None = field(default=None, init=False)
     unscaled: int = field(default=0, init=False)
     omegas: dict[float, float] = field(default_factory=dict, init=False)  # the schedule's own, by progress

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from comfy_execution.utils import get_executing_context
@@ -31,6 +32,8 @@ def tell_cost(guider: Any, run: Run, shape: tuple[int, ...]) -> None:
     text += f"{seconds:.2f} s per step, {run.steps} step{'s' if run.steps != 1 else ''}"
     if run.evaluations != run.steps:
         text += f", {run.evaluations} evaluations"
+    if left_out := run.left_out.total():
+        text += f", {left_out} left out by EasyCache"
     logging.info("Sparse Guidance: %s.", text)
     running = get_executing_context()
     if running is None:
@@ -42,8 +45,8 @@ def tell_cost(guider: Any, run: Run, shape: tuple[int, ...]) -> None:
 
 
 def against_cfg(guider: Any, run: Run, shape: tuple[int, ...]) -> float | None:
-    """Multiply-adds of what the run evaluated, as a share of as many evaluations of CFG; None for a network whose cost
-    is not known."""
+    """Multiply-adds of what the run evaluated and EasyCache did not guess, as a share of as many evaluations of CFG;
+    None for a network whose cost is not known."""
     model = guider.model_patcher
     try:
         adapter = adapter_of(model)
@@ -51,7 +54,10 @@ def against_cfg(guider: Any, run: Run, shape: tuple[int, ...]) -> float | None:
         text = adapter.text_tokens([[each["cross_attn"], each] for each in positive])
         stay = 0 if run.mask is None else adapter.staying(run.mask, shape).count
         weak = guider.auxiliary.patcher if run.rule.auxiliary else None
-        return share_of_unguided(model, run.ran, shape, text, stay, weak) / 2
+        count = partial(share_of_unguided, model, shape=shape, text=text, stay=stay, weak_model=weak)
+        left_out = run.left_out.total()
+        guessed = count(run.left_out) * left_out / run.evaluations if left_out else 0.0
+        return (count(run.ran) - guessed) / 2
     except Exception as unknown:  # of other nodes' guiders and networks; a text must not cost a picture
         logging.debug("Sparse Guidance: the cost of this run is not known (%s).", unknown)
         return None

@@ -24,6 +24,10 @@ class Batch:
     doubted: bool
     wrapped: bool
 
+    def hosts_levels(self, x: Tensor) -> Tensor:
+        """The noise levels [N] of x [N, ...] by which the host takes the output of the network."""
+        return self.sigma.to(x.device, torch.float32).repeat(len(x) // len(self.sigma))
+
     def levels(self, timesteps: Tensor, rows: int) -> Tensor:
         """The noise levels [rows] of what the network is given. The host's timesteps are sigma in the unit of a
         sampling, which nodes may replace, so they are read back only where somebody has changed them."""

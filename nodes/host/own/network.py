@@ -53,6 +53,10 @@ class HostForward:
         self.spec, self.dtype, self.attention = spec, dtype, attention
         self.in_channels = spec.config.in_channels  # other nodes read it off the host's networks (RenormCFG)
 
+    @property
+    def predicts_data(self) -> bool:
+        return getattr(self.spec.prediction, "output", None) == "data"
+
     @contextmanager
     def called(self, sparsity: Sparsity, transformer_options: dict[str, Any]) -> Iterator[None]:
         """The network drops its tokens there and attends as the options say, until the context ends."""
@@ -70,18 +74,24 @@ class HostForward:
         context: Tensor | None = None,
         control: Any = None,
         transformer_options: dict[str, Any] = {},  # noqa: B006, the host's own signature
+        *,
+        batch: Batch,
         **kwargs: Any,
     ) -> Tensor:
         """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
         host's model sampling expects, [N, C, H, W].
 
-        `batch` among the further arguments is made outside, because a compiled model begins here.
+        `batch` is made outside, because a compiled model begins here. Other nodes' wrappers
+        see what the network itself predicts: the clean picture where that is its output, not the velocity that the host
+        is given.
         """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
-        if wrappers:  # EasyCache adds to what it is given, which in float32 is the sampler's own latent
-            x = x.clone()
+        given = x.clone() if wrappers else x  # EasyCache adds to it, and in float32 it is the sampler's own latent
         executor = WrapperExecutor.new_class_executor(self.predict, self, wrappers)
-        return executor.execute(x, timesteps, context, control, transformer_options, **kwargs)
+        output = executor.execute(given, timesteps, context, control, transformer_options, batch=batch, **kwargs)
+        if not self.predicts_data:
+            return output
+        return self.spec.prediction.velocity(output, x.float(), batch.hosts_levels(x))
 
     def predict(
         self,
@@ -100,7 +110,9 @@ class HostForward:
         condition = self._labels(context, x) if self.spec.text is None else Text(context, attention_mask)
         further = {} if camera is None else {"camera": camera}
         output = super().forward(x, prediction.time(sigma), condition, evaluation, **further).float()
-        return prediction.velocity(output, x.float(), sigma) if isinstance(prediction, Flow) else output
+        if self.predicts_data or not isinstance(prediction, Flow):
+            return output
+        return prediction.velocity(output, x.float(), sigma)
 
     def _labels(self, context: Tensor | None, x: Tensor) -> Tensor:
         """[N, n, classes] -> [N, classes]. The one of n that is farthest from 0: the host repeats shorter conditions

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -98,6 +99,28 @@ def in_place(where: str) -> float:
     return error(sampled(patched, model), sampled(patcher, model))
 
 
+def seen_by_wrappers() -> dict[str, float]:
+    """Of a network whose own output is the clean picture: what a wrapper around it gets, beside the denoised latent."""
+    model = own()
+    patcher, seen, denoised = model[0].clone(), [], []
+
+    def look(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        seen.append(executor(*args, **kwargs))
+        return seen[-1]
+
+    def after(args: dict) -> Tensor:
+        denoised.append(args["cond_denoised"])
+        return args["denoised"]
+
+    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "look", look)
+    patcher.set_model_sampler_post_cfg_function(after)
+    found = sampled(patcher, model, cfg=1.0)
+    return {
+        "to the prediction": max(error(a, b) for a, b in zip(seen, denoised, strict=True)),
+        "to the run without it": error(found, sampled(model[0], model, cfg=1.0)),
+    }
+
+
 def easycache() -> dict[str, Any] | None:
     """The host's own node over a model in float32, beside the same with a latent of its own in every call; None for a
     host whose node cannot take two predictions in a batch, guided by us or not."""
@@ -130,7 +153,9 @@ def easycache() -> dict[str, Any] | None:
         return None
     calls.clear()
     found, count = cached(False), len(calls)
-    return {"calls": count, "error": error(found, cached(True))}
+    calls.clear()
+    cached(False, lambda patched: guided(patched, replace(PLAN, end=0.5)))
+    return {"calls": count, "until half": len(calls), "error": error(found, cached(True))}
 
 
 CASES: dict[str, Callable[[], Any]] = {
@@ -139,4 +164,5 @@ CASES: dict[str, Callable[[], Any]] = {
     "cached by uuid": cached_by_uuid,
     "in place": partial(in_place, "own"),
     "EasyCache": easycache,
+    "seen by wrappers": seen_by_wrappers,
 }

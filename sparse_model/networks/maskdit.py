@@ -20,9 +20,9 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    table_or_sincos,
     unpatchify,
 )
+from .positions import table_or_sincos
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,8 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
-from .layers import (
-    TORCH,
-    Backend,
-    GatedMlp,
-    GridConfig,
-    PatchEmbed,
-    TimestepEmbedder,
-    modulate,
-    table_or_sincos,
-    unpatchify,
-)
+from .layers import TORCH, Backend, GatedMlp, GridConfig, PatchEmbed, TimestepEmbedder, modulate, unpatchify
+from .positions import table_or_sincos
 
 NATIVE = 16  # patches along a side at 256 pixels: positions at 512 are those of 256, twice as dense
 

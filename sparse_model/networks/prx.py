@@ -15,18 +15,8 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import (
-    TORCH,
-    AdaLNLinear,
-    Backend,
-    GridConfig,
-    modulate,
-    patchify,
-    rotary_positions,
-    rotate,
-    sinusoid,
-    unpatchify,
-)
+from .layers import TORCH, AdaLNLinear, Backend, GridConfig, modulate, patchify, sinusoid, unpatchify
+from .positions import rotary_positions, rotate
 
 
 @dataclass(frozen=True)

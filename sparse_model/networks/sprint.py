@@ -25,9 +25,9 @@ from .layers import (
     TimestepEmbedder,
     TransformerConfig,
     patchify,
-    rotary_positions,
     unpatchify,
 )
+from .positions import rotary_positions
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,9 @@ from .layers import (
     TimestepEmbedder,
     TransformerConfig,
     modulate,
-    rotary_positions,
-    rotate,
-    sincos_like,
     unpatchify,
 )
+from .positions import rotary_positions, rotate, sincos_like
 from .sprint import SprintConfig
 
 

@@ -14,18 +14,8 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import (
-    TORCH,
-    Backend,
-    GatedMlp,
-    GridConfig,
-    TimestepEmbedder,
-    modulate,
-    patchify,
-    rotary_positions,
-    rotate,
-    unpatchify,
-)
+from .layers import TORCH, Backend, GatedMlp, GridConfig, TimestepEmbedder, modulate, patchify, unpatchify
+from .positions import rotary_positions, rotate
 
 GATED = ("gate", "up", "down")
 

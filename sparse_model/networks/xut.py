@@ -17,7 +17,8 @@ from ..method.packing import Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
 from ..once import made_once
-from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, rotate, sinusoid, unpatchify
+from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, sinusoid, unpatchify
+from .positions import rotate
 
 CENTRED = (0.0, 0.0, 1.0)
 

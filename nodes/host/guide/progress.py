@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Progress:
-    """sigma -> the percent in [0, 1] at which a model sampling's `percent_to_sigma` is `sigma`: 0 at noise, 1 at the end.
+    """sigma -> the percent in [0, 1] at which a model sampling's `percent_to_sigma` is sigma: 0 at noise, 1 at the end.
 
     It depends on the noise level alone, so img2img, split sigmas and samplers that step off the schedule (heun,
     dpmpp_sde) all see the same curve. Bisection, because every model sampling has its own formula. Some look it up in

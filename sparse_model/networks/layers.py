@@ -122,9 +122,23 @@ class TransformerConfig(GridConfig):
         return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
 
 
+def modulation(backend: Backend, condition: int, outputs: int) -> nn.Sequential:
+    """[B, S, condition] -> [B, S, outputs]: the layer of a block's own that modulates it by a condition, which is
+    activated for all blocks at once. Checkpoints count the activation as layer 0."""
+    return nn.Sequential(nn.Identity(), backend.linear(condition, outputs))
+
+
+def modulations(values: Tensor) -> tuple[Tensor, ...]:
+    """values [B, S, 6 * D] -> shift, 1 + scale and gate of a block's attention, and the same of its MLP, [B, S, D] each
+    (arXiv 2212.09748, fig. 3). One sum over all of them is less to launch than one for each scale."""
+    shift_a, _, gate_a, shift_m, _, gate_m = values.chunk(6, dim=-1)
+    _, scale_a, _, _, scale_m, _ = (1 + values).chunk(6, dim=-1)
+    return shift_a, scale_a, gate_a, shift_m, scale_m, gate_m
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
-    return torch.addcmul(shift, x, 1 + scale)
+    """x [B, T, D] times `scale`, which is around 1, and shifted; both are [B, 1 or T, D]."""
+    return torch.addcmul(shift, x, scale)
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -262,8 +276,8 @@ class GatedMlp(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition], and what its attention takes
-    besides x, the packing last -> [B, T, width]. `attention` and `mlp` stand in for the usual ones."""
+    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition] behind its activation, and what the
+    attention takes besides x, the packing last -> [B, T, width]. `attention` and `mlp` stand in for the usual ones."""
 
     def __init__(
         self,
@@ -280,25 +294,26 @@ class AdaLNBlock(nn.Module):
         self.attn = attention or Attention(backend, width, heads)
         self.norm2 = backend.norm(width)
         self.mlp = mlp or Mlp(backend, width, int(width * mlp_ratio))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
+        self.adaLN_modulation = modulation(backend, condition, 6 * width)
 
     def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing) -> Tensor:
         packing = attending[-1] if attending else WHOLE
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulations(self.adaLN_modulation(c))
         each = packing.spread
         x = torch.addcmul(x, each(gate_a), self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), *attending))
         return torch.addcmul(x, each(gate_m), self.mlp(modulate(self.norm2(x), each(shift_m), each(scale_m))))
 
 
 class AdaLNLinear(nn.Module):
-    """Modulated norm, then a linear layer: the last layer of a DiT. Names of the norm differ between checkpoints."""
+    """Modulated norm, then a linear layer: the last layer of a DiT. c [B, 1 or segments, condition] is behind its
+    activation. Names of the norm differ between checkpoints."""
 
     def __init__(self, backend: Backend, width: int, outputs: int, condition: int):
         super().__init__()
         self.norm = backend.norm(width)
         self.linear = backend.linear(width, outputs)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 2 * width))
+        self.adaLN_modulation = modulation(backend, condition, 2 * width)
 
     def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
         shift, scale = (packing.spread(part) for part in self.adaLN_modulation(c).chunk(2, dim=-1))
-        return self.linear(modulate(self.norm(x), shift, scale))
+        return self.linear(modulate(self.norm(x), shift, 1 + scale))

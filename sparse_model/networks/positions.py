@@ -54,8 +54,16 @@ def rotary_positions(height: int, length: int, width: int, device: torch.device 
     return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(1).unsqueeze(0)
 
 
+def turned(qkv: Tensor, heads: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """qkv [B, T, 3 * D] -> q, k and v [B, T, D], of which q and k are turned, at once."""
+    qk, v = qkv.unflatten(-1, (3, heads, -1)).tensor_split((2,), dim=2)
+    q, k = rotate(qk, positions.unsqueeze(2)).flatten(3).unbind(2)
+    return q, k, v.flatten(2)
+
+
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Turns neighbouring pairs of x [B, T, heads, d] by positions [B or 1, T, 1 or heads, d / 2, 2], cosines and sines.
+    """Turns neighbouring pairs of x [B, T, ..., heads, d] by positions [B or 1, T, ..., 1 or heads, d / 2, 2], cosines
+    and sines, in the precision of those.
 
     As one product of complex numbers, where there are such, which takes a tenth of the time of its parts; a compiler
     joins the parts, and knows no complex numbers.
@@ -64,5 +72,5 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or x.device.type not in ("cpu", "cuda"):
         (cos, sin), (a, b) = positions.unbind(-1), pairs.unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
-    pairs = torch.view_as_complex(pairs.to(torch.promote_types(x.dtype, positions.dtype)))
+    pairs = torch.view_as_complex(pairs.to(positions.dtype))
     return torch.view_as_real(pairs * torch.view_as_complex(positions)).flatten(-2).to(x.dtype)

@@ -56,10 +56,10 @@ import torch
 from attention_count import counting
 from comfy.ldm.flux.model import FluxParams
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.argv = command
 sys.path.append(str(PACK))  # behind the host, which has a top-level module nodes of its own
+from benchmarks.operations import Operations
 from benchmarks.timing import keep, ratio
 
 POOLED, CONTEXT = 768, 4096  # channels of CLIP's and of T5's text
@@ -125,26 +125,6 @@ class Counter:
         return self.linear + self.attention
 
 
-class Operations(TorchDispatchMode):
-    """Counts PyTorch's operations but for those that only look at memory in another way."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = operation._schema.returns
-        looks = bool(returned) and all(r.alias_info is not None and not r.alias_info.is_write for r in returned)
-        self.count += not looks and operation.namespace == "aten"
-        return operation(*args, **(kwargs or {}))
-
-    @classmethod
-    def of(cls, step: Any) -> int:
-        with cls() as counted:
-            step()
-        return counted.count
-
-
 def main() -> None:
     patcher = flux(getattr(torch, options.dtype))
     if options.device == "cuda":
@@ -191,7 +171,7 @@ def main() -> None:
     }
     counter = Counter(patcher.model.diffusion_model)
     counts = {name: counter.of(way) for name, way in ways.items()}  # the first runs warm up as well
-    operations = {name: Operations.of(way) for name, way in ways.items()}
+    operations = {name: Operations.of(way).total() for name, way in ways.items()}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
         for name, way in ways.items():

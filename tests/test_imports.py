@@ -1,6 +1,7 @@
 """Which room may import which: read off the sources, so that nothing has to be installed or run."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -125,6 +126,22 @@ def test_the_reader_of_imports_sees_every_kind():
 def test_imports_point_one_way(imports):
     against = [(name, target) for name, targets in imports.items() for target in targets if room(target) > room(name)]
     assert against == []
+
+
+def test_the_guides_tree_shows_every_room():
+    """The files and folders of the pack's own code, each in its part of the tree."""
+    tree = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split("## How it is built")[1].split("```")[1]
+    parts = {part.split()[0]: part for part in re.split(r"\n(?=\S)", tree.strip())}
+    shown = {folder: set(parts[folder].split()) for folder in ("nodes/host/", "sparse_model/")}
+    there = {
+        folder: {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / folder).iterdir()}
+        for folder in shown
+    }
+    missing = {
+        folder: [name for name in sorted(names) if not name.startswith("__") and name not in shown[folder]]
+        for folder, names in there.items()
+    }
+    assert missing == {folder: [] for folder in shown}
 
 
 def test_networks_know_no_files_and_no_schedules(imports):

@@ -142,7 +142,7 @@ def keep_text(evaluation: Prepared, tokens: int, words: int, alone: bool = True)
         text = torch.arange(tokens, tokens + words, device=kept.device)
         return torch.cat([kept, text.expand(len(kept), -1)], dim=1)
 
-    return replace(evaluation, kept=tuple(tuple(map(with_text, route)) for route in evaluation.kept))
+    return Prepared(evaluation.sources, tuple(tuple(map(with_text, route)) for route in evaluation.kept))
 
 
 def blocks(value: Tensor, which: Sequence[int], count: int, dim: int) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Attention = Callable[..., Tensor]
 
@@ -64,14 +64,13 @@ class Packing:
         bias: Tensor,
     ) -> Tensor:
         """Self-attention within each segment whose tokens also see a context: q, k, v [B, sum(lengths), heads * d],
-        context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M] on the logits of the context -> the
-        shape of q."""
+        context_k and context_v [B, S or 1, M, heads * d], and `bias` [B, S or 1, M + at least a segment's length] on
+        the logits of the context, 0 behind it -> the shape of q."""
         outputs = []
         for segment, (own_q, own_k, own_v) in enumerate(zip(*map(self.split, (q, k, v)), strict=True)):
             seen = segment if context_k.shape[1] > 1 else 0
             keys, values = torch.cat([context_k[:, seen], own_k], dim=1), torch.cat([context_v[:, seen], own_v], dim=1)
-            logits = nn.functional.pad(bias[:, seen], (0, own_q.shape[1])).unsqueeze(1)  # [B, 1, M + length]
-            outputs.append(attention(own_q, keys, values, heads, logits))
+            outputs.append(attention(own_q, keys, values, heads, bias[:, seen : seen + 1, : keys.shape[1]]))
         return joined(outputs)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..once import made_once
 from .branches import Prepared, blocks
 from .packing import WHOLE, Packing, joined
 from .sparsity import Sparsity
@@ -85,9 +86,8 @@ class _Packed:
     def __init__(self, kept: Sequence[Tensor], where: Sequence[int], tokens: int):
         self.live = [chunk for chunk, index in enumerate(kept) if index.shape[1]]
         self.packing = Packing(tuple(kept[chunk].shape[1] for chunk in self.live))
-        self.where, self.kept, self.batch = where, kept, len(kept[0])
-        self.step = self.batch * tokens  # from a block of rows to the next
-        self.rows = torch.arange(0, self.step, tokens, device=kept[0].device).unsqueeze(1)
+        self.where, self.batch, self.tokens = where, len(kept[0]), tokens
+        self.within = joined([kept[chunk] for chunk in self.live]) if self.live else None
 
     def run(
         self, layers: Layers, x: Tensor, per_sample: Sequence[Tensor], per_token: Sequence[Tensor]
@@ -96,9 +96,8 @@ class _Packed:
         if not self.live:
             return None
         source = self._index([self.where[chunk] for chunk in self.live])
-        within = joined([self.kept[chunk] for chunk in self.live])
         samples = [self._per_segment(value) for value in per_sample]
-        tables = [take(value, source if len(value) > 1 else within) for value in per_token]
+        tables = [take(value, source if len(value) > 1 else self.within) for value in per_token]
         h = take(x, source)
         for layer in layers:
             h = layer(h, *samples, *tables, self.packing)
@@ -110,8 +109,7 @@ class _Packed:
 
     def _index(self, places: Sequence[int]) -> Tensor:
         """[B, sum of kept]: tokens counted through all rows, segment s in block places[s]."""
-        parts = [self.kept[chunk] + place * self.step for chunk, place in zip(self.live, places, strict=True)]
-        return torch.cat(parts, dim=1) + self.rows
+        return self.within + _starts(self.packing.lengths, tuple(places), self.batch, self.tokens, self.within.device)
 
     def _per_segment(self, value: Tensor) -> Tensor:
         """[R, 1, ...] -> [B, 1, ...] if all segments read one block of rows, else [B, S, ...]."""
@@ -119,3 +117,12 @@ class _Packed:
         if len(set(read)) == 1:
             read = read[:1]
         return blocks(value, read, len(value) // self.batch, dim=1)
+
+
+@made_once
+def _starts(lengths: tuple[int, ...], places: tuple[int, ...], batch: int, tokens: int, device: torch.device) -> Tensor:
+    """[batch, sum(lengths)]: where the row of each packed token starts, segment s in block places[s] of `batch` rows of
+    `tokens` tokens."""
+    rows = torch.arange(batch, device=device).unsqueeze(1)
+    starts = [((place * batch + rows) * tokens).expand(-1, n) for n, place in zip(lengths, places, strict=True)]
+    return torch.cat(starts, dim=1)

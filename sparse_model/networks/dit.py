@@ -5,6 +5,7 @@ Keys are those of facebookresearch/DiT, SiT and CompVis/tread checkpoints.
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
@@ -19,9 +20,9 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    table_or_sincos,
     unpatchify,
 )
+from .positions import table_or_sincos
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,6 @@ class DiT(nn.Module):
         patch, channels = self.config.patch_size, x.shape[1]
         height, length = x.shape[2] // patch, x.shape[3] // patch
         h = self.x_embedder(x) + table_or_sincos(self.pos_embed, height, length, self.config.grid, x)  # [U * B, T, D]
-        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        c = F.silu(self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch)[:, :channels]

@@ -1,4 +1,4 @@
-"""Layers that the architectures share: patching, positions, time and label embeddings, attention, adaLN blocks."""
+"""Layers that the architectures share: patching, time and label embeddings, attention, adaLN blocks."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..method.packing import WHOLE, Packing
 from ..once import made_once
+from .positions import rotate
 
 Sized = TypeVar("Sized", bound="TransformerConfig")
 
@@ -121,71 +122,23 @@ class TransformerConfig(GridConfig):
         return cls(**{"width": width, "depth": depth, "heads": heads, "patch_size": int(patch), **changes})
 
 
+def modulation(backend: Backend, condition: int, outputs: int) -> nn.Sequential:
+    """[B, S, condition] -> [B, S, outputs]: the layer of a block's own that modulates it by a condition, which is
+    activated for all blocks at once. Checkpoints count the activation as layer 0."""
+    return nn.Sequential(nn.Identity(), backend.linear(condition, outputs))
+
+
+def modulations(values: Tensor) -> tuple[Tensor, ...]:
+    """values [B, S, 6 * D] -> shift, 1 + scale and gate of a block's attention, and the same of its MLP, [B, S, D] each
+    (arXiv 2212.09748, fig. 3). One sum over all of them is less to launch than one for each scale."""
+    shift_a, _, gate_a, shift_m, _, gate_m = values.chunk(6, dim=-1)
+    _, scale_a, _, _, scale_m, _ = (1 + values).chunk(6, dim=-1)
+    return shift_a, scale_a, gate_a, shift_m, scale_m, gate_m
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x [B, T, D] scaled and shifted by [B, 1 or T, D] (arXiv 2212.09748, fig. 3)."""
-    return torch.addcmul(shift, x, 1 + scale)
-
-
-def sincos_positions(width: int, height: int, length: int, native: int) -> Tensor:
-    """The 2-D sine-cosine table of MAE and DiT for a height x length grid: [1, height * length, width].
-
-    Coordinates are stretched to the grid that the network was trained with (`native` a side), so another size or
-    aspect keeps the picture's layout.
-    """
-    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-
-    def table(count: int) -> Tensor:
-        angles = torch.outer(torch.arange(count, dtype=torch.float64) * (native / count), omega)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)  # [count, width / 2]
-
-    rows, columns = table(height), table(length)
-    grid = torch.cat([columns.repeat(height, 1), rows.repeat_interleave(length, dim=0)], dim=1)
-    return grid.float().unsqueeze(0)
-
-
-@made_once
-def _sincos_on(width: int, height: int, length: int, native: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return sincos_positions(width, height, length, native).to(device, dtype)
-
-
-def sincos_like(x: Tensor, width: int, height: int, length: int, native: int) -> Tensor:
-    """`sincos_positions` on the device and in the precision of x, made and uploaded once."""
-    return _sincos_on(width, height, length, native, x.device, x.dtype)
-
-
-def table_or_sincos(table: Tensor, height: int, length: int, grid: int, x: Tensor, native: int | None = None) -> Tensor:
-    """[1, height * length, D] like x: a checkpoint's own `table` [1, grid * grid, D] at its own size; for any other the
-    sine-cosine table, stretched to a grid of `native` a side (`grid` if not given)."""
-    if height == length == grid:
-        return table.to(x)
-    return sincos_like(x, table.shape[2], height, length, native or grid)
-
-
-@made_once
-def rotary_positions(height: int, length: int, width: int, device: torch.device | str | None = None) -> Tensor:
-    """Axial rotary positions of a height x length grid: [1, height * length, 1, width / 2, 2], cosines and sines.
-
-    Of a head's `width` the first half turns with the row, the second with the column (arXiv 2403.13298).
-    """
-    frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float32, device=device) / (width // 4))
-    rows = torch.outer(torch.arange(height, dtype=torch.float32, device=device), frequencies)
-    columns = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies)
-    angles = torch.cat([rows.repeat_interleave(length, dim=0), columns.repeat(height, 1)], dim=1)
-    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(1).unsqueeze(0)
-
-
-def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Turns neighbouring pairs of x [B, T, heads, d] by positions [B or 1, T, 1 or heads, d / 2, 2], cosines and sines.
-
-    As one product of complex numbers, where there are such, which takes a tenth of the time of its parts; a compiler
-    joins the parts, and knows no complex numbers.
-    """
-    pairs = x.unflatten(-1, (-1, 2))  # [B, T, heads, d / 2, 2]
-    if torch.compiler.is_compiling() or x.device.type not in ("cpu", "cuda"):
-        (cos, sin), (a, b) = positions.unbind(-1), pairs.unbind(-1)
-        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
-    pairs = torch.view_as_complex(pairs.to(torch.promote_types(x.dtype, positions.dtype)))
-    return torch.view_as_real(pairs * torch.view_as_complex(positions)).flatten(-2).to(x.dtype)
+    """x [B, T, D] times `scale`, which is around 1, and shifted; both are [B, 1 or T, D]."""
+    return torch.addcmul(shift, x, scale)
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -323,8 +276,8 @@ class GatedMlp(nn.Module):
 
 
 class AdaLNBlock(nn.Module):
-    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition], and what its attention takes
-    besides x, the packing last -> [B, T, width]. `attention` and `mlp` stand in for the usual ones."""
+    """A DiT block with adaLN-Zero: x [B, T, width], c [B, 1 or segments, condition] behind its activation, and what the
+    attention takes besides x, the packing last -> [B, T, width]. `attention` and `mlp` stand in for the usual ones."""
 
     def __init__(
         self,
@@ -341,25 +294,26 @@ class AdaLNBlock(nn.Module):
         self.attn = attention or Attention(backend, width, heads)
         self.norm2 = backend.norm(width)
         self.mlp = mlp or Mlp(backend, width, int(width * mlp_ratio))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 6 * width))
+        self.adaLN_modulation = modulation(backend, condition, 6 * width)
 
     def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing) -> Tensor:
         packing = attending[-1] if attending else WHOLE
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulations(self.adaLN_modulation(c))
         each = packing.spread
         x = torch.addcmul(x, each(gate_a), self.attn(modulate(self.norm1(x), each(shift_a), each(scale_a)), *attending))
         return torch.addcmul(x, each(gate_m), self.mlp(modulate(self.norm2(x), each(shift_m), each(scale_m))))
 
 
 class AdaLNLinear(nn.Module):
-    """Modulated norm, then a linear layer: the last layer of a DiT. Names of the norm differ between checkpoints."""
+    """Modulated norm, then a linear layer: the last layer of a DiT. c [B, 1 or segments, condition] is behind its
+    activation. Names of the norm differ between checkpoints."""
 
     def __init__(self, backend: Backend, width: int, outputs: int, condition: int):
         super().__init__()
         self.norm = backend.norm(width)
         self.linear = backend.linear(width, outputs)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(condition, 2 * width))
+        self.adaLN_modulation = modulation(backend, condition, 2 * width)
 
     def forward(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
         shift, scale = (packing.spread(part) for part in self.adaLN_modulation(c).chunk(2, dim=-1))
-        return self.linear(modulate(self.norm(x), shift, scale))
+        return self.linear(modulate(self.norm(x), shift, 1 + scale))

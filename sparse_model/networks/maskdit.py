@@ -6,6 +6,7 @@ Keys are those of Anima-Lab/MaskDiT checkpoints, without the `model.` of their E
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
@@ -20,9 +21,9 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     TransformerConfig,
-    table_or_sincos,
     unpatchify,
 )
+from .positions import table_or_sincos
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class MaskDiT(nn.Module):
         patch, grid = self.config.patch_size, self.config.grid
         height, length = x.shape[2] // patch, x.shape[3] // patch
         h = self.x_embedder(x) + table_or_sincos(self.pos_embed, height, length, grid, x)  # [U * B, T, D]
-        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))).unsqueeze(1)  # [U * B, 1, D]
+        c = F.silu(self.t_embedder(t, x.dtype) + self.y_embedder(y.to(x.dtype))).unsqueeze(1)  # [U * B, 1, D]
         if self.sparsity.mask is None:
             h, c = run_layers(self.blocks, self.sparsity, evaluation, h, per_sample=(c,))
             h = self.decoder_layer(h, c)

@@ -15,6 +15,7 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing, joined
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
+from ..once import made_once
 from .layers import (
     TORCH,
     AdaLNBlock,
@@ -74,19 +75,19 @@ class MDT(nn.Module):
         height, length = x.shape[2] // patch, x.shape[3] // patch
         embedded = self.x_embedder(x) + self.positions(self.pos_embed, height, length).to(x)  # [U * B, T, D]
         again = self.positions(self.decoder_pos_embed, height, length).to(x)
-        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
-        cells = self.cells(height, length, x.device)  # [1, T, 2]
+        c = F.silu(self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        places = cells(height, length, self.config.grid, x.device)  # [1, T]
         if self.sparsity.mask is None:
-            tables = cells, again, embedded
+            tables = places, again, embedded
             h, c = run_layers(self.layers(), self.sparsity, evaluation, embedded, (c,), tables)
         else:  # [U * B, T, D] -> K tokens through the encoder -> [N, T, D]
-            h, c = run_masked((self.encode,), evaluation, embedded, self.mask_token, (c,), (cells,))
+            h, c = run_masked((self.encode,), evaluation, embedded, self.mask_token, (c,), (places,))
             (skip,) = evaluation.expand(embedded)
             h = h + again
             if evaluation.sparse:
-                h = self.interpolate(h, c, cells, evaluation.kept[0])
+                h = self.interpolate(h, c, places, evaluation.kept[0])
             for block in self.de_blocks:
-                h = block(h, c, cells, WHOLE, skip=skip)
+                h = block(h, c, places, WHOLE, skip=skip)
         return unpatchify(self.final_layer(h, c), height, length, patch)[:, :channels]
 
     def encode(self, x: Tensor, c: Tensor, cells: Tensor, packing: Packing) -> Tensor:
@@ -130,11 +131,18 @@ class MDT(nn.Module):
         picture = table.float().mT.unflatten(2, (grid, grid))
         return F.interpolate(picture, (height, length), mode="bilinear", align_corners=False).flatten(2).mT
 
-    def cells(self, height: int, length: int, device: torch.device) -> Tensor:
-        """Row and column of every token in the native grid [1, T, 2]; several share one where there are more."""
-        grid = self.config.grid
-        axes = (torch.arange(side, device=device) * grid // side for side in (height, length))
-        return torch.cartesian_prod(*axes).unsqueeze(0)
+
+@made_once
+def cells(height: int, length: int, grid: int, device: torch.device) -> Tensor:
+    """The cell of every token in the native grid, row * `reach(grid)` + column, [1, T]; several share one where there
+    are more."""
+    row, column = (torch.arange(side, device=device) * grid // side for side in (height, length))
+    return (row.unsqueeze(1) * reach(grid) + column).reshape(1, -1)
+
+
+def reach(grid: int) -> int:
+    """How many steps there are from one column of a grid to another, to the left and to the right."""
+    return 2 * grid - 1
 
 
 class RelativeBias(nn.Module):
@@ -142,15 +150,14 @@ class RelativeBias(nn.Module):
 
     def __init__(self, backend: Backend, grid: int, heads: int):
         super().__init__()
-        self.reach = 2 * grid - 1
+        self.middle = reach(grid) ** 2 // 2
         # The authors' table has three rows more, which nothing reads.
-        self.relative_position_bias_table = backend.parameter(self.reach**2 + 3, heads).requires_grad_()
+        self.relative_position_bias_table = backend.parameter(reach(grid) ** 2 + 3, heads).requires_grad_()
 
     def forward(self, cells: Tensor, dtype: torch.dtype) -> Tensor:
-        """cells [B, K, 2] -> [B, heads, K, K], on the logits of queries (first) and keys."""
-        down, right = (cells.unsqueeze(2) - cells.unsqueeze(1) + self.reach // 2).unbind(-1)  # [B, K, K] each
+        """cells [B, K] -> [B, heads, K, K], on the logits of queries (first) and keys."""
         table = self.relative_position_bias_table.to(cells.device, dtype)
-        return table[down * self.reach + right].permute(0, 3, 1, 2)
+        return table[(cells + self.middle).unsqueeze(2) - cells.unsqueeze(1)].permute(0, 3, 1, 2)
 
 
 class Attention(nn.Module):
@@ -169,7 +176,7 @@ class Attention(nn.Module):
 
 
 class Block(AdaLNBlock):
-    """x [B, K, D], c [B, 1 or segments, D], cells [B or 1, K, 2], packing -> [B, K, D]."""
+    """x [B, K, D], c [B, 1 or segments, D], cells [B or 1, K], packing -> [B, K, D]."""
 
     def __init__(self, backend: Backend, config: MDTConfig):
         width = config.width

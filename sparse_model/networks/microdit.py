@@ -23,9 +23,10 @@ from .layers import (
     PatchEmbed,
     TimestepEmbedder,
     modulate,
-    table_or_sincos,
+    modulation,
     unpatchify,
 )
+from .positions import table_or_sincos
 
 NATIVE = 16  # patches along a side at 256 pixels: positions at 512 are those of 256, twice as dense
 
@@ -78,7 +79,7 @@ class MicroDiT(nn.Module):
         positions = table_or_sincos(self.pos_embed, height, length, grid, x, native=min(grid, NATIVE))
         h = self.x_embedder(x) + positions  # [U * B, T, D]
         text = self.y_emb_preprocess(self.y_embedder["y_proj"](text.to(x.dtype)))  # [U * B, M, D]
-        c = self.t_embedder(t, x.dtype) + self.pooled_y_emb_process(text.mean(dim=1))
+        c = gelu()(self.t_embedder(t, x.dtype) + self.pooled_y_emb_process(text.mean(dim=1)))
         c, text = c.unsqueeze(1), text.unsqueeze(1)  # [U * B, 1, D], [U * B, 1, M, D]
         h, mixer_text = self.patch_mixer_map_xin(h), self.patch_mixer_map_y(text)
         for block in self.patch_mixer:
@@ -195,15 +196,15 @@ class Block(nn.Module):
             if experts
             else GatedMlp(backend, width, hidden, ("w1", "w2", "w3"))
         )
-        self.adaLN_modulation = nn.Sequential(gelu(), backend.linear(config.width, 6 * width))
+        self.adaLN_modulation = modulation(backend, config.width, 6 * width)
 
     def forward(self, x: Tensor, c: Tensor, text: Tensor, packing: Packing = WHOLE) -> Tensor:
-        modulation = packing.spread(self.adaLN_modulation(c))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        x = x + gate_a * self.attn(modulate(self.norm1(x), shift_a, scale_a), packing)
+        parts = packing.spread(self.adaLN_modulation(c)).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
+        x = torch.addcmul(x, gate_a, self.attn(modulate(self.norm1(x), shift_a, 1 + scale_a), packing))
         x = x + self.cross_attn(self.norm2(x), text, packing)
-        h = modulate(self.norm3(x), shift_m, scale_m)
-        return x + gate_m * (self.mlp(h, packing) if isinstance(self.mlp, Experts) else self.mlp(h))
+        h = modulate(self.norm3(x), shift_m, 1 + scale_m)
+        return torch.addcmul(x, gate_m, self.mlp(h, packing) if isinstance(self.mlp, Experts) else self.mlp(h))
 
 
 class TextBlock(nn.Module):
@@ -227,8 +228,8 @@ class FinalLayer(nn.Module):
         super().__init__()
         self.norm_final = backend.norm(width, weight=True)
         self.linear = backend.linear(width, outputs)
-        self.adaLN_modulation = nn.Sequential(gelu(), backend.linear(width, 2 * width))
+        self.adaLN_modulation = modulation(backend, width, 2 * width)
 
     def forward(self, x: Tensor, c: Tensor, text: Tensor | None = None, packing: Packing = WHOLE) -> Tensor:
         shift, scale = packing.spread(self.adaLN_modulation(c)).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
+        return self.linear(modulate(self.norm_final(x), shift, 1 + scale))

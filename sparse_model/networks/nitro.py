@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Backend, GridConfig, sincos_like, sinusoid
+from .layers import Backend, GridConfig, sinusoid
+from .positions import sincos_like
 
 NATIVE = 16  # patches along a side at 512 pixels: positions at 1024 are those of 512, twice as dense
 

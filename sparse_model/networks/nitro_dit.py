@@ -82,7 +82,7 @@ class NitroDiT(nn.Module):
     def last(self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, packing: Packing = WHOLE) -> Tensor:
         """[B, K, D] -> [B, K, patch * patch * C]."""
         shift, scale = packing.spread(self.scale_shift_table.to(c) + c[:, :, 6:]).unbind(2)
-        return self.proj_out(modulate(self.norm_out(x), shift, scale))
+        return self.proj_out(modulate(self.norm_out(x), shift, 1 + scale))
 
 
 class Block(nn.Module):
@@ -102,11 +102,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, packing: Packing = WHOLE) -> Tensor:
         """x [B, K, D], c [B, 1 or segments, 7, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M] on
         its logits -> [B, K, D]."""
-        modulation = packing.spread(self.scale_shift_table.to(c) + c[:, :, :6])
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind(2)
-        x = torch.addcmul(x, gate_a, self.attn1.among(modulate(self.norm1(x), shift_a, scale_a), packing))
+        parts = packing.spread(self.scale_shift_table.to(c) + c[:, :, :6])
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts.unbind(2)
+        x = torch.addcmul(x, gate_a, self.attn1.among(modulate(self.norm1(x), shift_a, 1 + scale_a), packing))
         x = x + self.attn2.to_text(x, text, bias, packing)
-        return torch.addcmul(x, gate_m, self.ff(modulate(self.norm2(x), shift_m, scale_m)))
+        return torch.addcmul(x, gate_m, self.ff(modulate(self.norm2(x), shift_m, 1 + scale_m)))
 
 
 class Attention(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..conditions.text import Text
 from ..method.branches import DENSE, Evaluation, Prepared, keep_text
-from ..method.packing import WHOLE, Packing
+from ..method.packing import WHOLE, Packing, joined
 from ..method.sparse_pass import run_layers, run_masked
 from ..method.sparsity import Sparsity
 from .layers import TORCH, Backend, PatchEmbed, modulate, unpatchify
@@ -60,7 +60,8 @@ class NitroMMDiT(nn.Module):
         height, length = x.shape[2] // patch, x.shape[3] // patch
         image = self.pos_embed(x) + positions(self.config, height, length, x)  # [U * B, T, D]
         text = self.text_embedding_norm(self.context_embedder(embeddings.to(x.dtype)))  # [U * B, M, D]
-        h, c = torch.cat([image, text], dim=1), self.time_text_embed(t, x.dtype).unsqueeze(1)  # [U * B, T + M, D]
+        h = torch.cat([image, text], dim=1)  # [U * B, T + M, D]
+        c = F.silu(self.time_text_embed(t, x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         blocks = [partial(block, words=words) for block in self.transformer_blocks]
         evaluation = keep_text(evaluation, height * length, words, alone=self.sparsity.mask is None)
         if self.sparsity.mask is None:
@@ -76,7 +77,7 @@ class NitroMMDiT(nn.Module):
     def last(self, x: Tensor, c: Tensor, packing: Packing = WHOLE) -> Tensor:
         """[B, K + M, D] -> [B, K + M, patch * patch * C], which means something for the image's tokens."""
         scale, shift = self.norm_out.modulation(c, packing)
-        return self.proj_out(modulate(self.norm_out.norm(x), shift, scale))
+        return self.proj_out(modulate(self.norm_out.norm(x), shift, 1 + scale))
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Streams:
         """[B, sum(K + M), D] -> [B, sum(K), D], [B, sum(M), D]."""
         segments = self.packing.split(x)
         images, texts = zip(*(segment.tensor_split((-self.words,), dim=1) for segment in segments), strict=True)
-        return torch.cat(images, dim=1), torch.cat(texts, dim=1)
+        return joined(images), joined(texts)
 
     def together(self, image: Tensor, text: Tensor) -> Tensor:
         """The other way."""
@@ -136,16 +137,16 @@ class JointBlock(nn.Module):
             scale, shift = own
         else:
             shift, scale, text_gate_a, text_shift_m, text_scale_m, text_gate_m = own
-        h = modulate(normed, shift_a, scale_a), modulate(self.norm1_context.norm(text), shift, scale)
+        h = modulate(normed, shift_a, 1 + scale_a), modulate(self.norm1_context.norm(text), shift, 1 + scale)
         seen, read = self.attn(*h, streams)
         image = torch.addcmul(image, gate_a, seen)
         if self.attn2 is not None:
             shift_a, scale_a, gate_a = again
-            image = torch.addcmul(image, gate_a, self.attn2(modulate(normed, shift_a, scale_a), streams.image))
-        image = torch.addcmul(image, gate_m, self.ff(modulate(self.norm2(image), shift_m, scale_m)))
+            image = torch.addcmul(image, gate_a, self.attn2(modulate(normed, shift_a, 1 + scale_a), streams.image))
+        image = torch.addcmul(image, gate_m, self.ff(modulate(self.norm2(image), shift_m, 1 + scale_m)))
         if not self.reads_only:
             text = torch.addcmul(text, text_gate_a, read)
-            h = modulate(self.norm2_context(text), text_shift_m, text_scale_m)
+            h = modulate(self.norm2_context(text), text_shift_m, 1 + text_scale_m)
             text = torch.addcmul(text, text_gate_m, self.ff_context(h))
         return streams.together(image, text)
 
@@ -159,8 +160,8 @@ class AdaNorm(nn.Module):
         self.linear = backend.linear(width, parts * width)
 
     def modulation(self, c: Tensor, packing: Packing) -> list[Tensor]:
-        """c [B, 1 or segments, D] -> [B, 1 or tokens, D] each."""
-        return [packing.spread(part) for part in self.linear(F.silu(c)).chunk(self.parts, dim=-1)]
+        """c [B, 1 or segments, D] behind its activation -> [B, 1 or tokens, D] each."""
+        return [packing.spread(part) for part in self.linear(c).chunk(self.parts, dim=-1)]
 
 
 class SelfAttention(nn.Module):

@@ -15,18 +15,8 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import (
-    TORCH,
-    AdaLNLinear,
-    Backend,
-    GridConfig,
-    modulate,
-    patchify,
-    rotary_positions,
-    rotate,
-    sinusoid,
-    unpatchify,
-)
+from .layers import TORCH, AdaLNLinear, Backend, GridConfig, modulate, patchify, sinusoid, unpatchify
+from .positions import rotary_positions, rotate
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Modulation(nn.Module):
         self.lin = backend.linear(width, 6 * width)
 
     def forward(self, c: Tensor) -> Tensor:
-        return self.lin(F.silu(c))
+        return self.lin(c)
 
 
 class TextAttention(nn.Module):
@@ -92,7 +82,7 @@ class TextAttention(nn.Module):
         self.to_out = nn.ModuleList([backend.linear(width, width, bias=False)])
 
     def forward(self, x: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
-        """x [B, K, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M] on its logits, positions
+        """x [B, K, D], text [B, 1 or segments, M, D] with bias [B, 1 or segments, M + T] on the logits, positions
         [B or 1, K, 1, d / 2, 2] -> [B, K, D]."""
         q, k, v = self.img_qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
         text_k, text_v = self.txt_kv_proj(text).unflatten(-1, (2, self.heads, -1)).unbind(3)
@@ -117,9 +107,9 @@ class PRXBlock(nn.Module):
     ) -> Tensor:
         """x [B, K, D], c [B, 1 or segments, D], and what the attention takes -> [B, K, D]."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = packing.spread(self.modulation(c)).chunk(6, dim=-1)
-        h = modulate(self.img_pre_norm(x), shift_a, scale_a)
+        h = modulate(self.img_pre_norm(x), shift_a, 1 + scale_a)
         x = torch.addcmul(x, gate_a, self.attention(h, text, bias, positions, packing))
-        h = modulate(self.post_attention_layernorm(x), shift_m, scale_m)
+        h = modulate(self.post_attention_layernorm(x), shift_m, 1 + scale_m)
         h = F.gelu(self.gate_proj(h), approximate="tanh") * self.up_proj(h)
         return torch.addcmul(x, gate_m, self.down_proj(h))
 
@@ -156,6 +146,7 @@ class PRX(nn.Module):
         c = self.time_in(sinusoid(t, 256, scale=1000).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         if self.resolution_embedder is not None:
             c = c + self.resolution_embedder(x.shape[2], x.shape[3], c)
+        c, bias = F.silu(c), F.pad(bias, (0, height * length))  # [U * B, 1, M + T]
         h = self.img_in(patchify(x, patch))  # [U * B, T, D]
         h, c, *_ = run_layers(self.blocks, self.sparsity, evaluation, h, (c, text, bias), (positions,))  # [N, T, D]
         return unpatchify(self.final_layer(h, c), height, length, patch, "c p q")

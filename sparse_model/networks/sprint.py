@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..method.branches import DENSE, Evaluation, Prepared
@@ -25,9 +26,9 @@ from .layers import (
     TimestepEmbedder,
     TransformerConfig,
     patchify,
-    rotary_positions,
     unpatchify,
 )
+from .positions import rotary_positions
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Sprint(nn.Module):
         patch = self.config.patch_size
         height, length = x.shape[2] // patch, x.shape[3] // patch
         positions = rotary_positions(height, length, self.config.width // self.config.heads, x.device)
-        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        c = F.silu(self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         shallow = self.x_embedder(patchify(x, patch))  # [U * B, T, D]
         for layer in self.encoder_blocks:
             shallow = layer(shallow, c, positions, WHOLE)

@@ -5,7 +5,7 @@ Keys are those of SwayStar123/SpeedrunDiT checkpoints. The class token is a feat
 denoises it as it does the latent. The values of the first layer's attention are mixed into those of all others.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -27,11 +27,11 @@ from .layers import (
     TimestepEmbedder,
     TransformerConfig,
     modulate,
-    rotary_positions,
-    rotate,
-    sincos_like,
+    modulation,
+    modulations,
     unpatchify,
 )
+from .positions import rotary_positions, rotate, sincos_like
 from .sprint import SprintConfig
 
 
@@ -83,7 +83,7 @@ class SRDiT(nn.Module):
         picture, token = self.parts(x)
         positions = rotary_positions(height, length, self.config.width // self.config.heads, x.device)
         positions = torch.cat([positions[:, :1], positions], dim=1)  # in row 0 and column 0 nothing is turned
-        c = (self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
+        c = F.silu(self.t_embedder(t, x.dtype) + self.y_embedder(y).to(x.dtype)).unsqueeze(1)  # [U * B, 1, D]
         token = self.wg_norm(self.cls_projectors2(token)).unsqueeze(1)
         shallow = torch.cat([token, self.x_embedder(picture)], dim=1)  # [U * B, 1 + T, D]
         shallow = shallow + self.positions(height, length, shallow)
@@ -134,7 +134,7 @@ def with_class_token(evaluation: Prepared) -> Prepared:
     kept = tuple(
         tuple(F.pad(index + 1, (1, 0)) if index.shape[1] else index for index in chunks) for chunks in evaluation.kept
     )
-    return replace(evaluation, kept=kept)
+    return Prepared(evaluation.sources, kept)
 
 
 class Norm(nn.Module):
@@ -164,7 +164,7 @@ class Attention(RotaryAttention):
             rotate(self.k_norm(k), positions).flatten(2),
             v.flatten(2),
         )
-        mixed = v if values is None else v + self.v1_lambda.to(v) * (values - v)
+        mixed = v if values is None else torch.lerp(v, values, self.v1_lambda.to(v))
         return self.proj(packing.attend(self.attend, q, k, mixed, self.heads)), v
 
 
@@ -177,7 +177,7 @@ class Block(nn.Module):
         self.norm = Norm()
         self.attn = Attention(backend, width, config.heads, first)
         self.mlp = Mlp(backend, width, int(width * config.mlp_ratio))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), backend.linear(width, 6 * width))
+        self.adaLN_modulation = modulation(backend, width, 6 * width)
 
     def forward(self, x: Tensor, c: Tensor, positions: Tensor, values: Tensor | None, packing: Packing) -> Tensor:
         """x [B, T, D], c [B, 1 or segments, D], values [B, T, D] -> [B, T, D]."""
@@ -187,7 +187,7 @@ class Block(nn.Module):
         self, x: Tensor, c: Tensor, positions: Tensor, values: Tensor | None = None, packing: Packing = WHOLE
     ) -> tuple[Tensor, Tensor]:
         """The same, and the values of its own attention."""
-        parts = (packing.spread(part) for part in self.adaLN_modulation(c).chunk(6, dim=-1))
+        parts = map(packing.spread, modulations(self.adaLN_modulation(c)))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
         attended, own = self.attn(modulate(self.norm(x), shift_a, scale_a), positions, values, packing)
         x = torch.addcmul(x, gate_a, attended)
@@ -204,5 +204,5 @@ class FinalLayer(AdaLNLinear):
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
-        x = modulate(self.norm(x), shift, scale)
+        x = modulate(self.norm(x), shift, 1 + scale)
         return self.linear_cls(x[:, 0]), self.linear(x[:, 1:])

@@ -14,18 +14,8 @@ from ..method.branches import DENSE, Evaluation, Prepared
 from ..method.packing import WHOLE, Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
-from .layers import (
-    TORCH,
-    Backend,
-    GatedMlp,
-    GridConfig,
-    TimestepEmbedder,
-    modulate,
-    patchify,
-    rotary_positions,
-    rotate,
-    unpatchify,
-)
+from .layers import TORCH, Backend, GatedMlp, GridConfig, TimestepEmbedder, modulate, modulations, patchify, unpatchify
+from .positions import rotary_positions, turned
 
 GATED = ("gate", "up", "down")
 
@@ -53,9 +43,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, packing: Packing = WHOLE) -> Tensor:
         """x [B, K, D], positions [B or 1, K, 1, d / 2, 2] -> [B, K, D]."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, K, heads, d]
-        q, k = rotate(q, positions).flatten(2), rotate(k, positions).flatten(2)
-        return self.proj(packing.attend(self.attend, q, k, v.flatten(2), self.heads))
+        q, k, v = turned(self.qkv(x), self.heads, positions)
+        return self.proj(packing.attend(self.attend, q, k, v, self.heads))
 
 
 class CrossAttention(nn.Module):
@@ -100,8 +89,8 @@ class TRDiTBlock(nn.Module):
     def forward(
         self, x: Tensor, c: Tensor, text: Tensor, bias: Tensor, positions: Tensor, packing: Packing = WHOLE
     ) -> Tensor:
-        """x [B, K, D], c [B, 1 or segments, 6, D], and what the attentions take -> [B, K, D]."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (c + self.table.to(c)).unbind(2)
+        """x [B, K, D], c [B, 1 or segments, 6 * D], and what the attentions take -> [B, K, D]."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulations(c + self.table.to(c).flatten())
         each = packing.spread
         h = modulate(self.norm1(x), each(shift_a), each(scale_a))
         x = torch.addcmul(x, each(gate_a), self.attn(h, positions, packing))
@@ -140,10 +129,10 @@ class TRDiT(nn.Module):
         for block in self.text_blocks:
             text = block(text, bias)
         time = self.t_embedder(t, dtype).unsqueeze(1)  # [U * B, 1, D]
-        c = self.t_modulation(time).unflatten(-1, (6, -1))  # [U * B, 1, 6, D]
+        c = self.t_modulation(time)  # [U * B, 1, 6 * D]
         h = self.x_embedder(patchify(x, patch))  # [U * B, T, D]
         samples = c, text.unsqueeze(1), bias
         h, *_ = run_layers(self.blocks, self.sparsity, evaluation, h, samples, (positions,))  # [N, T, D]
         (time,) = evaluation.expand(time)
         shift, scale = (time.unsqueeze(2) + self.table.to(time)).unbind(2)  # [N, 1, D]
-        return unpatchify(self.final(modulate(self.norm(h), shift, scale)), height, length, patch, "c p q")
+        return unpatchify(self.final(modulate(self.norm(h), shift, 1 + scale)), height, length, patch, "c p q")

@@ -17,7 +17,8 @@ from ..method.packing import Packing
 from ..method.sparse_pass import run_layers
 from ..method.sparsity import Sparsity
 from ..once import made_once
-from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, rotate, sinusoid, unpatchify
+from .layers import TORCH, Backend, GridConfig, PatchEmbed, modulate, sinusoid, unpatchify
+from .positions import turned
 
 CENTRED = (0.0, 0.0, 1.0)
 
@@ -87,7 +88,8 @@ class XUT(nn.Module):
 
         c = self.time_emb(t, x.dtype) + self.addon_info_embs_proj(aspect(x))
         kinds = self.shared_adaln_attn, self.shared_adaln_xattn, self.shared_adaln_ffw
-        c = torch.stack([kind(c) for kind in kinds], dim=1).unsqueeze(1)  # [U * B, 1, 3, 3 * D]
+        scale, shift, gate = torch.stack([kind(c) for kind in kinds], dim=1).unsqueeze(1).chunk(3, dim=-1)
+        c = torch.cat([1 + scale, shift, 1 + gate], dim=-1)  # [U * B, 1, 3, 3 * D]
 
         h = torch.cat([self.in_patch(x), self.ctx_proj(text.to(x.dtype))], dim=1)  # [U * B, T + M, D]
         places = F.pad(seen_from(camera, image_places(*x.shape[2:], patch, x.device)), (0, 0, 0, words))
@@ -149,7 +151,8 @@ class Block(nn.Module):
         self.mlp = Mlp(backend, width, config.hidden)
 
     def forward(self, x: Tensor, c: Tensor, *attending: Tensor | Packing) -> Tensor:
-        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], what attention takes besides (`Attention.look`) -> [B, K, D]."""
+        """x [B, K, D], c [B, 1 or segments, 3, 3 * D], the scale, shift and gate of attention, crossing and MLP, what
+        attention takes besides (`Attention.look`) -> [B, K, D]."""
         attention, _, mlp = c.unbind(2)
         packing = attending[-1]
         x, gate = self.attn_pre_norm(x, attention, packing)
@@ -187,8 +190,8 @@ class Norm(nn.Module):
         self.norm = backend.rms_norm(width)
 
     def forward(self, x: Tensor, c: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        scale, shift, gate = (packing.spread(part) for part in c.chunk(3, dim=-1))
-        return modulate(self.norm(x), shift, scale), 1 + gate
+        scale, shift, gate = packing.spread(c).chunk(3, dim=-1)
+        return modulate(self.norm(x), shift, scale), gate
 
 
 class Rotary(nn.Module):
@@ -214,12 +217,11 @@ class Attention(nn.Module):
         self.rope = Rotary(backend, width, heads)
         self.out = backend.linear(width, width)
 
-    def look(self, q: Tensor, k: Tensor, v: Tensor, places: Tensor, *seen: Tensor | Packing) -> Tensor:
-        """q, k, v [B, K, D], places [B, K, 2] -> [B, K, D]. `seen` ends with the packing; in front of it may stand a
+    def look(self, qkv: Tensor, places: Tensor, *seen: Tensor | Packing) -> Tensor:
+        """qkv [B, K, 3 * D], places [B, K, 2] -> [B, K, D]. `seen` ends with the packing; in front of it may stand a
         bias [B, K] on the logits of tokens, which hides the padding of a prompt."""
         *bias, packing = seen
-        positions = self.rope(places)
-        q, k = (rotate(x.unflatten(-1, (self.heads, -1)), positions).flatten(2) for x in (q, k))
+        q, k, v = turned(qkv, self.heads, self.rope(places))
         return self.out(packing.attend(self.attend, q, k, v, self.heads, *bias))
 
 
@@ -229,7 +231,7 @@ class SelfAttention(Attention):
         self.qkv = backend.linear(width, 3 * width, bias=False)
 
     def forward(self, x: Tensor, *attending: Tensor | Packing) -> Tensor:
-        return self.look(*self.qkv(x).chunk(3, dim=-1), *attending)
+        return self.look(self.qkv(x), *attending)
 
 
 class CrossAttention(Attention):
@@ -241,7 +243,7 @@ class CrossAttention(Attention):
         self.kv = backend.linear(width, 2 * width, bias=False)
 
     def forward(self, x: Tensor, encoded: Tensor, *attending: Tensor | Packing) -> Tensor:
-        return self.look(self.q(x), *self.kv(encoded).chunk(2, dim=-1), *attending)
+        return self.look(torch.cat([self.q(x), self.kv(encoded)], dim=-1), *attending)
 
 
 class Mlp(nn.Module):

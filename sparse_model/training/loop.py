@@ -22,7 +22,8 @@ from ..checkpoints.families import architecture_of
 from ..checkpoints.spec import ModelSpec
 from ..method.prediction import Flow
 from ..method.sparsity import Sparsity
-from ..networks.layers import TORCH, AdaLNBlock, attend_written_out, sincos_positions
+from ..networks.layers import TORCH, AdaLNBlock, attend_written_out
+from ..networks.positions import sincos_positions
 from ..writing import remove_left_overs, whole_file
 from .augment import Augmentation, augment
 from .config import TrainConfig

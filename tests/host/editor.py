@@ -79,6 +79,20 @@ class Editor:
         """Open workflow files, in either form, as a user does. Pictures go into the folder `screenshots`, if given."""
         return self._browse("check", workflows, screenshots)
 
+    def opened(self, report: Report, saved: Workflow) -> dict[str, dict[str, Any]]:
+        """The inputs of every node of a report, but for those that a node has got since `saved` was and that are at
+        their default."""
+        inputs = {}
+        for name, node in report.prompt.items():
+            optional = self.host.object_info(node["class_type"])["input"].get("optional", {})
+            before = saved.get(name, node)["inputs"]
+            inputs[name] = {
+                key: value
+                for key, value in node["inputs"].items()
+                if key in before or value != optional.get(key, [None, {}])[1].get("default")
+            }
+        return inputs
+
     def build(self, plans: list[Path], screenshots: Path | None = None, **settings: Any) -> list[Report]:
         """Make graphs on an empty canvas by searching for their nodes; browser.mjs says what a plan holds. `settings`
         are the editor's, with _ for the dots in their names."""

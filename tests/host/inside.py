@@ -31,7 +31,7 @@ from torch._dynamo.testing import CompileCounter  # noqa: E402
 
 Curve, Schedule = part("sparse_model.method.schedule").Curve, part("sparse_model.method.schedule").Schedule
 guided, SparseGuider = part("nodes.host.guide.patch").guided, part("nodes.host.guide.guider").SparseGuider
-progress, keep_count = part("nodes.host.guide.progress").progress, part("sparse_model.method.tokens").keep_count
+Progress, keep_count = part("nodes.host.guide.progress").Progress, part("sparse_model.method.tokens").keep_count
 
 model = part("nodes.host.own.loading").load(checkpoint)
 label = torch.tensor([[[1.0, 0.0, 1.0]]])
@@ -167,8 +167,8 @@ def percents() -> float:
     shifted = sampling.ModelSamplingDiscreteFlow()
     shifted.set_parameters(shift=3.0)
     values = [0.001, 0.1, 0.25, 0.5, 0.8, 0.999]
-    errors = [abs(progress(kind, float(kind.percent_to_sigma(p))) - p) for kind in (*kinds, shifted) for p in values]
-    ends = [progress(kind, s) for kind in kinds for s in (1e9, 0.0)]
+    errors = [abs(Progress(kind)(float(kind.percent_to_sigma(p))) - p) for kind in (*kinds, shifted) for p in values]
+    ends = [Progress(kind)(s) for kind in kinds for s in (1e9, 0.0)]
     return max(*errors, *(abs(end - expected) for end, expected in zip(ends, [0.0, 1.0] * 3, strict=True)))
 
 

@@ -29,10 +29,10 @@ from sparse_model.method.prediction import EDM, Epsilon, Flow
 from sparse_model.method.schedule import PRESETS, constant
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiTConfig
-from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiTConfig
 from sparse_model.networks.mdt import MDTConfig
 from sparse_model.networks.microdit import MicroDiTConfig
+from sparse_model.networks.positions import sincos_positions
 from sparse_model.networks.prx import PRXConfig
 from sparse_model.networks.sprint import SprintConfig
 from sparse_model.networks.srdit import SRDiTConfig

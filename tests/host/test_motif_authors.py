@@ -51,10 +51,9 @@ def test_the_workflow_opens_beside_the_authors_nodes(checkout: Checkout, tmp_pat
             target = tmp_path / "models" / file["directory"] / file["name"]
             target.parent.mkdir(parents=True)
             target.touch()
+    saved = json.loads((REPOSITORY / "workflows" / "api" / path.name).read_text())
     with Host(checkout, tmp_path) as host:
-        (report,) = Editor(host).check([path])
-    assert report.problems == []
-    wanted = json.loads((REPOSITORY / "workflows" / "api" / path.name).read_text())
-    assert {name: node["inputs"] for name, node in report.prompt.items()} == {
-        name: node["inputs"] for name, node in wanted.items()
-    }
+        editor = Editor(host)
+        (report,) = editor.check([path])
+        assert report.problems == []
+        assert editor.opened(report, saved) == {name: node["inputs"] for name, node in saved.items()}

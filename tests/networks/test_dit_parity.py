@@ -18,7 +18,8 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiT, DiTConfig
-from sparse_model.networks.layers import TORCH, sincos_positions
+from sparse_model.networks.layers import TORCH
+from sparse_model.networks.positions import sincos_positions
 
 X = 4 * formula("x", (2, 4, 8, 8))
 

@@ -14,8 +14,8 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
+from sparse_model.networks.positions import sincos_positions
 
 TINY = MaskDiTConfig(8, 2, 4, 48, 3, 4, decoder_width=32, decoder_depth=2, decoder_heads=4, num_classes=5)
 X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])

@@ -13,7 +13,7 @@ from formula import FIXTURES, Chosen, fill, formula, relative_error
 from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks.mdt import MDT, MDTConfig
+from sparse_model.networks.mdt import MDT, MDTConfig, cells
 
 TINY = MDTConfig(input_size=8, width=48, depth=3, heads=4, num_classes=5, half=2)
 X, T, Y = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([300.0, 900.0]), torch.eye(5)[[1, 3]]
@@ -80,4 +80,4 @@ def test_other_sizes_and_aspects():
     table = network.positions(network.pos_embed, 8, 4)
     assert table.shape == (1, 32, 48)
     torch.testing.assert_close(table.unflatten(1, (8, 4)).mean(), network.pos_embed.mean(), rtol=0, atol=0.05)
-    assert network.cells(8, 4, torch.device("cpu")).unique(dim=1).shape[1] == 16
+    assert cells(8, 4, TINY.grid, torch.device("cpu")).unique().numel() == 16

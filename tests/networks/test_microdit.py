@@ -18,8 +18,8 @@ from sparse_model.method.branches import Branch, Evaluation
 from sparse_model.method.prediction import EDM
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.microdit import MicroDiT
+from sparse_model.networks.positions import sincos_positions
 
 X, T = 4 * formula("x", (2, 4, 8, 8)), torch.tensor([0.3, -0.7])
 NULL = Text(0 * PROMPT.embeddings, PROMPT.mask)

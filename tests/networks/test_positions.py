@@ -10,13 +10,13 @@ from microdit_fixture import TINY as MICRODIT
 from nitro_fixture import DIT, MMDIT, PROMPTS
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparse_model.networks import layers
+from sparse_model.networks import positions
 from sparse_model.networks.dit import DiT, DiTConfig
-from sparse_model.networks.layers import rotary_positions, sincos_like, sincos_positions
 from sparse_model.networks.maskdit import MaskDiT, MaskDiTConfig
 from sparse_model.networks.microdit import MicroDiT
 from sparse_model.networks.nitro_dit import NitroDiT
 from sparse_model.networks.nitro_mmdit import NitroMMDiT
+from sparse_model.networks.positions import rotary_positions, sincos_like, sincos_positions
 from sparse_model.networks.srdit import SRDiT, SRDiTConfig
 from sparse_model.networks.xut import image_places
 
@@ -38,10 +38,10 @@ FAMILIES = {  # a network, its condition, and the tables of one evaluation
 def made(monkeypatch):
     """The tables that are made, by their arguments, from none at all."""
     made = []
-    layers._sincos_on.cache_clear()
-    monkeypatch.setattr(layers, "sincos_positions", lambda *sizes: made.append(sizes) or sincos_positions(*sizes))
+    positions._sincos_on.cache_clear()
+    monkeypatch.setattr(positions, "sincos_positions", lambda *sizes: made.append(sizes) or sincos_positions(*sizes))
     yield made
-    layers._sincos_on.cache_clear()
+    positions._sincos_on.cache_clear()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

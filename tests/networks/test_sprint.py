@@ -24,7 +24,7 @@ from sparse_model.method.sampling import Denoiser, sample
 from sparse_model.method.schedule import PRESETS
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.method.tokens import subsets
-from sparse_model.networks.layers import rotary_positions, rotate
+from sparse_model.networks.positions import rotary_positions, rotate
 from sparse_model.networks.sprint import Sprint, SprintConfig
 
 TINY = SprintConfig(8, 2, 4, 48, 3, 4, num_classes=5, encoder_depth=1, decoder_depth=2)

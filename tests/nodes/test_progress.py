@@ -3,9 +3,13 @@
 import math
 
 import pytest
+import torch
 from hostless import hostless
+from torch import Tensor, nn
 
-progress = hostless("nodes.host.guide.progress").progress
+from sparse_model.method.schedule import Curve, Schedule
+
+Progress, run = hostless("nodes.host.guide.progress").Progress, hostless("nodes.host.guide.run")
 
 
 class Straight:
@@ -36,8 +40,47 @@ class Logarithmic:
     (Logarithmic(), 0.4, 0.5), (Logarithmic(), 1e12, 0.0), (Logarithmic(), 0.0, 1.0),
 ])  # fmt: skip
 def test_progress_is_the_percent_of_a_noise_level(sampling, sigma, expected):
-    assert progress(sampling, sigma) == pytest.approx(expected, abs=1e-6)
+    assert Progress(sampling)(sigma) == pytest.approx(expected, abs=1e-6)
 
 
 def test_float32_noise_does_not_move_a_step_off_the_edge_of_an_interval():
-    assert progress(Straight(), 0.2 + 1e-8) == progress(Straight(), 0.2 - 1e-8) == 0.8
+    assert Progress(Straight())(0.2 + 1e-8) == Progress(Straight())(0.2 - 1e-8) == 0.8
+
+
+class OnDevice(Tensor):
+    """Stands in for a tensor on a GPU: counts what is read back from it, which waits for the device."""
+
+    READS = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.cpu)
+    reads = 0
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function not in cls.READS:
+            return super().__torch_function__(function, types, args, kwargs)
+        cls.reads += 1
+        return function(args[0].as_subclass(Tensor), *args[1:], **(kwargs or {}))
+
+
+class Discrete(nn.Module):
+    """Looks noise levels up in a table, as the host's sampling of noise prediction does."""
+
+    def __init__(self, levels: Tensor):
+        super().__init__()
+        self.register_buffer("levels", levels)
+        self.register_buffer("absent", None)
+        self.model = OnDevice  # whatever it refers to is not copied
+
+    def percent_to_sigma(self, percent):
+        return self.levels[round((1 - percent) * (len(self.levels) - 1))].item()
+
+
+def test_tables_on_a_device_are_read_back_once_a_run():
+    levels = torch.linspace(0, 80, 1001)
+    sampling, known = Discrete(levels.as_subclass(OnDevice)), Progress(Discrete(levels))
+    ramp = Schedule(Curve.constant(0.0), Curve.constant(0.5), Curve.linear(1.5, 3.0))
+    OnDevice.reads = 0
+    guided = run.Run(ramp)
+    for sigma in (80.0, 41.5, 30.0, 0.1):
+        assert guided.settings(sampling, torch.tensor([sigma])) == ramp.at(known(sigma))
+    assert OnDevice.reads == 1
+    assert isinstance(sampling.levels, OnDevice), "the model keeps its own"

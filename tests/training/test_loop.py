@@ -15,8 +15,8 @@ import torch
 from sparse_model.checkpoints.checkpoint import build, load
 from sparse_model.method.sparsity import Route, Sparsity
 from sparse_model.networks.dit import DiTConfig
-from sparse_model.networks.layers import sincos_positions
 from sparse_model.networks.maskdit import MaskDiTConfig
+from sparse_model.networks.positions import sincos_positions
 from sparse_model.training import loop
 from sparse_model.training.augment import Augmentation
 from sparse_model.training.config import CONFIGS, TrainConfig, changed

@@ -18,7 +18,7 @@ from .checks import check_plan
 from .guider import SparseGuider
 from .hook import Evaluate, evaluate_branches, own_ids
 from .patch import HOOK, earlier_hook, unguided
-from .progress import progress
+from .progress import Progress
 from .sampling import fitting, sample_latent
 from .telling import untold
 
@@ -37,7 +37,7 @@ class Looks:
 
     def __call__(self, args: dict[str, Any]) -> list[Tensor]:
         sigma = float(args["sigma"].flatten()[0])
-        moment = progress(args["model"].model_sampling, sigma)
+        moment = Progress(args["model"].model_sampling)(sigma)
         asked, places = self.matching.asked(args["model_options"]["transformer_options"][KEY], moment)
         given = dict(zip((POSITIVE, NULL), args["conds"], strict=True))
         conds = [own_ids(given[branch.condition], place) for place, branch in enumerate(asked.branches)]

@@ -15,7 +15,7 @@ from ....sparse_model.method.guidance import NULL, RULES, Rule, Settings
 from ....sparse_model.method.schedule import Schedule
 from ....sparse_model.method.token_mask import TokenMask
 from ....sparse_model.method.tokens import Subsets, subsets
-from .progress import progress
+from .progress import Progress
 
 
 @dataclass(eq=False)
@@ -50,6 +50,7 @@ class Run:
     _kept: Subsets = field(init=False)
     _said: bool = field(default=False, init=False)
     _latest: tuple[float | None, Settings] | None = field(default=None, init=False)
+    _progress: Progress | None = field(default=None, init=False)  # of the run's one model sampling
 
     def __post_init__(self):
         self._kept = subsets(self.seed, self.first, self.schedule.selection, self.steps)
@@ -78,7 +79,10 @@ class Run:
         Without a scale of its own (not `scaled`) the sampler uses one prediction."""
         level = None if self.schedule.steady else float(sigma.flatten()[0])
         if self._latest is None or self._latest[0] != level:
-            moment = 0.0 if level is None else progress(model_sampling, level)
+            moment = 0.0
+            if level is not None:
+                self._progress = self._progress or Progress(model_sampling)
+                moment = self._progress(level)
             self._latest = level, self.schedule.at(moment)
             self.omegas[moment] = self._latest[1].omega
         now = self._latest[1]
@@ -121,4 +125,4 @@ def toward(strong: Tensor, weak: Tensor, share: float) -> Tensor:
 def first_evaluation(model_sampling: Any, sigma: float) -> int:
     """Where a run starts to count evaluations: 0 from pure noise, elsewhere in img2img and later stages, so that two
     stages of one seed do not keep the same tokens."""
-    return round(progress(model_sampling, sigma) * 1_000_000)
+    return round(Progress(model_sampling)(sigma) * 1_000_000)

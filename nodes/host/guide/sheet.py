@@ -23,7 +23,7 @@ from ..adapters import adapter_of
 from ..cost import share_of_unguided, step_costs
 from ..notices import begin
 from .guider import SparseGuider
-from .progress import progress
+from .progress import Progress
 from .sampling import fitting, sample_latent, steps_of
 from .telling import untold
 from .timing import now, unguided_seconds
@@ -121,9 +121,9 @@ class Sheet:
         """Progress at every step of a setting; there is none at a denoise of 0."""
         if setting.steps not in self._moments:
             how = {name: value for name, value in self.sampling.items() if name != "seed"}
-            levels = self.model.get_model_object("model_sampling")
+            progress = Progress(self.model.get_model_object("model_sampling"))
             sigmas = steps_of(self.model, setting.steps, **how).sigmas.tolist()
-            self._moments[setting.steps] = tuple(progress(levels, sigma) for sigma in sigmas[:-1])
+            self._moments[setting.steps] = tuple(map(progress, sigmas[:-1]))
         return self._moments[setting.steps]
 
     def cost(self, setting: Setting, ran: Mapping[tuple[Branch, ...], int] | None = None) -> float | None:

@@ -29,9 +29,7 @@ class OwnModel:
     def default_route(self) -> Sparsity:
         return self._or(trainers_route)
 
-    @property
-    def trainers_route(self) -> Sparsity:
-        return self._or(trainers_route)
+    trainers_route = default_route
 
     @property
     def short_route(self) -> Sparsity:

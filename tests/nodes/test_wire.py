@@ -37,20 +37,10 @@ def test_the_hosts_own_batch():
     assert found.sources == (0, 0)  # ids of their own, and one input all the same
 
 
-@pytest.mark.parametrize(("levels", "sources"), [([1.0, 1.0, 0.5, 0.5], (0, 1)), ([1.0, 0.5, 1.0, 0.5], (0, 0))])
-def test_chunks_of_other_noise_levels_are_other_inputs(levels, sources):
-    found = wire.evaluation_of(options(), joined(parts(1), "parts"), torch.tensor(levels))
-    assert [branch.gamma for branch in found.branches] == [0.25, 0.75]
-    assert found.sources == sources
-
-
-def test_nothing_is_read_of_a_batch_of_the_hosts_own():
+def test_nothing_is_read_of_a_batch():
     """A meta tensor has no values to read."""
-    direct = {**options(), wire.DIRECT: True}
     x, times = torch.empty(4, 3, device="meta"), torch.empty(4, device="meta")
-    assert wire.evaluation_of(direct, x, times).sources == (0, 0)
-    with pytest.raises(RuntimeError):
-        wire.evaluation_of(options(), x, times)
+    assert wire.evaluation_of(options(), x, times).sources == (0, 0)
 
 
 def test_whose_wrappers_may_have_touched_a_batch():

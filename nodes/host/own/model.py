@@ -181,12 +181,12 @@ class SparseModel(comfy.model_base.BaseModel):
         with network.called(route_of(transformer_options, self.spec), transformer_options):
             kwargs["batch"] = Batch(
                 evaluation_of(transformer_options, x, t).prepare(network, x),
-                len(x),
-                t,
-                self.model_sampling,
-                isinstance(self.spec.prediction, Flow),
-                touched(transformer_options),
-                wrapped(transformer_options),
+                rows=len(x),
+                sigma=t,
+                sampling=self.model_sampling,
+                linear=isinstance(self.spec.prediction, Flow),
+                doubted=touched(transformer_options),
+                wrapped=wrapped(transformer_options),
             )
             return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 

@@ -81,9 +81,8 @@ class HostForward:
         """x [N, C, H, W], context [N, n, classes], or [N, M, D] of text with its attention_mask [N, M] -> what the
         host's model sampling expects, [N, C, H, W].
 
-        `batch` is made outside, because a compiled model begins here. Other nodes' wrappers
-        see what the network itself predicts: the clean picture where that is its output, not the velocity that the host
-        is given.
+        `batch` is made outside, because a compiled model begins here. Other nodes' wrappers see what the network itself
+        predicts: the clean picture where that is its output, not the velocity that the host is given.
         """
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         given = x.clone() if wrappers else x  # EasyCache adds to it, and in float32 it is the sampler's own latent

@@ -237,6 +237,15 @@ def test_a_sheet_foresees_what_its_scheduler_makes(inside: Outcomes) -> None:
     assert found["idle"] is None
 
 
+def test_a_sheet_foresees_how_often_a_sampler_evaluates(inside: Outcomes) -> None:
+    """Exactly, but where the picture decides, and with more steps in the same proportion."""
+    found = inside["evaluations"]
+    assert [found[name][1] for name in ("euler", "heun", "seeds_3")] == [5, 9, 13]
+    for name, (foreseen, came, many) in found.items():
+        assert foreseen == came or name == "dpm_adaptive", name
+        assert many > 1.9 * foreseen, name
+
+
 def test_a_sheet_says_once_what_holds_for_all_of_its_pictures(inside: Outcomes) -> None:
     """And so do the steps that were timed after it; what each picture cost stands under it, and nowhere else."""
     said = inside["sheet"]["said"]

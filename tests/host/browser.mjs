@@ -239,7 +239,7 @@ async function pressRun(page, { leave, reload, undo }) {
     if (window.runEnded) throw new Error("the run was over before the other graph was open");
   }, leave ?? false);
   if (reload) await loadAgain(page);
-  await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
+  else await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
   await settled(page);
   if (!undo) return;
   const ran = await page.evaluate(noted);
@@ -260,13 +260,23 @@ async function occupy() {
   await window.comfyAPI.api.api.fetchApi("/prompt", { method: "POST", body: JSON.stringify({ prompt }) });
 }
 
-/** Loads the page again while the host is occupied, and lets it go on. */
+/** Loads the page again while the host is occupied, and lets it go on to its end. */
 async function loadAgain(page) {
-  await page.waitForTimeout(1000);  // the editor stores the graph
+  await page.evaluate(noted);
+  await page.waitForFunction(() => {  // the editor stores the graph a little later
+    const kept = [localStorage, sessionStorage].flatMap((storage) => Object.values(storage)).join();
+    return window.app.graph._nodes.every(({ type }) => kept.includes(type));
+  });
   await page.reload();
   await ready(page);
-  await page.evaluate(listen);
   await page.evaluate(() => window.comfyAPI.api.api.interrupt(null));
+  while (await page.evaluate(isBusy)) await page.waitForTimeout(300);
+}
+
+/** Runs in the page: whether the host has something to do. */
+async function isBusy() {
+  const queue = await (await window.comfyAPI.api.api.fetchApi("/queue")).json();
+  return queue.queue_running.length + queue.queue_pending.length > 0;
 }
 
 /** Runs in the page: notes that a run ended. */

@@ -11,6 +11,15 @@ const SPEAKERS = ["SparseModelLoader", "SparseCheckpointLoader", "SparseClassCon
 const LINE = 15, MOST_LINES = 8, MOST_ROWS = 20;
 const PADDING = 32;  // with the margin that the classic editor leaves around an element
 
+/** A text is no change of the graph: in a file, and for the editor's undo, the node is as high as before. */
+function leaveOut(node, widget) {
+  const serialized = node.onSerialize;
+  node.onSerialize = function (file) {
+    file.size = [file.size[0], file.size[1] - widget.grown];
+    return serialized?.call(this, file);
+  };
+}
+
 /** Writes a text under a node, in place of the one before. */
 export function say(node, text) {
   const table = TABLES.includes(node.comfyClass);
@@ -25,7 +34,8 @@ export function say(node, text) {
     const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
     widget = node.addDOMWidget?.(SAID, "sparse_guidance_said", element, options);
     if (!widget) return;
-    widget.serialize = false;
+    Object.assign(widget, { serialize: false, grown: 0 });
+    leaveOut(node, widget);
   }
   if (widget.element.textContent === text) return;
   widget.element.textContent = text;
@@ -33,7 +43,11 @@ export function say(node, text) {
   const written = text.split("\n");
   const lines = table ? written.length + 1 : written.reduce((sum, line) => sum + Math.max(Math.ceil(line.length / across), 1), 0);
   widget.lines = Math.min(lines, table ? MOST_ROWS : MOST_LINES);  // a table's last one is for its scroll bar
+  const plain = node.size[1] - widget.grown;
   grow(node, [...node.size]);
+  const measure = () => { widget.grown = node.size[1] - plain; };
+  measure();
+  requestAnimationFrame(() => requestAnimationFrame(measure));  // Nodes 2.0 finds a height of its own
   node.setDirtyCanvas?.(true, true);
 }
 

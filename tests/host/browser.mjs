@@ -11,7 +11,8 @@
 //                 without a "label" it is only typed.
 //                 A node without "search" is put there at once.
 //                 Also: "values": [[node, widget, value], ...]; "run": true presses Run and waits, with "leave": true where
-//                 a copy of the graph is open; "enclose": [node, ...] puts nodes into a subgraph and opens it, or with
+//                 a copy of the graph is open, with "reload": true in a page that is loaded again before, with "undo": true an undo
+//                 later; "enclose": [node, ...] puts nodes into a subgraph and opens it, or with
 //                 "promote" shows the text of the first one's input of that name around it; "drop":
 //                 [node, "outputs" or "inputs", slot, choice] drops a new link of a slot on the canvas and chooses from the
 //                 menu that the editor shows then.
@@ -124,7 +125,7 @@ async function drop({ data, name, type }) {
 }
 
 /** Adds the nodes of a "build" file by the search box, connects them, and does what else the file says. */
-async function build(page, { nodes, links, values, complete, run, leave, enclose, promote, drop: dropped }) {
+async function build(page, { nodes, links, values, complete, run, leave, reload, undo, enclose, promote, drop: dropped }) {
   await page.evaluate(() => window.app.graph.clear());
   const count = () => page.evaluate(() => window.app.graph._nodes.length);
   for (const [i, { search, type, pos }] of nodes.entries()) {
@@ -190,7 +191,7 @@ async function build(page, { nodes, links, values, complete, run, leave, enclose
     await settled(page);
   }
   if (dropped) await dropLink(page, dropped);
-  if (run) return pressRun(page, leave);
+  if (run) return pressRun(page, { leave, reload, undo });
   if (!complete) return;
   const field = page.locator("textarea").filter({ visible: true }).first();
   await field.fill("");
@@ -223,22 +224,75 @@ async function dropLink(page, [place, side, name, choice]) {
 
 /**
  * Runs the graph and waits until the editor has heard that the run ended, or shows why there is none. With `leave` a copy
- * of the graph is opened beside it while it runs.
+ * of the graph is opened beside it while it runs, with `reload` the page is loaded again, with `undo` a move of a node is
+ * undone afterwards.
  */
-async function pressRun(page, leave) {
+async function pressRun(page, { leave, reload, undo }) {
+  await page.evaluate(listen);
+  const begun = undo && (await page.evaluate(noted));
+  if (reload) await page.evaluate(occupy);
   await page.evaluate(async (leave) => {
-    window.runEnded = false;
-    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
-      window.comfyAPI.api.api.addEventListener(end, () => (window.runEnded = true), { once: true });
-    }
     const queued = window.app.queuePrompt(0, 1);
     if (!leave) return;
     await queued;
     await window.app.loadGraphData(window.app.graph.serialize());
     if (window.runEnded) throw new Error("the run was over before the other graph was open");
   }, leave ?? false);
-  await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
+  if (reload) await loadAgain(page);
+  else await page.waitForFunction(() => window.runEnded || document.querySelector("[role=dialog], .p-dialog, .p-toast-message"));
   await settled(page);
+  if (!undo) return;
+  const ran = await page.evaluate(noted);
+  await page.evaluate(() => (window.app.graph._nodes[0].pos = [0, 0]));
+  const moved = await page.evaluate(noted);
+  await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+  await settled(page);
+  const undone = await page.evaluate(noted);
+  if (String([ran, moved, undone].map(([undos, redos]) => [undos - begun[0], redos])) !== "0,0,1,0,0,1") {
+    throw new Error(`undos and redos: ${JSON.stringify({ begun, ran, moved, undone })}`);
+  }
+}
+
+/** Runs in the page: gives the host a run of somebody else's, of more steps than anybody waits for. */
+async function occupy() {
+  const { output: prompt } = await window.app.graphToPrompt();
+  for (const { inputs } of Object.values(prompt)) if (inputs.steps) inputs.steps = 10000;
+  await window.comfyAPI.api.api.fetchApi("/prompt", { method: "POST", body: JSON.stringify({ prompt }) });
+}
+
+/** Loads the page again while the host is occupied, and lets it go on to its end. */
+async function loadAgain(page) {
+  await page.evaluate(noted);
+  await page.waitForFunction(() => {  // the editor stores the graph a little later
+    const kept = [localStorage, sessionStorage].flatMap((storage) => Object.values(storage)).join();
+    return window.app.graph._nodes.every(({ type }) => kept.includes(type));
+  });
+  await page.reload();
+  await ready(page);
+  await page.evaluate(() => window.comfyAPI.api.api.interrupt(null));
+  while (await page.evaluate(isBusy)) await page.waitForTimeout(300);
+}
+
+/** Runs in the page: whether the host has something to do. */
+async function isBusy() {
+  const queue = await (await window.comfyAPI.api.api.fetchApi("/queue")).json();
+  return queue.queue_running.length + queue.queue_pending.length > 0;
+}
+
+/** Runs in the page: notes that a run ended. */
+function listen() {
+  window.runEnded = false;
+  for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+    window.comfyAPI.api.api.addEventListener(end, () => (window.runEnded = true), { once: true });
+  }
+}
+
+/** Runs in the page: how many states of the graph the editor has for undo and redo, after it looked for a change. */
+async function noted() {
+  const { changeTracker } = window.app.extensionManager.workflow.activeWorkflow;
+  (changeTracker.captureCanvasState ?? changeTracker.checkState).call(changeTracker);
+  await new Promise((looked) => { setTimeout(looked, 200); });  // it looks once more, for what it makes part of this state
+  return [changeTracker.undoQueue.length, changeTracker.redoQueue.length];
 }
 
 /** Runs in the page: show all of the graph. */
@@ -294,6 +348,14 @@ async function openEditor(browser, job, messages) {
     if (message.type() === "error" && !foreign) messages.push(`${message.text()} (${source})`);
   });
   await page.goto(job.url);
+  await ready(page);
+  // Of the complaints while starting, only those about custom nodes' scripts count: the editor has some of its own.
+  messages.splice(0, Infinity, ...messages.filter((text) => /\/extensions\/(?!core\/)/.test(text)));
+  return page;
+}
+
+/** Waits until the editor can load a workflow. */
+async function ready(page) {
   await page.waitForFunction(() => window.app?.canvas && window.app.graph && window.LiteGraph
     && Object.keys(window.LiteGraph.registered_node_types).length > 100);
   await page.waitForFunction(() => {  // startup replaces the graph until this is true
@@ -301,9 +363,6 @@ async function openEditor(browser, job, messages) {
     return workflow.activeWorkflow && !spinner;
   });
   await settled(page);
-  // Of the complaints while starting, only those about custom nodes' scripts count: the editor has some of its own.
-  messages.splice(0, Infinity, ...messages.filter((text) => /\/extensions\/(?!core\/)/.test(text)));
-  return page;
 }
 
 async function main(job) {

@@ -324,6 +324,56 @@ def sheet() -> dict:
     return {"foreseen": foreseen, "came": came, "idle": idle.made[settings[0]].cost, "said": said, "steps": steps[:19]}
 
 
+def evaluations() -> dict[str, list[float]]:
+    """Of each of the host's samplers: evaluations of 5 steps as a sheet foresees them and as they came, and of 40 steps
+    as it foresees them."""
+    cells, sample_latent = part("nodes.host.guide.sheet"), part("nodes.host.guide.sampling").sample_latent
+    latent, found = {"samples": torch.zeros(1, 3, 16, 16)}, {}
+    state = torch.get_rng_state()
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        sampling = {"seed": 3, "sampler_name": name, "scheduler": "normal", "denoise": 1.0}
+        few, many = cells.Setting(schedule("SG"), 5), cells.Setting(schedule("SG"), 40)
+        made = cells.Sheet(model, positive, negative, None, latent, sampling)
+        foreseen = [made.evaluations(few), made.evaluations(many)]
+        assert torch.equal(state, torch.get_rng_state()), name
+        guider = made.guider(few)
+        sample_latent(guider, latent, steps=few.steps, callback=lambda *_: None, **sampling)
+        found[name] = [foreseen[0], sum(guider.ran.values()), foreseen[1]]
+        torch.set_rng_state(state)
+    return found
+
+
+def merged() -> dict[str, list[str]]:
+    """What is said of models merged by the host's nodes while they are sampled."""
+    from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple
+
+    load = part("nodes.host.own.loading").load
+    same = load(checkpoint)
+    others = {path.stem: load(str(path)) for path in sorted(Path(checkpoint).parent.glob("merged-*.safetensors"))}
+    models = {
+        "itself": ModelMergeSimple().merge(model, same, 0.5)[0],
+        "blocks": ModelMergeBlocks().merge(model, same, **{"blocks.": 0.3, "": 1.0})[0],
+        **{name: ModelMergeSimple().merge(model, other, 0.5)[0] for name, other in others.items()},
+        "at nothing": ModelMergeSimple().merge(model, others["merged-wider"], 1.0)[0],
+        "added": ModelAdd().merge(model, others["merged-deeper"])[0],
+        "onto a deeper one": ModelMergeSimple().merge(others["merged-deeper"], model, 0.5)[0],
+        "a merge of itself": ModelMergeSimple().merge(model, ModelMergeSimple().merge(same, model, 0.2)[0], 0.5)[0],
+    }
+    about, found = part("nodes.host.own.merged").about_merge, {}
+    for name, patcher in models.items():
+        said = []
+        handler = logging.Handler()
+        handler.emit = lambda record, said=said: said.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        try:
+            sample(patcher, "SG", steps=1)
+        finally:
+            logging.getLogger().removeHandler(handler)
+        found[name] = [text for text in said if "merged" in text]
+        assert bool(about(patcher)) == bool(found[name])
+    return found
+
+
 def cases() -> dict[str, Callable[[], Any]]:
     """Name -> what returns its result. The checkpoints beside CHECKPOINT are cases by the names of their files."""
     folder = Path(checkpoint).parent
@@ -331,7 +381,8 @@ def cases() -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {rule: partial(split, rule) for rule in rules}
     found |= {"foreign": foreign, "compiled": compiled, "devices": several_devices, "percents": percents}
     found |= {"error": cleanup_after_error, "preview": preview, "cancelled": cancelled}
-    found |= {"mask rates": mask_rates, "sheet": sheet}
+    found |= {"mask rates": mask_rates, "sheet": sheet, "evaluations": evaluations}
+    found |= {"merged": merged}
     found |= {f"mask {rule}": partial(masked, rule) for rule in ("SG", "SG beside CFG")}
     for path in sorted(folder.glob("family-*.safetensors")):
         found[path.stem] = partial(family_error, path)

@@ -11,6 +11,14 @@ from test_locales import LANGUAGES, newer_inputs
 
 NAME = re.compile(r"\*\*([a-z_]+)\*\*")
 PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
+SECTION, ROW = re.compile("^## ", re.MULTILINE), re.compile(r"^\|", re.MULTILINE)
+NOTES = {
+    "SparseGuidanceReport": ("*Preview as Text*", "*positive*", "*weak_model*", "256"),
+    "SparseClassCondition": ("`207`", "`17`", "`\uff0c`", "`\u3001`", "Tab"),
+    "SparseGuidanceSheet": ("*dpm_adaptive*",),
+    "SparseGuidance": ("*ModelMergeSimple*", "`step 0:0, 0.2:1, 0.7:0`", "STG"),
+}
+"""Words that are the same in every language, of sentences that the translations once lacked."""
 MOST_BYTES = 600_000
 """Of all pictures together: they are downloaded with the pack."""
 
@@ -32,6 +40,21 @@ def test_every_node_is_explained(host: Host, language: str | None) -> None:
         assert pictures, name
         for picture in pictures:
             assert Image.open(io.BytesIO(host.get(f"{docs}/{picture}").content)).width >= 100
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_have_what_the_english_page_has(language: str) -> None:
+    """Every section, besides those of inputs and outputs, and every row of a table, and the sentences that they once
+    lacked."""
+    docs = REPOSITORY / "web" / "docs"
+    for page in docs.glob("*.md"):
+        english = page.read_text(encoding="utf-8")
+        translated = (docs / page.stem / f"{language}.md").read_text(encoding="utf-8")
+        assert len(SECTION.findall(translated)) - 2 == len(SECTION.findall(english)), page.stem
+        assert len(ROW.findall(translated)) == len(ROW.findall(english)), page.stem
+    for name, words in NOTES.items():
+        page = (docs / name / f"{language}.md").read_text(encoding="utf-8")
+        assert [word for word in words if word not in page] == [], name
 
 
 def test_no_page_and_no_picture_is_left_over(host: Host) -> None:

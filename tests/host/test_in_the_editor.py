@@ -96,6 +96,34 @@ def test_a_run_says_nothing_under_another_graph(editor: Editor, sampled: dict[st
 
 
 @pytest.mark.slow
+def test_a_run_tells_its_nodes_after_the_page_was_loaded_again(
+    editor: Editor, renderer: dict[str, Any], sampled: dict[str, Any], tmp_path: Path
+) -> None:
+    """The sampler what it cost, and the report its table."""
+    values = [*sampled["values"], [1, "labels", "twemoji, rocket"], [3, "steps", 4]]
+    graph = {**sampled, "reload": True, "values": values}
+    (report,) = editor.build(plans(tmp_path, reloaded=graph), screenshots=tmp_path, **renderer)
+    for text in (r"of the work of CFG, .* 4 steps", r"(?m)^1-20 +0\.250 +12 "):
+        assert [said for said in report.said if re.search(text, said)], (text, report.said)
+
+
+@pytest.mark.slow
+def test_what_nodes_said_is_no_change_of_the_graph(
+    editor: Editor, renderer: dict[str, Any], sampled: dict[str, Any], tmp_path: Path
+) -> None:
+    """The editor notes nothing for its undo. An undo makes every node anew, leaves the texts, and can be redone."""
+    nodes = [*sampled["nodes"][:4], {"type": "SaveLatent", "pos": [1240, 60]}]  # an image would be a change
+    links = [*sampled["links"][:5], [3, "latent", 4, "samples"]]
+    values = [*sampled["values"], [1, "labels", "twemoji, rocket"], [3, "steps", 4]]
+    values += [[3, "control_after_generate", "fixed"]]
+    graph = {"nodes": nodes, "links": links, "run": True, "undo": True, "values": values}
+    (report,) = editor.build(plans(tmp_path, undone=graph), screenshots=tmp_path, **renderer)
+    assert report.problems == []
+    for text in (r"4 layers of width 32", r"rocket \(1\)", r"of the work of CFG, .* 4 steps"):
+        assert [said for said in report.said if re.search(text, said)], (text, report.said)
+
+
+@pytest.mark.slow
 def test_a_plan_in_a_subgraph_is_drawn(editor: Editor, renderer: dict[str, Any], tmp_path: Path) -> None:
     """As the file of the model outside recommends it, before any run."""
     nodes = [{"type": "SparseModelLoader", "pos": [40, 60]}, {"type": "SparsityScheduler", "pos": [450, 60]}]

@@ -1,5 +1,6 @@
 """What needs the host's own Python: batches split for want of memory, foreign calls, progress, errors half way."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXPixelPipeline, PRXTransformer2DModel
 from formula import FIXTURES, fill, relative_error
-from graphs import write_checkpoint
+from graphs import SPEC, write_checkpoint
 from hosts import REPOSITORY, Checkout
 from microdit_fixture import PROMPT, TINY
 from nitro_fixture import DIT as NITRO_DIT
@@ -167,12 +168,18 @@ def write_guided(folder: Path) -> None:
         torch.save({"noise": random(1, 4, 8, 8, seed=5), **sampling}, folder / f"guided-{name}.pt")
 
 
+MERGED = {"deeper": {"depth": 5}, "wider": {"width": 64}}
+"""Networks that a tiny one is merged with, by how they differ from it."""
+
+
 @pytest.fixture(scope="session")
 def inside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     folder = tmp_path_factory.mktemp("inside")
     write_checkpoint(folder / "tiny.safetensors")
     for name, spec in FAMILIES.items():
         write_checkpoint(folder / f"family-{name}.safetensors", spec)
+    for name, sizes in MERGED.items():
+        write_checkpoint(folder / f"merged-{name}.safetensors", replace(SPEC, config=replace(SPEC.config, **sizes)))
     torch.save(PROMPTS, folder / "prompts.pt")
     write_guided(folder)
     return run_cases(checkout, Path(__file__).with_name("inside.py"), folder)
@@ -237,12 +244,30 @@ def test_a_sheet_foresees_what_its_scheduler_makes(inside: Outcomes) -> None:
     assert found["idle"] is None
 
 
+def test_a_sheet_foresees_how_often_a_sampler_evaluates(inside: Outcomes) -> None:
+    """Exactly, but where the picture decides, and with more steps in the same proportion."""
+    found = inside["evaluations"]
+    assert [found[name][1] for name in ("euler", "heun", "seeds_3")] == [5, 9, 13]
+    for name, (foreseen, came, many) in found.items():
+        assert foreseen == came or name == "dpm_adaptive", name
+        assert many > 1.9 * foreseen, name
+
+
 def test_a_sheet_says_once_what_holds_for_all_of_its_pictures(inside: Outcomes) -> None:
     """And so do the steps that were timed after it; what each picture cost stands under it, and nowhere else."""
     said = inside["sheet"]["said"]
     assert any(text == "Sparse Guidance Sheet: 3 pictures, 19 steps." for text in said)
     assert len([text for text in said if "64 x 64 pixels are 256 tokens" in text]) == 2
     assert not [text for text in said if "of the work of CFG" in text]
+
+
+def test_a_merge_with_another_network_is_named(inside: Outcomes) -> None:
+    """And none of checkpoints of one network, whatever the merge. A deeper network has all that is wanted of it."""
+    silent = {"itself", "blocks", "a merge of itself", "at nothing", "merged-deeper", "added"}
+    assert {name for name, said in inside["merged"].items() if not said} == silent
+    (wider,), (onto,) = inside["merged"]["merged-wider"], inside["merged"]["onto a deeper one"]
+    assert re.search(r"Only \d+ of \d+ weights of this model were merged: ", wider)
+    assert re.search(r"Only (\d+) of (?!\1)\d+ weights", onto)
 
 
 def test_a_compiled_model_compiles_once_per_count_of_tokens(inside: Outcomes) -> None:

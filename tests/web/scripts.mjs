@@ -20,8 +20,16 @@ class Element {
   setRangeText(text) { this.written.push(text); }
 }
 
+const session = new Map(), windowHears = {};
 Object.assign(globalThis, {
   HTMLTextAreaElement: Element,
+  sessionStorage: {
+    getItem: (key) => session.get(key) ?? null,
+    setItem: (key, value) => session.set(key, value),
+    removeItem: (key) => session.delete(key),
+  },
+  requestAnimationFrame: (callback) => setTimeout(callback),
+  addEventListener: (type, callback) => { windowHears[type] = callback; },
   setInterval: (callback) => timers.push(callback),
   document: {
     body: new Element(), hidden: false, activeElement: null,
@@ -36,6 +44,7 @@ const { app } = await import(new URL("scripts/app.js", folder));
 const { api } = await import(new URL("scripts/api.js", folder));
 app.registerExtension = (extension) => extensions.push(extension);
 api.addEventListener = (kind, heard) => { (messages[kind] ??= []).push(heard); };
+app.loadGraphData = async () => {};
 api.queuePrompt = () => new Promise((resolve) => { answerQueue = resolve; });
 api.fetchApi = async (address) => {
   asked.push(address);
@@ -206,7 +215,10 @@ async function said(...heard) {
   const sampler = { comfyClass: "KSampler", widgets: [{ name: "sparse_guidance_said", element }], size: [1, 1] };
   Object.assign(sampler, { computeSize: () => [1, 1], setSize() {} });
   app.graph = { getNodeById: (id) => (String(id) === "3" ? sampler : null) };
-  for (const [kind, detail] of heard) for (const listener of messages[kind]) listener({ detail });
+  for (const each of heard) {
+    if (typeof each === "function") await each();
+    else for (const listener of messages[each[0]]) listener({ detail: each[1] });
+  }
   await settled();
   return texts;
 }
@@ -226,5 +238,44 @@ found.elsewhere = await said(told("early"));
 app.extensionManager.workflow.activeWorkflow = first;
 found.back = await said(told("early"), ["execution_success", { prompt_id: "early" }]);
 found.ended = await said(told("early"));
+
+api.queuePrompt(0, prompts("KSampler"));
+answerQueue({ prompt_id: "opened again" });
+app.extensionManager.workflow.activeWorkflow = second;
+found.reopened = [await said(told("opened again"))];
+app.extensionManager.workflow.activeWorkflow = first;
+found.reopened.push(await said(["execution_success", { prompt_id: "opened again" }], () => app.loadGraphData()));
+
+for (const prompt_id of ["waits", "is over", "was cleared"]) {
+  api.queuePrompt(0, prompts("SparseModelLoader"));
+  answerQueue({ prompt_id });
+}
+await settled();
+windowHears.pagehide();  // and the page is loaded again
+const executed = (prompt_id, text) => ({ prompt_id, node: "3", output: { text: [text] } });
+api.fetchApi = async (address) => ({ json: async () => ({
+  "/queue": { queue_running: [], queue_pending: [[0, "waits"]] },
+  "/history/is over": { "is over": { outputs: { 3: executed("is over", "said before").output } } },
+  "/history/waits": { waits: { outputs: { 3: executed("waits", "said while it was loaded").output } } },
+}[address] ?? {}) });
+for (const kind of Object.keys(messages)) delete messages[kind];
+extensions.length = 0;
+const after = [];
+app.graph = { getNodeById: () => ({ comfyClass: "SparseModelLoader" }) };
+const { hearOutput } = await import(new URL("extensions/pack/runs.js?again", folder));
+hearOutput(["SparseModelLoader"], (node, { text }) => after.push(...text));
+app.extensionManager.workflow.activeWorkflow = undefined;  // which the editor opens later
+for (const extension of extensions) extension.setup();
+await settled();
+app.extensionManager.workflow.activeWorkflow = { path: "first.json" };
+await app.loadGraphData();
+await settled();
+for (const listener of messages.executed) listener({ detail: executed("waits", "said live") });
+await settled();
+for (const listener of messages.execution_success) listener({ detail: { prompt_id: "waits" } });
+await settled();
+for (const listener of messages.executed) listener({ detail: executed("was cleared", "never") });
+await settled();
+found.reloaded = after;
 
 console.log(JSON.stringify(found));

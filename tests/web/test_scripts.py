@@ -98,3 +98,14 @@ def test_a_run_is_told_under_its_own_nodes(found: dict[str, Any]) -> None:
     assert found["heard"] == [["early"], ["early"]]
     assert found["elsewhere"] == []
     assert found["back"] == ["early"] and found["ended"] == []
+
+
+def test_a_text_comes_back_with_its_workflow(found: dict[str, Any]) -> None:
+    """Where a run ended while another one was open, and where an undo made the nodes anew."""
+    assert found["reopened"] == [[], ["opened again"]]
+
+
+def test_a_run_from_before_the_page_was_loaded_again_tells_its_nodes(found: dict[str, Any]) -> None:
+    """What was said while no page listened comes from the host's history, where a run that was taken out of the queue
+    is not."""
+    assert found["reloaded"] == ["said before", "said live", "said while it was loaded"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import latent_preview
 import numpy as np
@@ -22,6 +23,7 @@ from ....sparse_model.method.sparsity import Route, Sparsity
 from ..adapters import adapter_of
 from ..cost import share_of_unguided, step_costs
 from ..notices import begin
+from .evaluations import evaluations_of
 from .guider import SparseGuider
 from .progress import Progress
 from .sampling import fitting, sample_latent, steps_of
@@ -30,6 +32,8 @@ from .timing import now, unguided_seconds
 
 TIMED = "sparse_guidance_sheet"
 """The name of our wrapper."""
+FEW = 20
+"""Steps in which a sampler shows how often it evaluates the model at each."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Sheet:
     made: dict[Setting, Picture] = field(default_factory=dict)
     _routed: dict[tuple[int, int] | None, ModelPatcher] = field(default_factory=dict)
     _moments: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    _rates: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self):
         self.model = self.model.clone()
@@ -114,17 +119,27 @@ class Sheet:
     def seconds(self, settings: list[Setting]) -> float:
         """How long one of these will take on average, from a step without guidance and their multiply-adds."""
         step = unguided_seconds(self.model, self.positive, self._shape)
-        total = sum((self.cost(setting) or 1.0) * len(self.moments(setting)) for setting in settings)
+        total = sum((self.cost(setting) or 1.0) * self.evaluations(setting) for setting in settings)
         return step * total / len(settings)
 
     def moments(self, setting: Setting) -> tuple[float, ...]:
         """Progress at every step of a setting; there is none at a denoise of 0."""
         if setting.steps not in self._moments:
-            how = {name: value for name, value in self.sampling.items() if name != "seed"}
             progress = Progress(self.model.get_model_object("model_sampling"))
-            sigmas = steps_of(self.model, setting.steps, **how).sigmas.tolist()
+            sigmas = self._steps(setting.steps).sigmas.tolist()
             self._moments[setting.steps] = tuple(map(progress, sigmas[:-1]))
         return self._moments[setting.steps]
+
+    def evaluations(self, setting: Setting) -> float:
+        """How many a setting takes, of many steps as many as so few show."""
+        steps = min(setting.steps, FEW)
+        if steps not in self._rates:
+            plan = self._steps(steps)
+            self._rates[steps] = evaluations_of(plan) / max(len(plan.sigmas) - 1, 1)
+        return self._rates[steps] * len(self.moments(setting))
+
+    def _steps(self, steps: int) -> comfy.samplers.KSampler:
+        return steps_of(self.model, steps, **{name: value for name, value in self.sampling.items() if name != "seed"})
 
     def cost(self, setting: Setting, ran: Mapping[tuple[Branch, ...], int] | None = None) -> float | None:
         """Multiply-adds of what `ran`, or as long as nothing has of one evaluation at every step, as a share of no

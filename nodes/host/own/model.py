@@ -22,6 +22,7 @@ from ..plain import plain
 from ..wire import evaluation_of, touched, wrapped
 from .batch import Batch
 from .foreign import check_foreign
+from .merged import about_merge
 from .network import hosted
 
 
@@ -244,10 +245,10 @@ def begin_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
     guider = executor.class_obj
     spec, notices = spec_of(guider.model_patcher), begin(guider.model_options)
     check_latent(spec, noise.shape)  # a size is worth no word if the latent is another model's
-    if words := about_size(spec, noise.shape):
-        notices.say(words)
-    if words := about_areas(spec, getattr(guider, "conds", {})):
-        notices.say(words)
+    conditions = getattr(guider, "conds", {})
+    words = about_size(spec, noise.shape), about_areas(spec, conditions), about_merge(guider.model_patcher)
+    for sentence in filter(None, words):
+        notices.say(sentence)
     return executor(noise, *args, **kwargs)
 
 

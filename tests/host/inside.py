@@ -101,7 +101,7 @@ def masked(rule: str) -> dict:
     under, seen = [{10}, {0, 1, 2, 3, 12, 13, 14}], []
 
     def look(_: Any, __: Any, kwargs: dict) -> None:
-        seen.extend(kwargs["evaluation"].kept[0])
+        seen.extend(kwargs["batch"].evaluation.kept[0])
 
     model.model.diffusion_model.register_forward_pre_hook(look, with_kwargs=True)
     plan = schedule(rule)

@@ -24,7 +24,7 @@ from torch import Tensor  # noqa: E402
 from zoo import ZOO, build, conditions, latent  # noqa: E402
 
 Node, adapter_of = part("nodes.match").SparseGuidanceMatch, part("nodes.host.adapters").adapter_of
-guided, progress = part("nodes.host.guide.patch").guided, part("nodes.host.guide.progress").progress
+guided, Progress = part("nodes.host.guide.patch").guided, part("nodes.host.guide.progress").Progress
 Route, Sparsity = part("sparse_model.method.sparsity").Route, part("sparse_model.method.sparsity").Sparsity
 constant, subsets = part("sparse_model.method.schedule").constant, part("sparse_model.method.tokens").subsets
 matching, sampling = part("sparse_model.method.matching"), part("sparse_model.method.sampling")
@@ -82,7 +82,7 @@ def by_hand() -> dict[str, float]:
     noisy, tokens = comfy.sample.prepare_noise(x, SEED), subsets(SEED)
     with torch.inference_mode():
         for number, (sigma, following) in enumerate(itertools.pairwise(sigmas.tolist())):
-            moment = progress(patcher.get_model_object("model_sampling"), sigma)
+            moment = Progress(patcher.get_model_object("model_sampling"))(sigma)
             asked, places = path.asked(branches.Evaluation(subsets=tokens.at(number)), moment)
             predictions = denoiser(noisy, sigma, [given[branch.condition] for branch in asked.branches], asked)
             path.looks.append(matching.Look.at(moment, sigma, [predictions[place] for place in places]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..cost import Count
 from ..method.branches import Evaluation, Prepared
 from ..method.sampling import Denoiser
+from .variants import progress
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class Cached(Denoiser):
 
     def _needed(self, x: Tensor, sigma: float) -> Tensor:
         memory, settings = self.memory, self.settings
-        progress = 1 - sigma / float(self.prediction.sigmas(1)[0])
-        if not settings.start <= progress <= settings.end:
+        if not settings.start <= progress(self.prediction, sigma) <= settings.end:
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         foretold = memory.foretold + memory.rate * _mean(x - memory.x) / memory.size
         guessed = foretold < settings.threshold  # never of NaN

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..method.branches import Branch, Evaluation, Prepared
+from ..method.prediction import Prediction
 from ..method.sampling import Denoiser
 from ..method.tokens import TokenOrders, random_scores
 
@@ -30,6 +31,11 @@ class _Changed(Denoiser):
 
     def __call__(self, x: Tensor, sigma: float, conditions: list[Tensor], evaluation: Evaluation) -> list[Tensor]:
         return super().__call__(x, sigma, conditions, self.change(evaluation))
+
+
+def progress(prediction: Prediction, sigma: float) -> float:
+    """How much of the first noise level is gone at `sigma`."""
+    return 1 - sigma / float(prediction.sigmas(1)[0])
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,7 @@ class _Overshooting(Denoiser):
 
     def __call__(self, x: Tensor, sigma: float, *inputs) -> list[Tensor]:
         found, settings = super().__call__(x, sigma, *inputs), self.settings
-        progress = 1 - sigma / float(self.prediction.sigmas(1)[0])
-        if not settings.start <= progress <= settings.end:
+        if not settings.start <= progress(self.prediction, sigma) <= settings.end:
             return found
         return [torch.lerp(x, clean, settings.gain) for clean in found]
 

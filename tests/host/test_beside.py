@@ -29,7 +29,7 @@ def beside(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Outc
 @pytest.mark.parametrize("case", PARENTS)
 def test_patches_on_what_a_routes_blocks_are_in(beside: Outcomes, case: str) -> None:
     """Before Token Route and behind it: the same route, and the same model afterwards, named whatever is loaded."""
-    assert beside[case]["error"] < 1e-5
+    assert beside[case]["error"] < 1e-6
     assert beside[case]["named"]
     assert beside[case]["again"]
     assert beside[case]["stock"]
@@ -82,8 +82,8 @@ def test_easycache_goes_by_the_strong_branch(beside: Outcomes) -> None:
 def test_wrappers_see_what_the_network_predicts(beside: Outcomes) -> None:
     """EasyCache keeps the difference of that from the latent; of a network that predicts pictures it is no velocity."""
     found = beside["seen by wrappers"]
-    assert found["to the prediction"] < 1e-5
-    assert found["to the run without it"] < 1e-5
+    assert found["to the prediction"] < 1e-6
+    assert found["to the run without it"] < 1e-6
 
 
 def test_data_per_token_is_cut_along(beside: Outcomes) -> None:
@@ -122,7 +122,7 @@ def test_of_three_branches_two_run_side_by_side(beside: Outcomes) -> None:
     """Those with the prompt, of whose 20 tokens 15 and 5 are kept, in a single block with 5 of text each; the one
     without it keeps all. In Chroma, which the prompt does not modulate, all three do."""
     found = beside["three branches"]
-    assert max(case["error"] for case in found.values()) < 1e-5
+    assert max(case["error"] for case in found.values()) < 1e-6
     assert {name: sorted(case["runs"]) for name, case in found.items()} == {
         "FLUX.1": [20, 20], "SD3": [20, 20], "Chroma": [55, 55],
     }  # fmt: skip
@@ -137,25 +137,25 @@ def test_a_step_waits_for_nothing(beside: Outcomes) -> None:
     assert beside["foreign reads"] > 0, "what another node may have changed is compared"
 
 
-def check_one_by_one(found: dict[str, dict[str, float]]) -> None:
-    """Each case equals that of branches on their own, and is another one without the node."""
-    assert {name: case for name, case in found.items() if not case["error"] < 1e-5 < 0.01 < case["effect"]} == {}
+def check_one_by_one(found: dict[str, dict[str, float]], within: float) -> None:
+    """Each case equals that of branches on their own but for rounding, and is another one without the node."""
+    assert {name: case for name, case in found.items() if not case["error"] < within < 0.01 < case["effect"]} == {}
 
 
-@pytest.mark.parametrize("network", ["host", "own"])
-def test_what_one_chunk_alone_is_given(beside: Outcomes, network: str) -> None:
+@pytest.mark.parametrize(("network", "within"), [("host", 1e-6), ("own", 5e-6)])
+def test_what_one_chunk_alone_is_given(beside: Outcomes, network: str, within: float) -> None:
     """By a wrapper around the network, around the model, or by a block in front of the route: it is not lost, although
     chunks of one condition share blocks."""
     found = beside[f"inputs, {network}"]
     assert len(found) > 5
-    check_one_by_one(found)
+    check_one_by_one(found, within)
 
 
 @pytest.mark.parametrize("network", ["FLUX.1", "Wan 2.1"])
 def test_what_goes_by_labels_inside_blocks(beside: Outcomes, network: str) -> None:
     """Patches and attention in blocks in front of the route, blocks and parts of them put in others' places, and a
     ControlNet between them."""
-    check_one_by_one(beside[f"labels, {network}"])
+    check_one_by_one(beside[f"labels, {network}"], within=5e-6)
 
 
 def test_attention_that_goes_by_no_labels_runs_once_in_front_of_the_route(beside: Outcomes) -> None:
